@@ -29,6 +29,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    table,
 )
 from sqlalchemy.dialects import mysql
 
@@ -521,6 +522,9 @@ config = Table(
     Column("value", Text()),
     **_MYSQL,
 )
+
+#: Read only, to see whether there are any; never created by us.
+alerts = table("talert_template_modules")
 
 # -- ours --------------------------------------------------------------------
 

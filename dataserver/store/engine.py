@@ -1,0 +1,265 @@
+"""Opening a store: one URL in, one SQLAlchemy engine out, with each session set up as we need it.
+
+==============  =====================================================================
+SQLite          WAL, every commit synced to the disk, writers queue at their first
+                statement (``BEGIN IMMEDIATE``) instead of failing at a later one
+MySQL, MariaDB  utf8mb4, READ COMMITTED, strict values, bounded waits on locks and
+                on the network, so that a server that hangs is noticed
+==============  =====================================================================
+
+An engine keeps one connection and replaces it after it was lost; it never retries
+by itself, since only the worker knows what a transaction held.
+Sources: https://www.sqlite.org/wal.html, SQLAlchemy's "SQLite: Serializable isolation /
+Savepoints / Transactional DDL", mysqlclient's and MariaDB Connector/C's option lists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from dataserver.errors import ConfigError
+
+#: Execution option of a connection that will not write in its next transaction:
+#: on SQLite it then does not queue behind the writers.
+READING = "dataserver_reading"
+
+#: One SQLAlchemy dialect for both servers: what differs, it finds out from the server itself.
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "mysql": "mysql+mysqldb", "mariadb": "mysql+mysqldb"}
+_EXAMPLES = "use sqlite:///var/dataserver.db or mysql://USER@HOST/DATABASE"
+
+#: What a value must be, whatever the server's own sql_mode says: an error, never a silent cut.
+#: (Pandora's servers run with sql_mode='', where an overlong text is stored cut.)
+_SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO"
+
+#: SQLite's page cache in KiB (its default of 2 MB makes a batch's index pages spill).
+_SQLITE_CACHE_KIB = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one statement may hold: its length and each value's in bytes, and bound variables."""
+
+    statement: int
+    value: int
+    variables: int
+
+
+def open_engine(
+    url: str,
+    *,
+    password: str | None = None,
+    connect_timeout: float = 10.0,
+    read_timeout: float = 60.0,
+    lock_timeout: float = 10.0,
+    home: Path,
+) -> Engine:
+    """The engine for ``url``; nothing is connected yet, only SQLite's folder and file are made.
+
+    ``password`` replaces one in the URL.  Timeouts are seconds; MySQL's are rounded up to
+    whole ones, and ``connect_timeout`` covers the handshake too.  ``lock_timeout`` bounds the
+    wait for another writer's locks.  A relative SQLite path is relative to ``home``.
+
+    Raises ConfigError: not a URL, not a database we know, driver not installed.
+    """
+    parsed = _parse(url, password)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(_sqlite_path(parsed, home), lock_timeout)
+    return _mysql(parsed, connect_timeout, read_timeout, lock_timeout, read_only=False)
+
+
+def open_readonly(
+    url: str,
+    *,
+    password: str | None = None,
+    connect_timeout: float = 10.0,
+    read_timeout: float = 60.0,
+    lock_timeout: float = 10.0,
+    home: Path,
+) -> Engine:
+    """As :func:`open_engine`, for commands that only read: creates no file, cannot write."""
+    parsed = _parse(url, password)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_readonly(_sqlite_path(parsed, home), lock_timeout)
+    return _mysql(parsed, connect_timeout, read_timeout, lock_timeout, read_only=True)
+
+
+def shown(url: str) -> str:
+    """``url`` as it may be printed: its password hidden (a text that is no URL, wholly)."""
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "(not a URL)"
+
+
+def limits(conn: Connection) -> Limits:
+    """What the server at the other end takes in one statement."""
+    if conn.dialect.name == "sqlite":
+        raw: Any = conn.connection.dbapi_connection
+        return Limits(
+            statement=raw.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH),
+            value=raw.getlimit(sqlite3.SQLITE_LIMIT_LENGTH),
+            variables=raw.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER),
+        )
+    packet = conn.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one()
+    # mysqlclient writes values into the statement's text, so the number of them has no bound.
+    return Limits(statement=packet, value=packet, variables=packet)
+
+
+# -- the URL -------------------------------------------------------------------
+
+
+def _parse(url: str, password: str | None) -> URL:
+    """``url`` with its driver spelled out and the password from elsewhere put in."""
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except ArgumentError:
+        # Not the text itself: it may hold a password.
+        raise ConfigError("the database setting is not a URL", hint=_EXAMPLES) from None
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None:
+        raise ConfigError(f"cannot store in a {parsed.get_backend_name()} database", hint=_EXAMPLES)
+    if not parsed.database or parsed.database == ":memory:":
+        raise ConfigError(f"the database URL {shown(url)} names no database", hint=_EXAMPLES)
+    parsed = parsed.set(drivername=driver)
+    return parsed if password is None else parsed.set(password=password)
+
+
+def _sqlite_path(url: URL, home: Path) -> Path:
+    return home / (url.database or "")
+
+
+def _sqlite_url(path: Path) -> URL:
+    return URL.create(_DRIVERS["sqlite"], database=str(path))
+
+
+# -- SQLite --------------------------------------------------------------------
+
+
+def _sqlite(path: Path, lock_timeout: float) -> Engine:
+    engine = sqlalchemy.create_engine(
+        _sqlite_url(path),
+        creator=partial(_sqlite_open, path, lock_timeout),
+        poolclass=QueuePool,
+        pool_size=1,
+        hide_parameters=True,
+    )
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_readonly(path: Path, lock_timeout: float) -> Engine:
+    # No pool: whether the log exists is asked for each connection, and none outlives its use.
+    engine = sqlalchemy.create_engine(
+        _sqlite_url(path),
+        creator=partial(_sqlite_open_readonly, path, lock_timeout),
+        poolclass=NullPool,
+        hide_parameters=True,
+    )
+    event.listen(engine, "begin", _sqlite_begin_reading)
+    return engine
+
+
+def _sqlite_open(path: Path, lock_timeout: float) -> sqlite3.Connection:
+    # SQLite gives its log and index files the mode of the database file.
+    with contextlib.suppress(OSError):  # what is wrong, SQLite says in a moment
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+    raw = _sqlite_connect(f"file:{quote(str(path))}?mode=rw", lock_timeout)
+    try:
+        raw.execute("PRAGMA journal_mode = WAL")
+        raw.execute("PRAGMA synchronous = FULL")
+        raw.execute("PRAGMA foreign_keys = OFF")
+        raw.execute(f"PRAGMA cache_size = -{_SQLITE_CACHE_KIB}")
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def _sqlite_open_readonly(path: Path, lock_timeout: float) -> sqlite3.Connection:
+    # SQLite makes the log (-wal) even for a reader, who then cannot remove it.  Where there is
+    # none nobody has the database open, so it can be read as a file that does not change.
+    log = path.with_name(path.name + "-wal")
+    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    return _sqlite_connect(f"file:{quote(str(path))}?{mode}", lock_timeout)
+
+
+def _sqlite_connect(uri: str, lock_timeout: float) -> sqlite3.Connection:
+    # isolation_level None: the driver begins no transaction of its own, _sqlite_begin does.
+    # The pool hands a connection to one thread at a time, hence check_same_thread.
+    return sqlite3.connect(
+        uri, uri=True, timeout=lock_timeout, isolation_level=None, check_same_thread=False
+    )
+
+
+def _sqlite_begin(conn: Connection) -> None:
+    reading = conn.get_execution_options().get(READING, False)
+    conn.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _sqlite_begin_reading(conn: Connection) -> None:
+    conn.exec_driver_sql("BEGIN")
+
+
+# -- MySQL and MariaDB ---------------------------------------------------------
+
+
+def _mysql(
+    url: URL, connect_timeout: float, read_timeout: float, lock_timeout: float, *, read_only: bool
+) -> Engine:
+    try:
+        engine = sqlalchemy.create_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            poolclass=QueuePool,
+            pool_size=1,
+            pool_reset_on_return="rollback",
+            hide_parameters=True,
+            connect_args={
+                "charset": "utf8mb4",
+                "connect_timeout": _whole(connect_timeout),
+                "read_timeout": _whole(read_timeout),
+                "write_timeout": _whole(read_timeout),
+            },
+        )
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"the driver for {url.get_backend_name()} is not installed",
+            hint="install it: pip install 'dataserver[mysql]'",
+        ) from exc
+    except NoSuchModuleError as exc:
+        raise ConfigError(f"no driver {url.drivername}", hint=_EXAMPLES) from exc
+    event.listen(engine, "connect", _session(lock_timeout, read_only=read_only))
+    return engine
+
+
+def _session(lock_timeout: float, *, read_only: bool) -> Callable[[Any, Any], None]:
+    """What each new connection is told first (one round trip, or two)."""
+    settings = f"SET SESSION sql_mode = '{_SQL_MODE}', innodb_lock_wait_timeout = "
+    settings += str(_whole(lock_timeout))
+
+    def configure(raw: Any, _record: Any) -> None:
+        with contextlib.closing(raw.cursor()) as cursor:
+            cursor.execute(settings)
+            if read_only:
+                cursor.execute("SET SESSION TRANSACTION READ ONLY")
+
+    return configure
+
+
+def _whole(seconds: float) -> int:
+    """Seconds rounded up; at least one, since the driver takes 0 for "for ever"."""
+    return max(1, -int(-seconds // 1))

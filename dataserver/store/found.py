@@ -1,0 +1,79 @@
+"""The tables and columns that a database has: reading its catalogue, nothing decided."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy
+from sqlalchemy import Connection, String, text
+
+_COLUMNS = text(
+    "SELECT c.table_name AS tab, c.column_name AS col, c.character_maximum_length AS len"
+    " FROM information_schema.columns c WHERE c.table_schema = DATABASE()"
+)
+_ENGINES = text(
+    "SELECT t.table_name AS tab, COALESCE(t.engine, t.table_type) AS eng"
+    " FROM information_schema.tables t WHERE t.table_schema = DATABASE()"
+)
+_UNIQUE = text(
+    "SELECT s.table_name AS tab, s.index_name AS idx, s.column_name AS col"
+    " FROM information_schema.statistics s"
+    " WHERE s.table_schema = DATABASE() AND s.non_unique = 0"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``columns``: table -> column (lower case) -> how many characters it takes, None if no text.
+
+    ``engines``: table -> storage engine, on MySQL and MariaDB only (a view: "VIEW").
+    ``unique``: table -> the sets of columns that a unique or primary key is over.
+    """
+
+    columns: Mapping[str, Mapping[str, int | None]]
+    engines: Mapping[str, str]
+    unique: Mapping[str, frozenset[frozenset[str]]]
+
+
+def find(conn: Connection) -> Found:
+    """Read the catalogue of the connection's database."""
+    return _find_sqlite(conn) if conn.dialect.name == "sqlite" else _find_mysql(conn)
+
+
+def _find_mysql(conn: Connection) -> Found:
+    columns: dict[str, dict[str, int | None]] = defaultdict(dict)
+    for row in conn.execute(_COLUMNS):
+        columns[row.tab][row.col.lower()] = row.len
+    keys: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in conn.execute(_UNIQUE):
+        keys[row.tab, row.idx].add(row.col)
+    engines = {row.tab: row.eng for row in conn.execute(_ENGINES)}
+    return Found(dict(columns), engines, _by_table((tab, cols) for (tab, _), cols in keys.items()))
+
+
+def _find_sqlite(conn: Connection) -> Found:
+    inspector = sqlalchemy.inspect(conn)
+    columns: dict[str, dict[str, int | None]] = {}
+    keys: list[tuple[str, set[str]]] = []
+    for table in inspector.get_table_names():
+        columns[table] = {
+            column["name"].lower(): getattr(column["type"], "length", None)
+            if isinstance(column["type"], String)
+            else None
+            for column in inspector.get_columns(table)
+        }
+        keys.append((table, set(inspector.get_pk_constraint(table)["constrained_columns"])))
+        keys.extend(
+            (table, set(unique["column_names"]))
+            for unique in inspector.get_unique_constraints(table)
+        )
+    return Found(columns, {}, _by_table(keys))
+
+
+def _by_table(keys: Iterable[tuple[str, set[str]]]) -> dict[str, frozenset[frozenset[str]]]:
+    unique: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for table, columns in keys:
+        unique[table].add(frozenset(columns))
+    return {table: frozenset(sets) for table, sets in unique.items()}
