@@ -1,0 +1,159 @@
+"""What a running instance counts, and the Prometheus text of it.
+
+Counters are plain attributes, incremented by the one thread that owns them and
+read by others: a reader may see one a moment before another, never a wrong one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+#: Upper bounds of the commit histogram's buckets, in seconds.
+COMMIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_NAMESPACE = "dataserver"
+
+
+class Histogram:
+    """How often a duration fell into which bucket, and their sum (seconds)."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = COMMIT_BUCKETS) -> None:
+        self.bounds = bounds
+        # One more than there are bounds: what is above the last one.
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    @property
+    def count(self) -> int:
+        """How many were observed."""
+        return sum(self.counts)
+
+    def cumulative(self) -> Iterator[tuple[float, int]]:
+        """Each bound with the number of durations not above it; the last bound is infinite."""
+        running = 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            running += count
+            yield bound, running
+
+
+def _count(meaning: str) -> int:
+    value: int = field(default=0, metadata={"help": meaning})
+    return value
+
+
+def _counts(label: str, meaning: str) -> Counter[str]:
+    value: Counter[str] = field(default_factory=Counter, metadata={"help": meaning, "label": label})
+    return value
+
+
+@dataclass(slots=True)
+class Counters:
+    """Everything counted since the process started."""
+
+    packets: int = _count("Packets stored for the first time.")
+    duplicates: int = _count("Packets that were stored before and only acknowledged.")
+    late: int = _count("Packets older than what their agent had already had.")
+    late_counters_dropped: int = _count("Late counter readings, which no rate can be made of.")
+    repaired: Counter[str] = _counts("repair", "Packets that had to be mended to be read.")
+    rejected: Counter[str] = _counts("reason", "Files set aside.")
+    samples: int = _count("Values seen.")
+    stored: int = _count("Values stored: new ones.")
+    refused: Counter[str] = _counts("why", "Values refused on their own account.")
+    unstored: Counter[str] = _counts("section", "Elements of sections that are not stored.")
+    agents_created: int = _count("Agents created.")
+    modules_created: int = _count("Modules created.")
+    bytes_read: int = _count("Bytes of packets read.")
+    replaced: int = _count("Files replaced by a new upload while they were being stored.")
+    retries: Counter[str] = _counts("error", "Transactions done again.")
+    scans: int = _count("Times the drop directory was looked through.")
+    doorbell_overflows: int = _count("Times the kernel dropped events of the drop directory.")
+    commit_seconds: Histogram = field(
+        default_factory=Histogram, metadata={"help": "Time from a transaction's begin to its end."}
+    )
+
+
+def _gauge(meaning: str) -> int:
+    value: int = field(default=0, metadata={"help": meaning})
+    return value
+
+
+@dataclass(slots=True)
+class Gauges:
+    """How things stand now.  Counts are of files; ages in seconds; times are epoch seconds."""
+
+    queue: int = _gauge("Files in the drop directory that are ours.")
+    oldest_age_seconds: float = _gauge("Age of the oldest of them, by its modification time.")
+    held: int = _gauge("Files held until their agent's packets have settled.")
+    waiting: int = _gauge("Files that are not complete yet.")
+    unreadable: int = _gauge("Files that could not be opened.")
+    rejected_files: int = _gauge("Files in rejected/.")
+    rejected_bytes: int = _gauge("Bytes of the files in rejected/.")
+    database_up: int = _gauge("1 if the last transaction went through, 0 while waiting.")
+    last_commit_time_seconds: float = _gauge("When the last transaction was committed.")
+    start_time_seconds: float = _gauge("When the process started.")
+
+
+def prometheus(counters: Counters, gauges: Gauges, labels: Mapping[str, str]) -> str:
+    """The text exposition format (version 0.0.4) of everything, each series with ``labels``."""
+    lines: list[str] = []
+    for each in fields(counters):
+        value = getattr(counters, each.name)
+        if isinstance(value, Histogram):
+            lines += _histogram(each.name, each.metadata["help"], value, labels)
+            continue
+        name = f"{_NAMESPACE}_{each.name}_total"
+        lines += _head(name, "counter", each.metadata["help"])
+        lines += _samples(name, value, each.metadata, labels)
+    for each in fields(gauges):
+        name = f"{_NAMESPACE}_{each.name}"
+        lines += _head(name, "gauge", each.metadata["help"])
+        lines += _samples(name, getattr(gauges, each.name), each.metadata, labels)
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, kind: str, meaning: str) -> list[str]:
+    return [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
+
+
+def _samples(
+    name: str, value: object, metadata: Mapping[str, Any], labels: Mapping[str, str]
+) -> Iterator[str]:
+    if not isinstance(value, Counter):
+        yield f"{name}{_labels(labels)} {value}"
+        return
+    # A copy: the owner may add a key while this is read.
+    for key, count in sorted(dict(value).items()):
+        yield f"{name}{_labels({**labels, metadata['label']: key})} {count}"
+
+
+def _histogram(
+    name: str, meaning: str, histogram: Histogram, labels: Mapping[str, str]
+) -> Iterator[str]:
+    name = f"{_NAMESPACE}_{name}"
+    yield from _head(name, "histogram", meaning)
+    running = 0
+    for bound, running in histogram.cumulative():
+        text = "+Inf" if bound == float("inf") else f"{bound:g}"
+        yield f"{name}_bucket{_labels({**labels, 'le': text})} {running}"
+    yield f"{name}_sum{_labels(labels)} {histogram.total:.6f}"
+    yield f"{name}_count{_labels(labels)} {running}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items()) + "}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
