@@ -43,6 +43,9 @@ _MYSQL = {
     "mysql_collate": "utf8mb4_unicode_520_ci",
 }
 
+#: MySQL takes an index over a TEXT column only with a length; Pandora's own is this one.
+_TEXT_PREFIX = 254
+
 # SQLite grows an INTEGER PRIMARY KEY by itself, but only under that very type,
 # so every integer keeps SQLAlchemy's plain Integer there.
 Int = Integer()
@@ -210,7 +213,7 @@ module = Table(
     Index("tagente_modulo_main_idx", "id", "agent_id"),
     Index("tagente_modulo_module", "server_kind"),
     Index("tagente_modulo_module_group", "group_id"),
-    Index("tagente_modulo_nombre", "name"),
+    Index("tagente_modulo_nombre", "name", mysql_length=_TEXT_PREFIX),
     Index("tagente_modulo_tam_agente", "agent_id"),
     **_MYSQL,
 )
@@ -467,7 +470,7 @@ tag = Table(
     Column("email", Text()),
     Column("phone", Text()),
     Column("previous_name", Text()),
-    Index("ttag_ttag_name", "name"),
+    Index("ttag_ttag_name", "name", mysql_length=_TEXT_PREFIX),
     **_MYSQL,
 )
 
