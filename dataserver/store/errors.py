@@ -48,7 +48,12 @@ _SPACE = Meaning(StoreUnavailable, "the database's disk is full", "make room")
 _READ_ONLY = Meaning(StoreUnavailable, "the database is read-only", "write to its primary")
 _CHANGED = Meaning(StoreUnavailable, "a table or column is missing", "run: dataserver db check")
 _AGAIN = Meaning(StoreConflict, "the table was changed meanwhile")
-_LOST = {2006, 2013, 2055}
+
+#: The client library's own: no host, no answer, a line cut.
+_CLIENT_CODES = range(2000, 3000)
+
+#: Those of them that a hung up connection gives.
+_LOST = frozenset({2006, 2013, 2055})
 
 _MYSQL: dict[int, Meaning] = {
     1205: Meaning(StoreConflict, "another transaction held a lock for too long"),
@@ -149,7 +154,7 @@ def classify(
     meaning = _meaning(exc, statement_limit)
     text = meaning.text or _own_words(exc)
     column = _COLUMN.search(_own_words(exc)) if meaning.kind is StoreRefused else None
-    where = f" (column {column[1]})" if column and column[1] not in text else ""
+    where = f" (column {column[1]})" if column else ""
     return meaning.kind(f"cannot {action}: {text}{where}", hint=meaning.hint)
 
 
@@ -164,36 +169,34 @@ def code(exc: Exception) -> int | None:
 
 
 def _meaning(exc: Exception, statement_limit: int | None) -> Meaning:
+    if not isinstance(exc, DBAPIError):
+        return _meaning_outside(exc)
+    number = code(exc)
+    if number in _LOST and statement_limit is not None and _sent(exc) > statement_limit:
+        return _MYSQL[1153]
+    if number is None:
+        return _by_class(exc, number)
+    known = _SQLITE.get(number & 0xFF) if _is_sqlite(exc) else _mysql(number)
+    return known or _by_class(exc, number)
+
+
+def _meaning_outside(exc: Exception) -> Meaning:
+    """For what Python or SQLAlchemy raised before or instead of asking the database."""
     if isinstance(exc, _VALUE_ERRORS):
         return Meaning(StoreRefused, "a value is none that a database can hold")
     if isinstance(exc, PoolTimeout):
         return Meaning(StoreUnavailable, "all connections of this process are in use")
     if isinstance(exc, PendingRollbackError):
         return Meaning(StoreUnavailable, "the connection was lost")
-    if not isinstance(exc, DBAPIError):
-        return Meaning(StoreUnavailable, f"{type(exc).__name__} in the database layer")
-    number = code(exc)
-    if number in _LOST and statement_limit is not None and _sent(exc) > statement_limit:
-        return _MYSQL[1153]
-    if number is not None:
-        known = _sqlite(exc, number) if _is_sqlite(exc) else _mysql(number)
-        if known is not None:
-            return known
-    return _by_class(exc, number)
+    return Meaning(StoreUnavailable, f"{type(exc).__name__} in the database layer")
 
 
 def _is_sqlite(exc: DBAPIError) -> bool:
     return hasattr(exc.orig, "sqlite_errorcode")
 
 
-def _sqlite(_exc: DBAPIError, number: int) -> Meaning | None:
-    return _SQLITE.get(number & 0xFF)
-
-
 def _mysql(number: int) -> Meaning | None:
-    known = _MYSQL.get(number)
-    # 2000 to 2999 are the client library's own: no host, no answer, a line cut.
-    return known or (_WAIT if 2000 <= number < 3000 else None)
+    return _MYSQL.get(number) or (_WAIT if number in _CLIENT_CODES else None)
 
 
 def _by_class(exc: DBAPIError, number: int | None) -> Meaning:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Column, Connection, Engine, Index, Table, func, insert, select
+from sqlalchemy import Column, Connection, Engine, Index, MetaData, Table, func, insert, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -119,8 +119,7 @@ class Finding:
 
 def inspect(engine: Engine) -> Layout:
     """Look at the database; changes nothing.  Raises StoreUnavailable."""
-    with translating("look at the database"), engine.connect() as plain:
-        conn = plain.execution_options(**{READING: True})
+    with translating("look at the database"), _reading(engine) as conn:
         found = find(conn)
         has_ordinal = "ordinal" in found.columns.get(_MARK.name, {})
         return Layout(
@@ -142,21 +141,16 @@ def prepare(engine: Engine, *, accept_no_alerts: bool = False) -> Layout:
     Raises SchemaError, StoreUnavailable, StoreConflict.
     """
     layout = inspect(engine)
-    if layout.kind is not Kind.PANDORA:
-        if not _complete(layout):
-            create(engine)
-            layout = inspect(engine)
+    if layout.kind is Kind.PANDORA:
         verify(layout)
-        return layout
+        _refuse_alerts(engine, layout, accepted=accept_no_alerts)
+        if _all_there(layout, schema.ours):
+            return layout
+        _create_tables(engine, schema.ours.sorted_tables)
+    elif not (_all_there(layout, schema.pandora) and _all_there(layout, schema.ours)):
+        create(engine)
+    layout = inspect(engine)
     verify(layout)
-    with translating("look at the database"), engine.connect() as conn:
-        alerts = 0 if accept_no_alerts else _alerts(conn, layout)
-    if alerts:
-        raise SchemaError(
-            f"the database has alerts on {alerts} modules, which this server does not evaluate",
-            hint="set accept_no_alerts = true to run without them",
-        )
-    _create_tables(engine, list(schema.ours.sorted_tables))
     return layout
 
 
@@ -191,10 +185,7 @@ def check(engine: Engine, *, accept_no_alerts: bool = False) -> list[Finding]:
     ]
     if layout.kind is not Kind.EMPTY:
         findings += _check_tables(layout)
-    with (
-        translating("look at the database"),
-        engine.connect().execution_options(**{READING: True}) as conn,
-    ):
+    with translating("look at the database"), _reading(engine) as conn:
         findings.append(_check_alerts(conn, layout, accept_no_alerts=accept_no_alerts))
         findings += _check_server(conn)
     return findings
@@ -207,6 +198,10 @@ _KIND_TEXT = {
 }
 
 
+def _reading(engine: Engine) -> Connection:
+    return engine.connect().execution_options(**{READING: True})
+
+
 # -- deciding -----------------------------------------------------------------
 
 
@@ -216,10 +211,8 @@ def _kind(found: Found, *, has_ordinal: bool) -> Kind:
     return Kind.PANDORA if any(table.name in found.columns for table in NEEDED) else Kind.EMPTY
 
 
-def _complete(layout: Layout) -> bool:
-    """Whether an own database has all its tables (a creation may have been cut short)."""
-    every = [*schema.pandora.sorted_tables, *schema.ours.sorted_tables]
-    return layout.kind is Kind.OWN and all(layout.has(table) for table in every)
+def _all_there(layout: Layout, metadata: MetaData) -> bool:
+    return all(layout.has(table) for table in metadata.sorted_tables)
 
 
 def _faults(layout: Layout) -> Iterator[str]:
@@ -246,6 +239,16 @@ def _missing(layout: Layout, table: Table) -> list[str]:
         return []
     needed = (table.columns[key] for key in sorted(NEEDED[table]))
     return [f"{table.name}.{column.name}" for column in needed if not layout.has(column)]
+
+
+def _refuse_alerts(engine: Engine, layout: Layout, *, accepted: bool) -> None:
+    with translating("look for alerts"), _reading(engine) as conn:
+        count = _alerts(conn, layout)
+    if count and not accepted:
+        raise SchemaError(
+            f"the database has alerts on {count} modules, which this server does not evaluate",
+            hint="set accept_no_alerts = true to run without them",
+        )
 
 
 def _alerts(conn: Connection, layout: Layout) -> int:

@@ -56,10 +56,16 @@ Small = SmallInteger()
 USmall = Integer().with_variant(mysql.SMALLINT(unsigned=True), "mysql", "mariadb")
 Tiny = SmallInteger().with_variant(mysql.TINYINT(), "mysql", "mariadb")
 UTiny = SmallInteger().with_variant(mysql.TINYINT(unsigned=True), "mysql", "mariadb")
+Medium = Integer().with_variant(mysql.MEDIUMINT(), "mysql", "mariadb")
+UMedium = Integer().with_variant(mysql.MEDIUMINT(unsigned=True), "mysql", "mariadb")
+Flag = SmallInteger().with_variant(mysql.TINYINT(1), "mysql", "mariadb")
+Tinytext = String(255).with_variant(mysql.TINYTEXT(), "mysql", "mariadb")
 Long = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+Code = LargeBinary()
 Blob = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 #: Local time as text "YYYY-MM-DD HH:MM:SS", the way Pandora writes it.
 Clock = String(19).with_variant(mysql.DATETIME(), "mysql", "mariadb")
+Stamp = String(19).with_variant(mysql.TIMESTAMP(), "mysql", "mariadb")
 #: Sixteen or thirty-two raw bytes.
 Digest = LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
 Key = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
@@ -205,7 +211,7 @@ module = Table(
     Column("warning_time", UInt, server_default="0"),
     Column("quiet_by_downtime", Tiny, nullable=False, server_default="0"),
     Column("disabled_by_downtime", Tiny, nullable=False, server_default="0"),
-    Column("last_compact", Clock),
+    Column("last_compact", Stamp),
     Column("made_enabled", UTiny, server_default="0"),
     Column("ignore_unknown", Tiny, nullable=False, server_default="0"),
     Index("tagente_modulo_disabled", "disabled"),
@@ -322,7 +328,7 @@ inventory_module = Table(
     Column("description", Text()),
     Column("interpreter", String(100), server_default=""),
     Column("data_format", Text()),
-    Column("code", Blob, nullable=False),
+    Column("code", Code, nullable=False),
     Column("block_mode", Int, nullable=False, server_default="0"),
     Column("script_mode", Int, nullable=False, server_default="1"),
     Column("script_path", String(1000), server_default=""),
@@ -338,7 +344,7 @@ custom_field = Table(
     Column("display_on_front", Tiny, nullable=False, server_default="0"),
     Column("is_password_type", Tiny, nullable=False, server_default="0"),
     Column("combo_values", Text()),
-    Column("is_link_enabled", Tiny, nullable=False, server_default="0"),
+    Column("is_link_enabled", Flag, nullable=False, server_default="0"),
     **_MYSQL,
 )
 
@@ -367,7 +373,7 @@ agent_address = Table(
     pandora,
     Column("id_ag", UBig, key="id", primary_key=True),
     Column("id_a", UBig, key="address_id", nullable=False, server_default="0"),
-    Column("id_agent", UInt, key="agent_id", nullable=False, server_default="0"),
+    Column("id_agent", UMedium, key="agent_id", nullable=False, server_default="0"),
     Index("taddress_agent_taddress_agent_agent", "agent_id"),
     **_MYSQL,
 )
@@ -378,7 +384,7 @@ group = Table(
     Column("id_grupo", UInt, key="id", primary_key=True),
     Column("nombre", String(100), key="name", nullable=False, server_default=""),
     Column("icon", String(50), server_default="world"),
-    Column("parent", UInt, nullable=False, server_default="0"),
+    Column("parent", UMedium, nullable=False, server_default="0"),
     Column("propagate", UTiny, nullable=False, server_default="0"),
     Column("disabled", UTiny, nullable=False, server_default="0"),
     Column("custom_id", String(255), server_default=""),
@@ -455,7 +461,7 @@ server = Table(
     Column("exec_proxy", UTiny, nullable=False, server_default="0"),
     Column("port", UInt, nullable=False, server_default="0"),
     Column("server_keepalive_utimestamp", Big, nullable=False, server_default="0"),
-    Column("disabled", Tiny, nullable=False, server_default="0"),
+    Column("disabled", Flag, nullable=False, server_default="0"),
     Index("tserver_name", "name"),
     **_MYSQL,
 )
@@ -489,7 +495,7 @@ event = Table(
     Column("id_evento", UBig, key="id", primary_key=True),
     Column("id_agente", Int, key="agent_id", nullable=False, server_default="0"),
     Column("id_usuario", String(255), key="user_id", nullable=False, server_default="0"),
-    Column("id_grupo", Int, key="group_id", nullable=False, server_default="0"),
+    Column("id_grupo", Medium, key="group_id", nullable=False, server_default="0"),
     Column("estado", UTiny, key="status", nullable=False, server_default="0"),
     Column("timestamp", Clock, key="local_time", nullable=False, server_default="1970-01-01 00:00:00"),
     Column("evento", Text(), key="text"),
@@ -499,15 +505,15 @@ event = Table(
     Column("id_alert_am", Int, key="alert_id", nullable=False, server_default="0"),
     Column("criticity", UInt, key="severity", nullable=False, server_default="0"),
     Column("tags", Text()),
-    Column("source", String(255)),
-    Column("id_extra", String(255)),
+    Column("source", Tinytext),
+    Column("id_extra", Tinytext),
     Column("critical_instructions", Text()),
     Column("warning_instructions", Text()),
     Column("unknown_instructions", Text()),
     Column("owner_user", String(100), nullable=False, server_default=""),
     Column("ack_utimestamp", Big, nullable=False, server_default="0"),
     Column("custom_data", Text()),
-    Column("data", String(255)),
+    Column("data", Tinytext),
     Column("module_status", Int, nullable=False, server_default="0"),
     Column("event_custom_id", Text()),
     Index("tevento_agente_modulo_estado", "status", "module_id"),

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from tests.support.databases import database, mariadb, store_url
+from tests.support.databases import (
+    database,
+    mariadb,
+    mariadb_database,
+    pandora_database,
+    store_url,
+)
 
-__all__ = ["database", "mariadb", "store_url"]
+__all__ = ["database", "mariadb", "mariadb_database", "pandora_database", "store_url"]

@@ -2,6 +2,7 @@
 
 ``database``  a :class:`Database` of each kind in turn, empty of agents, not yet opened
 ``store_url`` its URL only
+``mariadb_database``, ``pandora_database``  one kind, for tests that concern no other
 ``mariadb``   the session's server, for tests that kill or stop it
 
 A conftest takes them over by importing them.  One MariaDB server per test process,
@@ -136,6 +137,20 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if request.param != SQLITE:
         request.getfixturevalue("mariadb")
     with opened(request.param, tmp_path) as new:
+        yield new
+
+
+@pytest.fixture
+def mariadb_database(mariadb: MariaDB, tmp_path: Path) -> Iterator[Database]:
+    """An empty database on MariaDB."""
+    with opened(MARIADB, tmp_path) as new:
+        yield new
+
+
+@pytest.fixture
+def pandora_database(mariadb: MariaDB, tmp_path: Path) -> Iterator[Database]:
+    """An existing Pandora FMS database on MariaDB."""
+    with opened(PANDORA, tmp_path) as new:
         yield new
 
 

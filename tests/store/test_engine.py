@@ -1,0 +1,223 @@
+"""Opening a store: what a session is set up with, and that nothing waits for ever."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from dataserver.errors import ConfigError, StoreConflict, StoreRefused, StoreUnavailable
+from dataserver.store.engine import READING, limits, open_engine, open_readonly, shown
+from dataserver.store.errors import translating
+from tests.support.databases import Database
+from tests.support.mariadb import MariaDB
+
+URL = "sqlite:///var/x.db"
+
+
+def test_a_relative_sqlite_path_is_relative_to_the_home(tmp_path: Path) -> None:
+    with open_engine(URL, home=tmp_path).connect():
+        assert (tmp_path / "var" / "x.db").exists()
+
+
+def test_sqlite_files_are_not_for_everyone(tmp_path: Path) -> None:
+    with open_engine(URL, home=tmp_path).begin() as conn:
+        conn.execute(text("CREATE TABLE t (a)"))
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "var").iterdir()}
+    assert {mode & 0o027 for mode in modes} == {0}
+
+
+def test_sqlite_syncs_every_commit_and_lets_readers_read(tmp_path: Path) -> None:
+    with open_engine(URL, home=tmp_path).connect() as conn:
+        assert conn.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+        assert conn.execute(text("PRAGMA synchronous")).scalar_one() == 2
+
+
+def test_a_sqlite_writer_queues_at_its_first_statement_and_gives_up_in_time(
+    tmp_path: Path,
+) -> None:
+    first = open_engine(URL, home=tmp_path)
+    second = open_engine(URL, home=tmp_path, lock_timeout=0.05)
+    with first.begin() as conn:
+        conn.execute(text("SELECT 1"))
+        with pytest.raises(StoreConflict), translating("write"), second.begin() as late:
+            late.execute(text("SELECT 1"))
+
+
+def test_a_sqlite_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    first = open_engine(URL, home=tmp_path)
+    second = open_engine(URL, home=tmp_path, lock_timeout=0.05)
+    with first.begin() as conn:
+        conn.execute(text("CREATE TABLE t (a)"))
+        with second.connect().execution_options(**{READING: True}) as reader:
+            assert reader.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one() == 0
+
+
+def test_a_transaction_rolled_back_leaves_nothing_even_after_a_read(database: Database) -> None:
+    database.prepare()
+    engine = database.engine()
+    count = text("SELECT count(*) FROM tagente")
+    with engine.connect() as conn:
+        conn.execute(count)
+        conn.execute(text("INSERT INTO tagente (nombre, alias) VALUES ('a', 'a')"))
+        conn.rollback()
+        assert conn.execute(count).scalar_one() == 0
+
+
+def test_a_readonly_opening_creates_nothing_where_nothing_is(tmp_path: Path) -> None:
+    engine = open_readonly(URL, home=tmp_path)
+    with pytest.raises(StoreUnavailable), translating("read"), engine.connect():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_readonly_opening_of_a_closed_sqlite_file_leaves_no_other_files(tmp_path: Path) -> None:
+    writer = open_engine(URL, home=tmp_path)
+    with writer.begin() as conn:
+        conn.execute(text("CREATE TABLE t (a)"))
+    writer.dispose()
+    with open_readonly(URL, home=tmp_path).connect() as conn:
+        assert conn.execute(text("SELECT count(*) FROM t")).scalar_one() == 0
+    assert [file.name for file in (tmp_path / "var").iterdir()] == ["x.db"]
+
+
+def test_a_readonly_opening_sees_what_a_running_server_committed(database: Database) -> None:
+    database.prepare()
+    with database.engine().begin() as conn:
+        conn.execute(text("INSERT INTO tagente (nombre, alias) VALUES ('a', 'a')"))
+    engine = open_readonly(database.url, home=database.home)
+    with engine.connect() as conn:
+        assert conn.execute(text("SELECT count(*) FROM tagente")).scalar_one() == 1
+    engine.dispose()
+
+
+def test_a_readonly_opening_cannot_write(database: Database) -> None:
+    database.prepare()
+    engine = open_readonly(database.url, home=database.home)
+    with pytest.raises(StoreUnavailable), translating("write"), engine.begin() as conn:
+        conn.execute(text("DELETE FROM tagente"))
+    engine.dispose()
+
+
+def test_a_file_name_with_characters_special_in_uris_is_opened_as_it_is(tmp_path: Path) -> None:
+    with open_engine("sqlite:///a#b c.db", home=tmp_path / "x?y").connect():
+        assert (tmp_path / "x?y" / "a#b c.db").exists()
+
+
+def test_our_mariadb_session_is_strict_where_the_server_is_not(mariadb: MariaDB) -> None:
+    mariadb.execute("SET GLOBAL sql_mode = ''")
+    url = mariadb.create("strict")
+    try:
+        engine = open_engine(url, home=Path(), lock_timeout=2.5)
+        with engine.connect() as conn:
+            row = conn.execute(
+                text("SELECT @@sql_mode, @@tx_isolation, @@innodb_lock_wait_timeout")
+            ).one()
+            conn.execute(text("CREATE TABLE t (a VARCHAR(2))"))
+            with pytest.raises(StoreRefused), translating("write"):
+                conn.execute(text("INSERT INTO t VALUES ('abc')"))
+        engine.dispose()
+    finally:
+        mariadb.execute("SET GLOBAL sql_mode = DEFAULT")
+        mariadb.drop("strict")
+    assert "STRICT_ALL_TABLES" in row[0]
+    assert row[1:] == ("READ-COMMITTED", 3)
+
+
+def test_text_beyond_the_basic_plane_comes_back_as_it_was(database: Database) -> None:
+    database.prepare()
+    with database.engine().begin() as conn:
+        conn.execute(text("INSERT INTO tagente (nombre, alias) VALUES ('a', :a)"), {"a": "é😀"})
+        assert conn.execute(text("SELECT alias FROM tagente")).scalar_one() == "é😀"
+
+
+def test_a_hanging_server_is_noticed_while_reading(mariadb: MariaDB) -> None:
+    url = mariadb.create("hanging")
+    engine = open_engine(url, home=Path(), read_timeout=1)
+    with engine.connect() as conn, mariadb.stop_cont():
+        with pytest.raises(StoreUnavailable), translating("read"):
+            conn.execute(text("SELECT 1"))
+        conn.invalidate()
+    engine.dispose()
+    mariadb.drop("hanging")
+
+
+def test_a_hanging_server_is_noticed_while_connecting(mariadb: MariaDB) -> None:
+    engine = open_engine(mariadb.url("mysql"), home=Path(), connect_timeout=1)
+    with (
+        mariadb.stop_cont(),
+        pytest.raises(StoreUnavailable),
+        translating("connect"),
+        engine.connect(),
+    ):
+        pass
+
+
+def test_the_engine_goes_on_after_the_server_was_killed_and_came_back(mariadb: MariaDB) -> None:
+    engine = open_engine(mariadb.url("mysql"), home=Path(), connect_timeout=2)
+    with engine.connect() as conn:
+        conn.execute(text("SELECT 1"))
+    mariadb.kill()
+    with pytest.raises(StoreUnavailable), translating("read"), engine.connect() as conn:
+        conn.execute(text("SELECT 1"))
+    mariadb.restart()
+    with engine.connect() as conn:
+        assert conn.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()
+
+
+def test_a_statement_over_max_allowed_packet_is_refused_not_taken_for_a_lost_server(
+    mariadb: MariaDB,
+) -> None:
+    engine = open_engine(mariadb.url("mysql"), home=Path())
+    with engine.connect() as conn:
+        limit = limits(conn).statement
+        with pytest.raises(StoreRefused), translating("write", statement_limit=limit):
+            conn.execute(text("SELECT length(:a)"), {"a": "x" * (limit + 1000)})
+        conn.invalidate()
+    engine.dispose()
+
+
+def test_the_limits_of_sqlite_are_those_of_its_library(tmp_path: Path) -> None:
+    with open_engine(URL, home=tmp_path).connect() as conn:
+        found = limits(conn)
+    assert found.variables == sqlite3.connect(":memory:").getlimit(
+        sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+    )
+    assert found.value >= 64 << 20
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense s3cret", "postgresql://u:s3cret@h/d", "mysql://u:s3cret@h", "sqlite://"]
+)
+def test_an_unusable_url_is_a_setting_to_correct_and_keeps_its_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_engine(url, home=Path())
+    assert "s3cret" not in str(caught.value)
+    assert "sqlite:///" in str(caught.value)
+
+
+def test_a_missing_driver_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(ConfigError, match=r"dataserver\[mysql\]"):
+        open_engine("mariadb://u@h/d", home=Path())
+
+
+def test_a_password_from_elsewhere_is_used_and_not_shown(mariadb: MariaDB) -> None:
+    mariadb.execute("CREATE OR REPLACE USER u@127.0.0.1 IDENTIFIED BY 's3cret'")
+    url = mariadb.url("").replace("root@", "u:wrong@") + "information_schema"
+    engine = open_engine(url, password="s3cret", home=Path())
+    with engine.connect() as conn:
+        assert conn.execute(text("SELECT 1")).scalar_one() == 1
+    assert "s3cret" not in repr(engine) + repr(engine.url)
+    engine.dispose()
+    mariadb.execute("DROP USER u@127.0.0.1")
+
+
+def test_a_printed_url_has_no_password() -> None:
+    assert shown("mysql://u:s3cret@h/d") == "mysql://u:***@h/d"
+    assert "s3cret" not in shown("s3cret no url")
