@@ -1,0 +1,298 @@
+"""One transaction's worth of work: what it has to write, gathered, then written in bulk.
+
+Each table gets one statement (more only where a batch is very large).  State rows are
+sorted by how much of them changed, since that is where the time goes:
+
+* changed (:data:`CHANGED`): the row's value and times;
+* seen again, unchanged (:data:`SEEN`): its times only, and where that holds for every
+  module of an agent, one row per agent refreshes them all;
+* refused (:data:`TRIED`) or only remembered (:data:`REMEMBERED`): the time of the try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, select
+
+from dataserver.errors import StoreConflict
+from dataserver.store import schema
+from dataserver.store.catalog import AgentEntry, ModuleEntry, in_chunks
+from dataserver.store.sql import Row, Sql
+from dataserver.values import Kind
+
+SEEN, CHANGED, TRIED, REMEMBERED = 1, 2, 4, 8
+
+_INTERVAL = 300
+_STATE_KEYS = (
+    "id",
+    "value",
+    "local_time",
+    "saved",
+    "processed",
+    "last_execution_try",
+    "current_interval",
+)
+_NEW_STATE_KEYS = (
+    "module_id",
+    "agent_id",
+    *_STATE_KEYS[1:],
+    "status",
+    "known_status",
+    "last_status",
+    "last_known_status",
+)
+_SEEN_KEYS = ("local_time", "processed", "last_execution_try")
+#: A module that never had a value: not initialised, except for async types.
+_NOT_INITIALISED, _NORMAL = 4, 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one transaction did, to be added up once it is committed."""
+
+    packets: int = 0
+    duplicates: int = 0
+    late: int = 0
+    late_counters_dropped: int = 0
+    ignored: int = 0
+    samples: int = 0
+    stored: int = 0
+    refused: int = 0
+    new_agents: int = 0
+    new_modules: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Add ``other`` to this one."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+@dataclass(frozen=True, slots=True)
+class LateSample:
+    """A value older than its module's newest: to be put into history exactly."""
+
+    agent: AgentEntry
+    module: ModuleEntry
+    is_text: bool
+    is_async: bool
+    time: int
+    value: float | str
+    own_time: bool
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows to write; entries are changed in place as packets are evaluated."""
+
+    #: Epoch seconds of this transaction.
+    now: int
+    tally: Tally = field(default_factory=Tally)
+    agents: dict[int, AgentEntry] = field(default_factory=dict)
+    touched: list[tuple[AgentEntry, ModuleEntry]] = field(default_factory=list)
+    numbers: list[Row] = field(default_factory=list)
+    texts: list[Row] = field(default_factory=list)
+    #: History rows for a second that already has one: (module, time, value).
+    again_numbers: list[Row] = field(default_factory=list)
+    again_texts: list[Row] = field(default_factory=list)
+    counters: dict[int, ModuleEntry] = field(default_factory=dict)
+    late: list[LateSample] = field(default_factory=list)
+    ledger: list[Row] = field(default_factory=list)
+
+    def touch(self, agent: AgentEntry, module: ModuleEntry, how: int) -> None:
+        """Note that the module's state has to be written."""
+        if not module.dirty:
+            self.touched.append((agent, module))
+        module.dirty |= how
+
+    def point(self, module: ModuleEntry, kind: Kind, time: int, value: float | str) -> None:
+        """A history row of ``module``."""
+        again = time <= module.time
+        if kind is Kind.TEXT:
+            (self.again_texts if again else self.texts).append((module.id, time, value))
+        else:
+            (self.again_numbers if again else self.numbers).append((module.id, time, value))
+        self.tally.stored += 1
+
+
+class Writer:
+    """Writes a :class:`Batch` through one connection."""
+
+    def __init__(self, sql: Sql, *, has_ordinal: bool, counter_unique: bool) -> None:
+        self._sql = sql
+        self.has_ordinal = has_ordinal
+        self._counter_unique = counter_unique
+
+    def history(self, conn: Connection, batch: Batch) -> None:
+        """All history rows of the batch but the late ones."""
+        for table, rows, again in (
+            (schema.number_history, batch.numbers, batch.again_numbers),
+            (schema.text_history, batch.texts, batch.again_texts),
+        ):
+            if rows:
+                self._sql.insert(conn, table, ("module_id", "time", "value"), rows)
+            if again:
+                self.points(conn, table, again)
+
+    def points(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
+        """History rows (module, time, value) whose second may be taken: each gets the next ordinal.
+
+        In Pandora's own tables, which have none, the order of insertion says the same.
+        """
+        if not self.has_ordinal:
+            self._sql.insert(conn, table, ("module_id", "time", "value"), rows)
+            return
+        taken = _last_ordinals(conn, table, rows)
+        numbered = []
+        for module_id, time, value in rows:
+            ordinal = taken.get((module_id, time), -1) + 1
+            taken[module_id, time] = ordinal
+            numbered.append((module_id, time, value, ordinal))
+        self._sql.insert(conn, table, ("module_id", "time", "value", "ordinal"), numbered)
+
+    def counters(self, conn: Connection, batch: Batch) -> None:
+        """The readings that counters are to remember."""
+        keys = ("module_id", "value", "time")
+        rows: list[Row] = []
+        fresh: list[Row] = []
+        for module in batch.counters.values():
+            assert module.counter is not None
+            known = self._counter_unique or module.counter_stored
+            (rows if known else fresh).append((module.id, *module.counter))
+            module.counter_stored = True
+        if self._counter_unique:
+            self._sql.upsert(conn, schema.counter, keys, rows)
+            return
+        if fresh:
+            self._sql.insert(conn, schema.counter, keys, fresh)
+        if rows:
+            _expect(self._sql.update(conn, schema.counter, keys, rows), len(rows), "counters")
+
+    def states(self, conn: Connection, batch: Batch, local_text: Any) -> None:
+        """The state of every module touched."""
+        plan = _StatePlan(batch, local_text)
+        for keys, rows in (
+            (_STATE_KEYS, plan.changed),
+            (("id", *_SEEN_KEYS), plan.seen),
+            (("id", "last_execution_try", "current_interval"), plan.tried),
+            (("id", "last_execution_try", "current_interval", "processed"), plan.remembered),
+        ):
+            if rows:
+                _expect(self._sql.update(conn, schema.state, keys, rows), len(rows), "modules")
+        if plan.seen_agents:
+            matched = self._sql.update(
+                conn, schema.state, ("agent_id", *_SEEN_KEYS), plan.seen_agents
+            )
+            _expect(matched, plan.seen_modules, "modules")
+        if plan.new:
+            self._sql.insert(conn, schema.state, _NEW_STATE_KEYS, plan.new)
+            _read_state_ids(conn, plan.new_modules)
+        for _, module in batch.touched:
+            module.dirty = 0
+            module.tried = 0
+
+
+class _StatePlan:
+    """Sorts the touched modules into the statements that write their state."""
+
+    def __init__(self, batch: Batch, local_text: Any) -> None:
+        self._now = batch.now
+        self._text = local_text
+        self.changed: list[Row] = []
+        self.seen: list[Row] = []
+        self.tried: list[Row] = []
+        self.remembered: list[Row] = []
+        self.new: list[Row] = []
+        self.new_modules: dict[int, ModuleEntry] = {}
+        self.seen_agents: list[Row] = []
+        self.seen_modules = 0
+        whole = {agent.id for agent in batch.agents.values() if self._whole(agent)}
+        for agent, module in batch.touched:
+            self._place(agent, module, agent.id in whole)
+
+    def _whole(self, agent: AgentEntry) -> bool:
+        """Whether every module of ``agent`` was seen at one and the same time."""
+        time = -1
+        for module in agent.modules.values():
+            if not module.dirty or module.dirty & ~(SEEN | CHANGED) or not module.state_id:
+                return False
+            if module.time != time:
+                if time >= 0:
+                    return False
+                time = module.time
+        if time < 0:
+            return False
+        self.seen_agents.append((agent.id, self._text(time), self._now, time))
+        self.seen_modules += len(agent.modules)
+        return True
+
+    def _place(self, agent: AgentEntry, module: ModuleEntry, whole: bool) -> None:
+        dirty = module.dirty
+        interval = module.interval or _INTERVAL
+        if not module.state_id:
+            self.new.append(self._new_row(agent, module, interval))
+            self.new_modules[module.id] = module
+        elif dirty & CHANGED or (dirty & SEEN and dirty != SEEN):
+            self.changed.append((module.state_id, *self._row(module, interval)))
+        elif dirty & SEEN:
+            if not whole:
+                row = (module.state_id, self._text(module.time), self._now, module.time)
+                self.seen.append(row)
+        elif dirty & REMEMBERED:
+            self.remembered.append((module.state_id, module.tried, interval, self._now))
+        else:
+            self.tried.append((module.state_id, module.tried, interval))
+
+    def _row(self, module: ModuleEntry, interval: int) -> Row:
+        text = self._text
+        last_try = module.tried or module.time
+        return (
+            module.value,
+            text(module.time),
+            text(module.saved),
+            self._now,
+            last_try,
+            interval,
+        )
+
+    def _new_row(self, agent: AgentEntry, module: ModuleEntry, interval: int) -> Row:
+        row = self._row(module, interval)
+        if not module.time:
+            # Known by name only so far (disabled, or its first value was refused).
+            row = ("", row[1], row[2], 0, module.tried, interval if module.tried else 0)
+        status = _NORMAL if module.rule[1].is_async else _NOT_INITIALISED
+        return (module.id, agent.id, *row, status, status, status, status)
+
+
+def _last_ordinals(
+    conn: Connection, table: Table, rows: Sequence[Row]
+) -> dict[tuple[int, int], int]:
+    """The last ordinal at each (module, time) between the first and the last of ``rows``."""
+    c = table.c
+    first, last = min(row[1] for row in rows), max(row[1] for row in rows)
+    found: dict[tuple[int, int], int] = {}
+    for ids in in_chunks(sorted({row[0] for row in rows})):
+        query = (
+            select(c.module_id, c.time, func.max(c.ordinal))
+            .where(c.module_id.in_(ids), c.time.between(first, last))
+            .group_by(c.module_id, c.time)
+        )
+        found.update({(row[0], row[1]): row[2] for row in conn.execute(query)})
+    return found
+
+
+def _read_state_ids(conn: Connection, modules: dict[int, ModuleEntry]) -> None:
+    c = schema.state.c
+    for ids in in_chunks(list(modules)):
+        for state_id, module_id in conn.execute(
+            select(c.id, c.module_id).where(c.module_id.in_(ids))
+        ):
+            modules[module_id].state_id = state_id
+
+
+def _expect(matched: int, expected: int, what: str) -> None:
+    """Fewer rows than the cache knows: somebody deleted some; read again and do it anew."""
+    if matched < expected:
+        raise StoreConflict(f"{expected - matched} {what} were deleted by somebody else meanwhile")

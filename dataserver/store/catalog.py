@@ -1,0 +1,330 @@
+"""What the server knows of agents and modules: a cache of the rows that packets meet.
+
+The database is the truth.  Every agent has a version, raised by each batch of any
+server (table ``tagent_version``); an entry whose version is not the database's, or
+which is older than ``cache_seconds`` (the console may have changed something), is
+read again.  A transaction changes entries in place and, when it fails, forgets every
+agent that it touched: so the cache is never ahead of what is committed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import tzinfo
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, null, select
+
+from dataserver import entities
+from dataserver.store import schema
+from dataserver.store.probe import Layout
+from dataserver.times import from_local_text
+from dataserver.values import NO_BOUNDS, Bounds, TypeRule, bounds, type_rule
+
+#: Keys of one `IN (...)`; SQLite takes 32,766 parameters, MySQL plans short lists better.
+IN_CHUNK = 1_000
+
+
+class ModuleEntry:
+    """One module: what its configuration and its state say, as far as a packet needs it."""
+
+    __slots__ = (
+        "bounds",
+        "counter",
+        "counter_stored",
+        "description",
+        "disabled",
+        "dirty",
+        "extended_info",
+        "history",
+        "id",
+        "interval",
+        "name",
+        "own_times",
+        "parent_id",
+        "rule",
+        "saved",
+        "state_id",
+        "tags",
+        "time",
+        "tried",
+        "type_id",
+        "value",
+    )
+
+    def __init__(self, module_id: int, name: str) -> None:
+        self.id = module_id
+        #: As stored, that is encoded.
+        self.name = name
+        self.type_id = 0
+        self.disabled = False
+        self.interval = 0
+        self.history = True
+        self.bounds: Bounds = NO_BOUNDS
+        self.description = ""
+        self.extended_info = ""
+        self.parent_id = 0
+        #: The packet's type in the last packet, and what it means.
+        self.rule: tuple[str, TypeRule] = ("", type_rule(""))
+        #: The tags last learned from; equal ones need no second look.
+        self.tags: dict[str, str] | None = None
+        # State: text of the newest value, its time, the time of the last saved one (epoch s).
+        self.state_id = 0
+        self.value = ""
+        self.time = 0
+        self.saved = 0
+        #: The remembered counter reading and its time.
+        self.counter: tuple[float, int] | None = None
+        self.counter_stored = False
+        #: Some values came with times of their own (datalist).
+        self.own_times = False
+        #: What this batch has to write of the state (see record.py); and when a value was refused.
+        self.dirty = 0
+        self.tried = 0
+
+
+class AgentEntry:
+    """One agent, its modules by name, and its place in time."""
+
+    __slots__ = (
+        "address",
+        "agent_version",
+        "by_raw",
+        "created",
+        "disabled",
+        "fixed_ip",
+        "id",
+        "interval",
+        "loaded",
+        "mode",
+        "modules",
+        "name",
+        "newest",
+        "os_id",
+        "os_version",
+        "packet_contact",
+        "parent_id",
+        "sections",
+        "timezone_offset",
+        "version",
+    )
+
+    def __init__(self, agent_id: int, name: str) -> None:
+        self.id = agent_id
+        #: As stored, that is encoded.
+        self.name = name
+        self.mode = 1
+        self.disabled = False
+        self.interval = 300
+        self.os_id = 0
+        self.os_version = ""
+        self.agent_version = ""
+        self.timezone_offset = 0
+        self.parent_id = 0
+        self.address = ""
+        self.fixed_ip = False
+        #: Modules by stored name, and by the names that packets used for them.
+        self.modules: dict[str, ModuleEntry] = {}
+        self.by_raw: dict[str, ModuleEntry] = {}
+        #: Of the version row; -1: not read yet.
+        self.version = -1
+        self.newest = 0
+        self.packet_contact = 0
+        #: When it was read (monotonic seconds).
+        self.loaded = 0.0
+        #: Created by the batch under way.
+        self.created = False
+        #: Digest of addresses, custom fields and inventory last written.
+        self.sections: object = None
+
+
+class Catalog:
+    """Agents by name and id; reads what it lacks through the transaction's connection."""
+
+    def __init__(self, zone: tzinfo, layout: Layout) -> None:
+        self._zone = zone
+        self._agents, self._modules = _agents_query(layout), _modules_query(layout)
+        self._by_raw: dict[str, AgentEntry] = {}
+        self._by_id: dict[int, AgentEntry] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, raw_name: str) -> AgentEntry | None:
+        """The cached agent of that name, as the packet wrote it."""
+        return self._by_raw.get(raw_name)
+
+    def add(self, raw_name: str, agent: AgentEntry) -> None:
+        """Remember ``agent`` under the name that a packet used."""
+        self._by_raw[raw_name] = agent
+        self._by_id[agent.id] = agent
+
+    def forget(self, agents: Iterable[AgentEntry]) -> None:
+        """Drop ``agents``: what is known of them may not be what is committed."""
+        gone = {agent.id for agent in agents}
+        for agent_id in gone:
+            self._by_id.pop(agent_id, None)
+        self._by_raw = {raw: a for raw, a in self._by_raw.items() if a.id not in gone}
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._by_raw.clear()
+        self._by_id.clear()
+
+    def find(self, conn: Connection, raw_names: Sequence[str]) -> None:
+        """Look the names up in the database; those that are there are known afterwards.
+
+        They are entered without modules and with version -1: :meth:`load` does the rest.
+        """
+        wanted = {entities.encode(entities.clean_name(raw)): raw for raw in raw_names}
+        found: dict[str, Any] = {}
+        table = schema.agent
+        for names in in_chunks(list(wanted)):
+            # Ordered so that of several agents of one name (Pandora has no unique key on it)
+            # the oldest is taken by every server.
+            query = (
+                select(table.c.id, table.c.name).where(table.c.name.in_(names)).order_by(table.c.id)
+            )
+            for agent_id, name in conn.execute(query):
+                found.setdefault(name, agent_id)
+        folded = {folded_name(name): (name, agent_id) for name, agent_id in reversed(found.items())}
+        for name, raw in wanted.items():
+            hit = (name, found[name]) if name in found else folded.get(folded_name(name))
+            if hit is not None:
+                known = self._by_id.get(hit[1])
+                self.add(raw, known if known is not None else AgentEntry(hit[1], hit[0]))
+
+    def load(self, conn: Connection, agents: Sequence[AgentEntry], now: float) -> set[int]:
+        """Read ``agents`` with their modules again; the ids of those that are gone."""
+        by_id = {agent.id: agent for agent in agents}
+        missing = set(by_id)
+        for ids in in_chunks(list(by_id)):
+            for row in conn.execute(self._agents, {"ids": ids}):
+                agent = by_id[row[0]]
+                missing.discard(agent.id)
+                self._fill_agent(agent, row, now)
+            self._load_modules(conn, by_id, ids)
+        return missing
+
+    def _fill_agent(self, agent: AgentEntry, row: Any, now: float) -> None:
+        (_, agent.mode, disabled, interval, os_id, os_version, agent_version, offset) = row[:8]
+        parent_id, address, fixed_ip, contact = row[8:]
+        agent.disabled = bool(disabled)
+        agent.interval = interval or 300
+        agent.os_id = os_id or 0
+        agent.os_version = os_version or ""
+        agent.agent_version = agent_version or ""
+        agent.timezone_offset = offset or 0
+        agent.parent_id = parent_id or 0
+        agent.address = address or ""
+        agent.fixed_ip = bool(fixed_ip)
+        agent.packet_contact = self.epoch(contact)
+        agent.loaded = now
+        agent.modules = {}
+        agent.by_raw = {}
+
+    def _load_modules(self, conn: Connection, by_id: dict[int, AgentEntry], ids: list[int]) -> None:
+        for row in conn.execute(self._modules, {"ids": ids}):
+            agent = by_id[row[0]]
+            # Two modules of one name (possible in Pandora's tables): the older one counts.
+            if row[2] not in agent.modules:
+                agent.modules[row[2]] = self._module(row)
+
+    def _module(self, row: Any) -> ModuleEntry:
+        (_, module_id, name, type_id, disabled, interval, history, factor, low, high) = row[:10]
+        description, extended_info, parent_id, state_id, value, local_time, saved = row[10:17]
+        last_try, counter_value, counter_time = row[17:]
+        module = ModuleEntry(module_id, name)
+        module.type_id = type_id
+        module.disabled = bool(disabled)
+        module.interval = interval or 0
+        module.history = bool(history)
+        module.bounds = bounds(factor, low, high)
+        module.description = description or ""
+        module.extended_info = extended_info or ""
+        module.parent_id = parent_id or 0
+        module.state_id = state_id or 0
+        module.value = value or ""
+        # The time of the last accepted value tells the two readings of a doubled hour apart.
+        module.time = self.epoch(local_time, last_try)
+        module.saved = self.epoch(saved, last_try)
+        if counter_time is not None:
+            module.counter = (counter_value, counter_time)
+            module.counter_stored = True
+        return module
+
+    def epoch(self, local_time: Any, hint: int | None = None) -> int:
+        """Epoch seconds of a local time as the driver gives it (text or datetime); 0: none."""
+        if not local_time:
+            return 0
+        text = str(local_time)[:19]
+        return 0 if text <= "1970-01-02" else from_local_text(text, self._zone, hint)
+
+
+def _agents_query(layout: Layout) -> Select[Any]:
+    c = schema.agent.c
+    wanted = (
+        c.id,
+        c.mode,
+        c.disabled,
+        c.interval,
+        c.os_id,
+        c.os_version,
+        c.agent_version,
+        c.timezone_offset,
+        c.parent_id,
+        c.address,
+        c.fixed_ip,
+        c.packet_contact,
+    )
+    return select(*_there(layout, wanted)).where(c.id.in_(bindparam("ids", expanding=True)))
+
+
+def _modules_query(layout: Layout) -> Select[Any]:
+    m, s, k = schema.module.c, schema.state.c, schema.counter.c
+    joined = schema.module.outerjoin(schema.state, s.module_id == m.id)
+    joined = joined.outerjoin(schema.counter, k.module_id == m.id)
+    wanted = (
+        m.agent_id,
+        m.id,
+        m.name,
+        m.type_id,
+        m.disabled,
+        m.module_interval,
+        m.history_data,
+        m.post_process,
+        m.min,
+        m.max,
+        m.description,
+        m.extended_info,
+        m.parent_module_id,
+        s.id,
+        s.value,
+        s.local_time,
+        s.saved,
+        s.last_execution_try,
+        k.value,
+        k.time,
+    )
+    query = select(*_there(layout, wanted)).select_from(joined)
+    query = query.where(m.agent_id.in_(bindparam("ids", expanding=True)))
+    if layout.has(m.delete_pending):
+        query = query.where(m.delete_pending == 0)
+    return query.order_by(m.agent_id, m.id)
+
+
+def _there(layout: Layout, wanted: Sequence[Column[Any]]) -> list[ColumnElement[Any]]:
+    """The columns, NULL in place of those that this database does not have."""
+    return [column if layout.has(column) else null().label(column.key) for column in wanted]
+
+
+def folded_name(name: str) -> str:
+    """A key under which names fall together that any collation might call equal."""
+    text = unicodedata.normalize("NFKD", entities.decode(name).casefold())
+    return "".join(char for char in text if not unicodedata.combining(char)).rstrip()
+
+
+def in_chunks(items: list[Any]) -> Iterable[list[Any]]:
+    """``items`` in lists short enough for an ``IN``."""
+    return (items[start : start + IN_CHUNK] for start in range(0, len(items), IN_CHUNK))

@@ -1,0 +1,177 @@
+"""From a packet's text to a column: what of a new agent and module is stored, and how.
+
+Descriptive text is cut to its column, as MySQL did for the Perl server; names and values
+never are (a packet or module whose name does not fit is refused).  Numbers that are not
+numbers become zero, as there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from sqlalchemy import Table
+
+from dataserver import entities
+from dataserver.model import Module, Packet
+from dataserver.store import schema
+from dataserver.values import parse_number
+
+_INT_MAX = 2**31 - 1
+#: What a TEXT column takes, in bytes.
+TEXT_BYTES = 65_535
+
+#: Tags that Pandora knows and keeps in columns of the same name, by how they are read.
+_TEXT_TAGS = (
+    "unit",
+    "custom_id",
+    "str_warning",
+    "str_critical",
+    "critical_instructions",
+    "warning_instructions",
+    "unknown_instructions",
+)
+_FLOAT_TAGS = ("post_process", "min_warning", "max_warning", "min_critical", "max_critical")
+_BIG_TAGS = ("max", "min")
+_INT_TAGS = (
+    "min_ff_event",
+    "min_ff_event_normal",
+    "min_ff_event_warning",
+    "min_ff_event_critical",
+    "module_ff_interval",
+    "ff_timeout",
+)
+_FLAG_TAGS = (
+    "disabled",
+    "quiet",
+    "each_ff",
+    "ff_type",
+    "warning_inverse",
+    "critical_inverse",
+)
+#: Known, but not columns of the module's row, or handled elsewhere.
+_OTHER_TAGS = (
+    "description",
+    "module_interval",
+    "cron_interval",
+    "crontab",
+    "module_group",
+    "tags",
+    "timestamp",
+    "status",
+    "alert_template",
+    "module_parent",
+    "module_parent_unlink",
+)
+_KNOWN = frozenset(
+    _TEXT_TAGS + _FLOAT_TAGS + _BIG_TAGS + _INT_TAGS + _FLAG_TAGS + _OTHER_TAGS
+)
+_LEADING_INT = re.compile(r"\s*([+-]?[0-9]+)")
+
+
+def to_int(text: str | None, low: int = 0, high: int = _INT_MAX) -> int:
+    """The integer that ``text`` begins with, within bounds; 0 where there is none."""
+    match = _LEADING_INT.match(text or "")
+    if match is None or len(match[1]) > 20:
+        return 0
+    return min(max(int(match[1]), low), high)
+
+
+def to_float(text: str | None) -> float:
+    """The number that ``text`` is (comma allowed); 0 where it is none."""
+    return parse_number(text or "") or 0.0
+
+
+def to_big(text: str | None) -> int:
+    """The number that ``text`` is, rounded half away from zero as MySQL does, within a BIGINT."""
+    number = to_float(text)
+    rounded = math.floor(abs(number) + 0.5) * (1 if number >= 0 else -1)
+    return min(max(rounded, -(2**63)), 2**63 - 1)
+
+
+def fit(table: Table, key: str, text: str) -> str:
+    """``text`` cut to what the column takes: characters of a VARCHAR, bytes of a TEXT."""
+    length = getattr(table.c[key].type, "length", None)
+    if length is not None:
+        return text[:length]
+    raw = text.encode("utf-8", "surrogatepass")
+    return text if len(raw) <= TEXT_BYTES else raw[:TEXT_BYTES].decode("utf-8", "ignore")
+
+
+def agent_interval(packet: Packet) -> int:
+    """The packet's interval in seconds, 0 where it says none."""
+    return to_int(packet.interval)
+
+
+def addresses(packet: Packet) -> list[str]:
+    """The packet's addresses in their order, without blanks and doubles."""
+    parts = (part.strip() for part in (packet.address or "").split(","))
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def extended_info(module: Module) -> str:
+    """The tags that Pandora has no column for, as its ``extended_info`` shows them."""
+    extra = (
+        f"{tag}: {text}<br/>"
+        for tag, text in module.tags.items()
+        if tag not in _KNOWN and not tag.endswith("_forced")
+    )
+    return fit(schema.module, "extended_info", "".join(extra))
+
+
+def module_interval(module: Module, interval: int) -> int:
+    """Seconds between values of ``module`` of an agent with ``interval``."""
+    cron = module.tags.get("cron_interval", "")
+    if cron.strip().isdecimal() and cron.isascii():
+        return to_int(cron)
+    factor = parse_number(module.tags.get("module_interval", ""))
+    if factor is None:
+        return interval
+    return min(max(int(interval * factor), 0), _INT_MAX)
+
+
+def new_agent(packet: Packet, name: str, now_text: str) -> dict[str, Any]:
+    """The columns of a new agent's row that follow from the packet alone."""
+    first = addresses(packet)[:1]
+    table = schema.agent
+    alias = entities.encode(entities.clean_name(packet.alias)) if packet.alias else name
+    return {
+        "name": name,
+        "alias": fit(table, "alias", alias),
+        "address": fit(table, "address", first[0] if first else ""),
+        "description": fit(table, "description", packet.description or ""),
+        "mode": to_int(packet.agent_mode, 0, 2) if (packet.agent_mode or "").strip() else 1,
+        "interval": agent_interval(packet) or 300,
+        "custom_id": fit(table, "custom_id", packet.custom_id or ""),
+        "url_address": packet.url_address,
+        "timezone_offset": timezone_offset(packet),
+        "contact": now_text,
+    }
+
+
+def timezone_offset(packet: Packet) -> int:
+    """Whole hours, within the column."""
+    return to_int(packet.timezone_offset, -128, 127)
+
+
+def new_module(module: Module, name: str, interval: int) -> dict[str, Any]:
+    """The columns of a new module's row that follow from the packet and its agent's interval."""
+    tags, table = module.tags, schema.module
+    row: dict[str, Any] = {
+        "name": name,
+        "description": fit(table, "description", tags.get("description", "")),
+        "extended_info": extended_info(module),
+        "module_interval": module_interval(module, interval),
+        "cron_interval": fit(table, "cron_interval", tags.get("cron_interval", "")),
+        "server_kind": 1,
+    }
+    for tag in _TEXT_TAGS:
+        # Without a tag the three instructions and the id are empty, the others unset.
+        missing = "" if tag.endswith("_instructions") or tag == "custom_id" else None
+        row[tag] = fit(table, tag, tags[tag]) if tag in tags else missing
+    row.update({tag: to_float(tags.get(tag)) for tag in _FLOAT_TAGS})
+    row.update({tag: to_big(tags.get(tag)) for tag in _BIG_TAGS})
+    row.update({tag: to_int(tags.get(tag)) for tag in _INT_TAGS})
+    row.update({tag: to_int(tags.get(tag), 0, 255) for tag in _FLAG_TAGS})
+    return row

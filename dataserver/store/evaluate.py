@@ -1,0 +1,173 @@
+"""Evaluating values: each one seen changes its module's entry, each new one becomes a row.
+
+The hot path of the server: a few hundred thousand values a second pass here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from datetime import tzinfo
+
+from dataserver.errors import StoreRefused
+from dataserver.model import Module
+from dataserver.store.batch import CHANGED, REMEMBERED, SEEN, TRIED, Batch, LateSample
+from dataserver.store.catalog import AgentEntry, ModuleEntry
+from dataserver.times import sample_time
+from dataserver.values import (
+    DAY,
+    Kind,
+    TypeRule,
+    limited,
+    number,
+    parse_number,
+    reading,
+    type_rule,
+)
+
+_ESCAPED = re.compile(r"""['"\\\n\r\0\x1a]""")
+
+
+class Evaluator:
+    """Turns modules of packets into entries' new states and a batch's rows."""
+
+    def __init__(self, zone: tzinfo, longest_text: int) -> None:
+        """``longest_text``: bytes of text that the database takes in one value."""
+        self._zone = zone
+        self._longest_text = longest_text
+
+    def refuse_all(self, batch: Batch, module: Module) -> None:
+        """Count the values of a module that could not be created."""
+        if module.name:
+            count = len(module.samples) or 1
+            batch.tally.samples += count
+            batch.tally.refused += count
+
+    def module(
+        self,
+        batch: Batch,
+        agent: AgentEntry,
+        entry: ModuleEntry,
+        module: Module,
+        packet_time: int | None,
+        types: Container[str],
+    ) -> None:
+        """Evaluate the values that ``module`` carries; ``packet_time`` None: it is unreadable."""
+        if entry.disabled:
+            return
+        if entry.rule[0] != module.type:
+            if module.type and module.type not in types:
+                self.refuse_all(batch, module)
+                return
+            entry.rule = (module.type, type_rule(module.type or "generic_data"))
+        rule = entry.rule[1]
+        if module.samples:
+            entry.own_times = True
+            for sample in module.samples:
+                time = sample_time(sample.time, packet_time, self._zone)
+                self._value(batch, agent, entry, rule, sample.value, time, True)
+            return
+        time = packet_time
+        stamp = module.tags.get("timestamp")
+        if stamp is not None:
+            time = sample_time(stamp, packet_time, self._zone)
+            entry.own_times = True
+        self._value(batch, agent, entry, rule, module.value, time, stamp is not None)
+
+    def _value(
+        self,
+        batch: Batch,
+        agent: AgentEntry,
+        entry: ModuleEntry,
+        rule: TypeRule,
+        raw: str | None,
+        time: int | None,
+        own_time: bool,
+    ) -> None:
+        tally = batch.tally
+        tally.samples += 1
+        kind, is_async, _ = rule
+        if not raw or time is None:
+            self._refuse(batch, agent, entry, time)
+            return
+        text: str
+        value: float | str
+        if kind is Kind.NUMBER:
+            kept = number(raw, entry.bounds)
+            if kept is None:
+                self._refuse(batch, agent, entry, time)
+                return
+            text, value = kept
+        elif kind is Kind.TEXT:
+            if len(raw) * 4 > self._longest_text:
+                self._check_length(raw)
+            text = value = raw
+        else:
+            amount = self._counter(batch, agent, entry, kind, raw, time)
+            if amount is None:
+                return
+            text, value = amount
+        if time < entry.time:
+            if is_async or entry.history:
+                is_text = kind is Kind.TEXT
+                batch.late.append(
+                    LateSample(agent, entry, is_text, is_async, time, value, own_time)
+                )
+            return
+        changed = text != entry.value
+        if changed or entry.saved < time - DAY:
+            if entry.history or is_async:
+                batch.point(entry, kind, time, value)
+            if entry.history:
+                entry.saved = time
+            entry.value = text
+            how = CHANGED
+        else:
+            if is_async:
+                batch.point(entry, kind, time, value)
+            how = SEEN
+        entry.time = time
+        entry.tried = 0
+        if not entry.dirty:
+            batch.touched.append((agent, entry))
+        entry.dirty |= how
+
+    def _counter(
+        self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, kind: Kind, raw: str, time: int
+    ) -> tuple[str, float] | None:
+        """The rate or difference since the last reading; None: there is none to be had."""
+        parsed = parse_number(raw)
+        if parsed is None:
+            self._refuse(batch, agent, entry, time)
+            return None
+        read = reading(kind, parsed, time, entry.counter)
+        if read.late:
+            batch.tally.late_counters_dropped += 1
+            return None
+        if read.remember:
+            entry.counter = (parsed, time)
+            batch.counters[entry.id] = entry
+        if read.amount is None:
+            entry.tried = batch.now
+            batch.touch(agent, entry, REMEMBERED)
+            return None
+        kept = limited(read.amount, entry.bounds)
+        if kept is None:
+            self._refuse(batch, agent, entry, time)
+        return kept
+
+    def _refuse(
+        self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, time: int | None
+    ) -> None:
+        batch.tally.refused += 1
+        if time is None or time >= entry.time:
+            entry.tried = batch.now
+            batch.touch(agent, entry, TRIED)
+
+    def _check_length(self, text: str) -> None:
+        # Quotes, backslashes and line ends travel as two bytes each.
+        length = len(text.encode("utf-8", "replace")) + len(_ESCAPED.findall(text))
+        if length > self._longest_text:
+            raise StoreRefused(
+                f"a value of {length} bytes is longer than the database takes ({self._longest_text})"
+            )

@@ -1,0 +1,99 @@
+"""Late values: put into history so that reading back gives what every packet carried.
+
+The rule is :func:`dataserver.series.insert_late`; here its points are read, for all the
+late values of one agent at once, and what it adds is written.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Table, and_, func, select
+
+from dataserver import series
+from dataserver.store import schema
+from dataserver.store.batch import Batch, LateSample, Writer
+from dataserver.store.catalog import AgentEntry, in_chunks
+from dataserver.store.ledger import packet_times
+from dataserver.store.sql import Row
+
+Points = dict[int, list[tuple[int, float | str]]]
+
+
+def write_late(conn: Connection, writer: Writer, batch: Batch) -> None:
+    """Write the batch's late values; its other rows and its ledger are there already."""
+    by_agent: defaultdict[int, list[LateSample]] = defaultdict(list)
+    for sample in batch.late:
+        by_agent[sample.agent.id].append(sample)
+    for samples in by_agent.values():
+        _write_agent(conn, writer, batch, samples[0].agent, samples)
+
+
+def _write_agent(
+    conn: Connection,
+    writer: Writer,
+    batch: Batch,
+    agent: AgentEntry,
+    samples: Sequence[LateSample],
+) -> None:
+    known = packet_times(conn, agent.id, min(sample.time for sample in samples))
+    for table, is_text in ((schema.number_history, False), (schema.text_history, True)):
+        chosen = [sample for sample in samples if sample.is_text is is_text]
+        if not chosen:
+            continue
+        points = _read_points(conn, table, chosen, writer.has_ordinal)
+        rows: list[Row] = []
+        for sample in sorted(chosen, key=lambda each: each.time):
+            path = points.setdefault(sample.module.id, [])
+            rows += [(sample.module.id, *point) for point in _added(path, sample, known)]
+        if rows:
+            writer.points(conn, table, rows)
+            batch.tally.stored += len(rows)
+
+
+def _added(
+    path: list[tuple[int, float | str]], sample: LateSample, known: Sequence[int]
+) -> list[tuple[int, float | str]]:
+    """The points that ``sample`` adds to its module's ``path``."""
+    if sample.is_async:
+        # Every async value is stored as it comes, so each later one has a point of its own.
+        return series.insert_late(path, sample.time, sample.value, None) or [
+            (sample.time, sample.value)
+        ]
+    if sample.own_time or sample.module.own_times:
+        # Values of a datalist lie at seconds that the ledger does not know.
+        following: int | None = sample.time + 1
+    else:
+        following = series.next_after(known, sample.time)
+        newest = sample.module.time
+        if following is None or following > newest > sample.time:
+            following = newest
+    return series.insert_late(path, sample.time, sample.value, following)
+
+
+def _read_points(
+    conn: Connection, table: Table, samples: Sequence[LateSample], has_ordinal: bool
+) -> Points:
+    """The points of the samples' modules from the last one before the first late value on."""
+    c = table.c
+    order = (c.module_id, c.time, c.ordinal) if has_ordinal else (c.module_id, c.time)
+    first = min(sample.time for sample in samples)
+    points: Points = {}
+    for ids in in_chunks(sorted({sample.module.id for sample in samples})):
+        start = (
+            select(c.module_id, func.max(c.time).label("time"))
+            .where(c.module_id.in_(ids), c.time <= first)
+            .group_by(c.module_id)
+            .subquery()
+        )
+        joined = table.outerjoin(start, start.c.module_id == c.module_id)
+        query = (
+            select(c.module_id, c.time, c.value)
+            .select_from(joined)
+            .where(and_(c.module_id.in_(ids), c.time >= func.coalesce(start.c.time, first)))
+            .order_by(*order)
+        )
+        for module_id, time, value in conn.execute(query):
+            points.setdefault(module_id, []).append((time, value))
+    return points

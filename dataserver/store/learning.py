@@ -1,0 +1,362 @@
+"""Learning: agents and modules that are new, and what packets may change of known ones.
+
+Creation is serialised where Pandora's tables have no unique keys: agents by a row of
+``tname`` per name, modules by the lock on their agent's version row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, insert, select, update
+
+from dataserver import entities
+from dataserver.errors import PacketError, Reason
+from dataserver.model import Module, Packet
+from dataserver.store import columns, schema
+from dataserver.store.catalog import (
+    AgentEntry,
+    Catalog,
+    ModuleEntry,
+    folded_name,
+    in_chunks,
+)
+from dataserver.store.ledger import KIND_AGENT, lock_names
+from dataserver.store.probe import Layout
+from dataserver.store.reference import Reference
+from dataserver.store.sql import Sql
+from dataserver.values import bounds, type_rule
+
+#: Characters of an agent's name, as stored.
+AGENT_NAME_LENGTH = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may be learned, from the settings."""
+
+    server_name: str
+    autocreate: bool = True
+    group_id: int = 10
+    group_name: str = ""
+    group_force: bool = False
+    update_parent: bool = True
+    max_agents: int = 100_000
+    max_modules: int = 10_000
+
+
+class Learner:
+    """Creates and changes agents and modules through one transaction's connection."""
+
+    def __init__(self, sql: Sql, layout: Layout, catalog: Catalog, rules: Rules) -> None:
+        self._sql = sql
+        self._layout = layout
+        self._catalog = catalog
+        self._rules = rules
+
+    # -- agents ----------------------------------------------------------------
+
+    def check_agent(self, packet: Packet, reference: Reference) -> None:
+        """Raise PacketError where the agent of ``packet``, which is not known, cannot be created."""
+        name = entities.encode(entities.clean_name(packet.agent_name))
+        if len(name) > AGENT_NAME_LENGTH:
+            raise PacketError(
+                Reason.NAME_TOO_LONG,
+                f"the agent's name takes {len(name)} characters as stored, "
+                f"the column {AGENT_NAME_LENGTH}",
+            )
+        if not self._rules.autocreate:
+            raise PacketError(Reason.NO_AGENT, "the agent is not known and autocreate is off")
+        if self._group(packet, reference) is None:
+            raise PacketError(
+                Reason.NO_GROUP, "neither the packet nor autocreate_group names an existing group"
+            )
+
+    def create_agents(
+        self, conn: Connection, packets: Mapping[str, Packet], reference: Reference, now_text: str
+    ) -> dict[str, PacketError]:
+        """Create the agents of ``packets`` (by name as written); those that may not, and why."""
+        refused: dict[str, PacketError] = {}
+        for raw, packet in packets.items():
+            try:
+                self.check_agent(packet, reference)
+            except PacketError as error:
+                refused[raw] = error
+        wanted = [raw for raw in packets if raw not in refused]
+        if not wanted:
+            return refused
+        lock_names(conn, self._sql, KIND_AGENT, wanted)
+        # Another server may have created some while we waited for the lock.
+        self._catalog.find(conn, wanted)
+        room = self._rules.max_agents - self._count_agents(conn)
+        for raw in wanted:
+            if self._catalog.get(raw) is None:
+                self._catalog.find(conn, [raw])  # one of this batch, spelled in another case
+            if self._catalog.get(raw) is not None:
+                continue
+            if room <= 0:
+                refused[raw] = PacketError(
+                    Reason.TOO_MANY_AGENTS, f"there are {self._rules.max_agents} agents already"
+                )
+                continue
+            self._create_agent(conn, raw, packets[raw], reference, now_text)
+            room -= 1
+        return refused
+
+    def _count_agents(self, conn: Connection) -> int:
+        return conn.scalar(select(func.count()).select_from(schema.agent)) or 0
+
+    def _create_agent(
+        self, conn: Connection, raw: str, packet: Packet, reference: Reference, now_text: str
+    ) -> None:
+        name = entities.encode(entities.clean_name(raw))
+        row = columns.new_agent(packet, name, now_text)
+        row |= {
+            "group_id": self._group(packet, reference),
+            "os_id": reference.system(packet.os_name or ""),
+            "server_name": self._rules.server_name,
+            "parent_id": self._parent(conn, packet) or 0,
+        }
+        if row["mode"] != 0:
+            row["os_version"] = columns.fit(schema.agent, "os_version", packet.os_version or "")
+            row["agent_version"] = columns.fit(schema.agent, "agent_version", packet.version or "")
+        result = conn.execute(insert(schema.agent).values(self._there(schema.agent, row)))
+        assert result.inserted_primary_key is not None
+        agent = AgentEntry(result.inserted_primary_key[0], name)
+        agent.created = True
+        self._catalog.add(raw, agent)
+
+    def _group(self, packet: Packet, reference: Reference) -> int | None:
+        """The group of a new agent: the packet's or the configured one, in the configured order."""
+        rules = self._rules
+        named = reference.group(packet.group or "")
+        if named is None and (group_id := columns.to_int(packet.group_id)) in reference.group_ids:
+            named = group_id
+        fallback = reference.group(rules.group_name)
+        if fallback is None and rules.group_id in reference.group_ids:
+            fallback = rules.group_id
+        first, second = (fallback, named) if rules.group_force else (named, fallback)
+        return first if first is not None else second
+
+    def _parent(self, conn: Connection, packet: Packet) -> int | None:
+        """The id of the agent that the packet names as its parent, if there is one."""
+        raw = packet.parent_agent_name
+        if not raw:
+            return None
+        if self._catalog.get(raw) is None:
+            self._catalog.find(conn, [raw])
+        parent = self._catalog.get(raw)
+        return parent.id if parent is not None else None
+
+    def update_agent(self, conn: Connection, agent: AgentEntry, packet: Packet) -> None:
+        """Let ``packet``, the agent's newest, change the agent's row (modes 1 and 2 only)."""
+        if agent.mode == 0:
+            return
+        wanted = self._agent_changes(conn, agent, packet)
+        changed = {key: value for key, value in wanted.items() if getattr(agent, key) != value}
+        if not changed:
+            return
+        if "interval" in changed:
+            # Modules' intervals are multiples of it: each has to be looked at again.
+            for module in agent.modules.values():
+                module.tags = None
+        for key, value in changed.items():
+            setattr(agent, key, value)
+        row = self._there(schema.agent, changed)
+        if row:
+            conn.execute(update(schema.agent).where(schema.agent.c.id == agent.id).values(row))
+
+    def _agent_changes(
+        self, conn: Connection, agent: AgentEntry, packet: Packet
+    ) -> dict[str, object]:
+        table = schema.agent
+        wanted: dict[str, object] = {}
+        if interval := columns.agent_interval(packet):
+            wanted["interval"] = interval
+        if packet.os_version:
+            wanted["os_version"] = columns.fit(table, "os_version", packet.os_version)
+        if packet.version:
+            wanted["agent_version"] = columns.fit(table, "agent_version", packet.version)
+        if packet.timezone_offset:
+            wanted["timezone_offset"] = columns.timezone_offset(packet)
+        if self._rules.update_parent and (parent := self._parent(conn, packet)):
+            wanted["parent_id"] = parent
+        if not agent.fixed_ip and (first := columns.addresses(packet)[:1]):
+            wanted["address"] = columns.fit(table, "address", first[0])
+        if agent.disabled and agent.mode == 2:
+            wanted["disabled"] = False
+        return wanted
+
+    # -- modules ---------------------------------------------------------------
+
+    def create_modules(
+        self,
+        conn: Connection,
+        wanted: Sequence[tuple[AgentEntry, Module]],
+        reference: Reference,
+    ) -> int:
+        """Create each (agent, module) that the database does not know; how many were created.
+
+        A module of unknown type, without a name or with one that does not fit, or of an agent
+        that has its fill, is left out: its values will be refused.
+        """
+        rows: dict[tuple[int, str], dict[str, Any]] = {}
+        pairs: list[tuple[AgentEntry, Module, str]] = []
+        folded: dict[int, dict[str, str]] = {}
+        for agent, module in wanted:
+            name = module_name(module.name)
+            if name is None or module.name in agent.by_raw:
+                continue
+            if name in agent.modules:
+                agent.by_raw[module.name] = agent.modules[name]
+                continue
+            names = folded.get(agent.id)
+            if names is None:
+                names = folded[agent.id] = {folded_name(known): known for known in agent.modules}
+            same = names.get(folded_name(name))
+            if same is not None and self._same_name(conn, agent, same, name):
+                pairs.append((agent, module, same))
+                continue
+            type_id = reference.types.get(module.type or "generic_data")
+            if type_id is None or len(names) >= self._rules.max_modules:
+                continue
+            names[folded_name(name)] = name
+            rows[agent.id, name] = self._module_row(agent, module, name, type_id, reference)
+            pairs.append((agent, module, name))
+        if rows:
+            self._insert_modules(conn, list(rows.values()))
+            self._enter_modules(conn, pairs, rows, reference)
+        for agent, module, name in pairs:
+            agent.by_raw[module.name] = agent.modules[name]
+        return len(rows)
+
+    def _same_name(self, conn: Connection, agent: AgentEntry, one: str, other: str) -> bool:
+        """Whether the database's own comparison takes two names for one."""
+        if self._layout.dialect == "sqlite":
+            return one.lower() == other.lower() if one.isascii() and other.isascii() else False
+        # The column's collation decides, so a row that is there (if any) is asked.
+        c = schema.module.c
+        query = select(func.count()).where(c.agent_id == agent.id, c.name == one, c.name == other)
+        if one in agent.modules:
+            return bool(conn.scalar(query))
+        return one.casefold() == other.casefold()
+
+    def _module_row(
+        self, agent: AgentEntry, module: Module, name: str, type_id: int, reference: Reference
+    ) -> dict[str, Any]:
+        row = columns.new_module(module, name, agent.interval)
+        group = module.tags.get("module_group", "")
+        row |= {
+            "agent_id": agent.id,
+            "type_id": type_id,
+            "group_id": reference.module_groups.get(folded_name(group), 0) if group else 0,
+        }
+        return self._there(schema.module, row)
+
+    def _insert_modules(self, conn: Connection, rows: list[dict[str, Any]]) -> None:
+        keys = tuple(rows[0])
+        self._sql.insert(conn, schema.module, keys, [tuple(row.values()) for row in rows])
+
+    def _enter_modules(
+        self,
+        conn: Connection,
+        pairs: Sequence[tuple[AgentEntry, Module, str]],
+        rows: Mapping[tuple[int, str], dict[str, Any]],
+        reference: Reference,
+    ) -> None:
+        """Read the new modules' ids and put them into their agents."""
+        c = schema.module.c
+        agents = {agent.id: agent for agent, _, _ in pairs}
+        for ids in in_chunks(sorted({agent_id for agent_id, _ in rows})):
+            query = select(c.id, c.agent_id, c.name).where(c.agent_id.in_(ids)).order_by(c.id)
+            for module_id, agent_id, name in conn.execute(query):
+                row = rows.get((agent_id, name))
+                if row is not None and name not in agents[agent_id].modules:
+                    agents[agent_id].modules[name] = _entry(module_id, row)
+        self._add_tags(conn, pairs, reference)
+
+    def _add_tags(
+        self,
+        conn: Connection,
+        pairs: Sequence[tuple[AgentEntry, Module, str]],
+        reference: Reference,
+    ) -> None:
+        links = set()
+        for agent, module, name in pairs:
+            for tag in module.tags.get("tags", "").split(","):
+                tag_id = reference.tags.get(entities.encode(tag.strip()))
+                if tag_id is not None:
+                    links.add((tag_id, agent.modules[name].id))
+        if links:
+            keys = ("tag_id", "module_id")
+            self._sql.ensure(conn, schema.module_tag, keys, sorted(links))
+
+    def update_module(
+        self, conn: Connection, agent: AgentEntry, entry: ModuleEntry, module: Module
+    ) -> None:
+        """Let the newest packet change description, extended info and interval of a module."""
+        entry.tags = module.tags
+        if agent.mode == 0:
+            return
+        told = columns.fit(schema.module, "description", module.tags.get("description", ""))
+        wanted = {
+            # An empty description is no description: the one that is there stays.
+            "description": told or entry.description,
+            "extended_info": columns.extended_info(module),
+            "interval": columns.module_interval(module, agent.interval),
+        }
+        changed = {key: value for key, value in wanted.items() if getattr(entry, key) != value}
+        if not changed:
+            return
+        for key, value in changed.items():
+            setattr(entry, key, value)
+        if "interval" in changed:
+            changed["module_interval"] = changed.pop("interval")
+        row = self._there(schema.module, changed)
+        if row:
+            conn.execute(update(schema.module).where(schema.module.c.id == entry.id).values(row))
+
+    def link_modules(self, conn: Connection, agent: AgentEntry, packet: Packet) -> None:
+        """Set the parents that the packet's modules name (after all of them are known)."""
+        if agent.mode == 0:
+            return
+        for module in packet.modules:
+            tags = module.tags
+            entry = agent.by_raw.get(module.name)
+            if entry is None or not ("module_parent" in tags or "module_parent_unlink" in tags):
+                continue
+            parent_id = entry.parent_id
+            if tags.get("module_parent_unlink", "").strip() == "1":
+                parent_id = 0
+            elif parent := agent.modules.get(module_name(tags.get("module_parent", "")) or ""):
+                parent_id = parent.id
+            if parent_id != entry.parent_id and parent_id != entry.id:
+                entry.parent_id = parent_id
+                row = self._there(schema.module, {"parent_module_id": parent_id})
+                if row:
+                    query = update(schema.module).where(schema.module.c.id == entry.id)
+                    conn.execute(query.values(row))
+
+    def _there(self, table: Table, row: dict[str, Any]) -> dict[str, Any]:
+        """``row`` without the columns that this database does not have."""
+        return {key: value for key, value in row.items() if self._layout.has(table.c[key])}
+
+
+def module_name(raw: str) -> str | None:
+    """A module's name as stored; None where it is empty or does not fit its column."""
+    name = entities.encode(entities.clean_name(raw))
+    return name if name and len(name.encode("utf-8", "replace")) <= columns.TEXT_BYTES else None
+
+
+def _entry(module_id: int, row: Mapping[str, Any]) -> ModuleEntry:
+    entry = ModuleEntry(module_id, row["name"])
+    entry.type_id = row["type_id"]
+    entry.disabled = bool(row["disabled"])
+    entry.interval = row["module_interval"]
+    entry.bounds = bounds(row["post_process"], row["min"], row["max"])
+    entry.description = row["description"] or ""
+    entry.extended_info = row.get("extended_info") or ""
+    entry.rule = ("", type_rule(""))
+    return entry

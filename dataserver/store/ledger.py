@@ -1,0 +1,150 @@
+"""The ledger and the agents' versions: what makes a packet count once, in any number of servers.
+
+One row of ``tpacket`` per packet taken in, written in the transaction of its values; a
+packet that comes again finds itself there.  ``tagent_version`` has one row per agent,
+locked in the order of ids by every batch: so two servers never work on one agent at the
+same moment, and each sees that the other was there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select
+
+from dataserver.model import Arrival
+from dataserver.store import schema
+from dataserver.store.catalog import AgentEntry, folded_name, in_chunks
+from dataserver.store.sql import Row, Sql
+
+_VERSION_KEYS = ("agent_id", "version", "newest")
+_LEDGER_KEYS = ("agent_id", "time", "digest", "server", "arrived")
+_HOUR = 3_600
+
+#: The kinds of names that are locked in ``tname``.
+KIND_AGENT, KIND_ADDRESS = 1, 2
+
+
+def lock_names(conn: Connection, sql: Sql, kind: int, names: Iterable[str]) -> None:
+    """Lock names that are about to be created, so that of several servers only one does."""
+    keys = sorted({hashlib.sha256(folded_name(name).encode()).digest() for name in names})
+    rows = [(kind, 0, key) for key in keys]
+    sql.ensure(conn, schema.unique_name, ("kind", "parent", "key"), rows)
+
+
+def lock_versions(conn: Connection, sql: Sql, agent_ids: Sequence[int]) -> dict[int, Row]:
+    """Lock the version rows of the agents, in the order of ids; (version, newest) by id.
+
+    Agents that have none yet (new, or created by the Perl server) get one.
+    """
+    ordered = sorted(agent_ids)
+    found = _read_versions(conn, ordered)
+    missing = [agent_id for agent_id in ordered if agent_id not in found]
+    if missing:
+        # Two servers may do this at once: the second one waits and then finds the first one's.
+        sql.ensure(conn, schema.agent_version, _VERSION_KEYS, [(i, 0, 0) for i in missing])
+        found |= _read_versions(conn, missing)
+    return found
+
+
+def _read_versions(conn: Connection, agent_ids: list[int]) -> dict[int, Row]:
+    c = schema.agent_version.c
+    found: dict[int, Row] = {}
+    for ids in in_chunks(agent_ids):
+        query = (
+            select(c.agent_id, c.version, c.newest)
+            .where(c.agent_id.in_(ids))
+            .order_by(c.agent_id)
+            .with_for_update()
+        )
+        found.update({row[0]: (row[1], row[2]) for row in conn.execute(query)})
+    return found
+
+
+def raise_versions(conn: Connection, sql: Sql, agents: Iterable[AgentEntry]) -> None:
+    """Tell every other server that these agents changed."""
+    rows = []
+    for agent in agents:
+        agent.version += 1
+        rows.append((agent.id, agent.version, agent.newest))
+    rows.sort()
+    sql.upsert(conn, schema.agent_version, _VERSION_KEYS, rows)
+
+
+def known_packets(conn: Connection, suspects: Sequence[tuple[int, Arrival]]) -> set[Row]:
+    """Which of the packets, given with their agents' ids, are in the ledger: (agent, time, digest).
+
+    Only packets not newer than their agent's newest one can be.
+    """
+    c = schema.packet.c
+    by_agent: dict[int, list[int]] = {}
+    for agent_id, arrival in suspects:
+        by_agent.setdefault(agent_id, []).append(arrival.time or 0)
+    found: set[Row] = set()
+    for ids in in_chunks(sorted(by_agent)):
+        times = sorted({time for agent_id in ids for time in by_agent[agent_id]})
+        for some in in_chunks(times):
+            query = select(c.agent_id, c.time, c.digest).where(
+                c.agent_id.in_(ids), c.time.in_(some)
+            )
+            found.update((row[0], row[1], bytes(row[2])) for row in conn.execute(query))
+    return found
+
+
+def add_packets(conn: Connection, sql: Sql, rows: Sequence[Row]) -> None:
+    """Enter packets: (agent, time, digest, server, arrived)."""
+    if rows:
+        sql.insert(conn, schema.packet, _LEDGER_KEYS, rows)
+
+
+def packet_times(conn: Connection, agent_id: int, after: int) -> list[int]:
+    """The times, in order, of the agent's packets after ``after``."""
+    c = schema.packet.c
+    query = (
+        select(c.time)
+        .where(c.agent_id == agent_id, c.time > after)
+        .order_by(c.time)
+        .distinct()
+    )
+    return [row[0] for row in conn.execute(query)]
+
+
+def fold(conn: Connection, sql: Sql, ledger_days: int, limit: int = 500) -> int:
+    """Fold old rows into packets per agent and hour; how many agents had any.
+
+    Old is counted from each agent's own newest packet, so that old files can still be taken in.
+    At most ``limit`` agents at a time: the transaction stays short.
+    """
+    p, v = schema.packet.c, schema.agent_version.c
+    oldest = v.newest - ledger_days * 86_400
+    query = (
+        select(v.agent_id, func.max(oldest))
+        .join(schema.packet, p.agent_id == v.agent_id)
+        .where(p.time < oldest)
+        .group_by(v.agent_id)
+        .order_by(v.agent_id)
+        .limit(limit)
+    )
+    agents = [(row[0], int(row[1])) for row in conn.execute(query)]
+    for agent_id, before in agents:
+        _fold_agent(conn, sql, agent_id, before)
+    return len(agents)
+
+
+def _fold_agent(conn: Connection, sql: Sql, agent_id: int, before: int) -> None:
+    lock_versions(conn, sql, [agent_id])
+    p, h = schema.packet.c, schema.packet_hour.c
+    hours: dict[int, int] = {}
+    for (time,) in conn.execute(select(p.time).where(p.agent_id == agent_id, p.time < before)):
+        hours[time - time % _HOUR] = hours.get(time - time % _HOUR, 0) + 1
+    known: dict[int, Any] = {
+        row[0]: row[1]
+        for row in conn.execute(
+            select(h.hour, h.packets).where(h.agent_id == agent_id, h.hour.in_(list(hours)))
+        )
+    }
+    rows = [(agent_id, hour, count + known.get(hour, 0)) for hour, count in hours.items()]
+    sql.upsert(conn, schema.packet_hour, ("agent_id", "hour", "packets"), rows)
+    conn.execute(delete(schema.packet).where(p.agent_id == agent_id, p.time < before))

@@ -1,0 +1,156 @@
+"""What a module type does with a value: numbers, counters, strings; no I/O, no clock.
+
+The rules are those that the golden cases show (``tests/golden/number_formats``,
+``counters``, ``module_tags``).  The *packet's* type decides how a value is read and
+in which table it lands; bounds and ``post_process`` are the module's own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+#: A value that did not change is stored again when the last stored one is older (s).
+DAY = 86_400
+
+# Perl's \d takes every Unicode digit, but a number ends where the ASCII digits do: "٣" counts
+# as a number, and as zero (golden case number_formats).
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
+_ASCII_PREFIX = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+class Kind(IntEnum):
+    """How a value is read."""
+
+    NUMBER = 0
+    TEXT = 1
+    RATE = 2  # difference to the last reading, per second
+    DIFFERENCE = 3  # plain difference to the last reading
+
+
+class TypeRule(NamedTuple):
+    """What follows from a module type's name alone."""
+
+    kind: Kind
+    is_async: bool
+    is_proc: bool
+
+
+class Bounds(NamedTuple):
+    """What a module's configuration does to each number."""
+
+    factor: float  # post_process; 0: none
+    low: float
+    high: float
+
+
+NO_BOUNDS = Bounds(0.0, -math.inf, math.inf)
+
+
+class Number(NamedTuple):
+    """A number as it is kept: the state's text and history's double."""
+
+    text: str
+    number: float
+
+
+class Reading(NamedTuple):
+    """What a counter's reading amounts to."""
+
+    #: The new reading replaces the remembered one.
+    remember: bool
+    #: Rate or difference since the last one; None: there is none.
+    amount: float | None
+    #: Older than the remembered one: it can no longer be split into rates.
+    late: bool = False
+
+
+@lru_cache(maxsize=256)
+def type_rule(name: str) -> TypeRule:
+    """How values of the module type ``name`` (such as ``generic_data_inc``) are read."""
+    if name.endswith("_string"):
+        kind = Kind.TEXT
+    elif name.endswith("_inc_abs"):
+        kind = Kind.DIFFERENCE
+    elif name.endswith("_inc"):
+        kind = Kind.RATE
+    else:
+        kind = Kind.NUMBER
+    is_proc = name.endswith("_proc") or name == "keep_alive"
+    return TypeRule(kind, name.startswith("async_"), is_proc)
+
+
+def bounds(post_process: float | None, low: float | None, high: float | None) -> Bounds:
+    """The bounds that a module's ``min`` and ``max`` mean.
+
+    They count when they differ; with ``max`` below ``min``, a zero on one side means a
+    bound on the other side only, and no zero at all means no bound.
+    """
+    factor, low, high = post_process or 0.0, low or 0.0, high or 0.0
+    if low == high:
+        return Bounds(factor, -math.inf, math.inf)
+    if high > low:
+        return Bounds(factor, low, high)
+    if high == 0:
+        return Bounds(factor, low, math.inf)
+    if low == 0:
+        return Bounds(factor, -math.inf, high)
+    return Bounds(factor, -math.inf, math.inf)
+
+
+def parse_number(text: str) -> float | None:
+    """The finite number that ``text`` is, or None.  A comma is a decimal point."""
+    match = _NUMBER.fullmatch(text.replace(",", "."))
+    if match is None:
+        return None
+    digits = match[1]
+    if not digits.isascii():
+        prefix = _ASCII_PREFIX.match(digits)
+        digits = prefix[0] if prefix else "0"
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+def limited(number: float, limits: Bounds) -> Number | None:
+    """``number`` after ``post_process`` and bounds, as it is kept; None: refused."""
+    if limits.factor:
+        number *= limits.factor
+    if not limits.low <= number <= limits.high or not math.isfinite(number):
+        return None
+    text = f"{number:.5f}"
+    return Number(text, float(text))
+
+
+@lru_cache(maxsize=65_536)
+def number(text: str, limits: Bounds = NO_BOUNDS) -> Number | None:
+    """A plain numeric value as it is kept; None: refused.
+
+    Cached: most values of most modules are a few small numbers.
+    """
+    parsed = parse_number(text)
+    return None if parsed is None else limited(parsed, limits)
+
+
+def reading(kind: Kind, value: float, time: int, last: tuple[float, int] | None) -> Reading:
+    """What a counter's ``value`` at ``time`` means after its ``last`` (value, time).
+
+    A first reading and a reset counter are only remembered; a second reading for the same
+    second is ignored, an earlier one as well (its rate cannot be told any more).
+    """
+    if last is None:
+        return Reading(True, None)
+    last_value, last_time = last
+    if time <= last_time:
+        return Reading(False, None, time < last_time)
+    if value < last_value:
+        return Reading(True, None)
+    amount = value - last_value
+    return Reading(True, amount / (time - last_time) if kind is Kind.RATE else amount)
+
+
+def is_new(text: str, time: int, last_text: str, saved: int) -> bool:
+    """Whether a value is to be stored: it differs, or the last stored one is over a day old."""
+    return text != last_text or saved < time - DAY
