@@ -273,7 +273,7 @@ text_history = Table(
     pandora,
     Column("id_agente_modulo", UInt, key="module_id", primary_key=True, autoincrement=False),
     Column("datos", Long, key="value"),
-    Column("utimestamp", Big, key="time", primary_key=True, autoincrement=False),
+    Column("utimestamp", UInt, key="time", primary_key=True, autoincrement=False),
     Column("ordinal", USmall, primary_key=True, autoincrement=False, server_default="0"),
     Index("tagente_datos_string_idx_utimestamp", "time"),
     **_MYSQL,
@@ -381,7 +381,7 @@ agent_address = Table(
 group = Table(
     "tgrupo",
     pandora,
-    Column("id_grupo", UInt, key="id", primary_key=True),
+    Column("id_grupo", UMedium, key="id", primary_key=True),
     Column("nombre", String(100), key="name", nullable=False, server_default=""),
     Column("icon", String(50), server_default="world"),
     Column("parent", UMedium, nullable=False, server_default="0"),
