@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dataserver.errors import ConfigError, UsageError
+from dataserver.errors import ConfigError
 from dataserver.home import Home, Paths
 from dataserver.setting_kinds import masked
 from dataserver.settings import ABOUT, Settings
@@ -45,7 +45,7 @@ def load(paths: Paths, environment: Mapping[str, str]) -> Settings:
     key, source and what is allowed for anything wrong in a source.
     """
     home = Home(paths.home)
-    _check_exists(home, paths)
+    home.existing(paths.name)
     values: dict[str, Any] = {"data_in": paths.folder / "data_in"}
     origins = dict.fromkeys(ABOUT, DEFAULT)
     for source in _sources(home, paths, environment):
@@ -56,21 +56,6 @@ def load(paths: Paths, environment: Mapping[str, str]) -> Settings:
     settings = Settings(**values, origins=MappingProxyType(origins))
     _check_together(settings)
     return settings
-
-
-def _check_exists(home: Home, paths: Paths) -> None:
-    if paths.config.is_file():
-        return
-    names = home.instance_names()
-    if names:
-        raise UsageError(
-            f"there is no instance {paths.name!r} in {home.root}",
-            hint=f"there is: {', '.join(names)}",
-        )
-    raise UsageError(
-        f"{home.root} is no home of a data server (it has no instances)",
-        hint="make one with `dataserver init DIR`, or name one with --home DIR",
-    )
 
 
 def _sources(home: Home, paths: Paths, environment: Mapping[str, str]) -> list[_Source]:

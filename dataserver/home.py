@@ -104,6 +104,22 @@ class Home:
         check_name(name)
         return Paths(self.root, name)
 
+    def existing(self, name: str = MAIN) -> Paths:
+        """The paths of the instance ``name``; UsageError where it has no configuration file."""
+        paths = self.instance(name)
+        if paths.config.is_file():
+            return paths
+        names = self.instance_names()
+        if names:
+            raise UsageError(
+                f"there is no instance {name!r} in {self.root}",
+                hint=f"there is: {', '.join(names)}",
+            )
+        raise UsageError(
+            f"{self.root} is no home of a data server (it has no instances)",
+            hint="make one with `dataserver init DIR`, or name one with --home DIR",
+        )
+
     def instance_names(self) -> list[str]:
         """The instances that have a configuration file, in order of name."""
         found = self.instances.glob(f"*/{INSTANCE_CONFIG_NAME}")

@@ -7,7 +7,7 @@ read by others: a reader may see one a moment before another, never a wrong one.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -101,6 +101,40 @@ class Gauges:
     database_up: int = _gauge("1 if the last transaction went through, 0 while waiting.")
     last_commit_time_seconds: float = _gauge("When the last transaction was committed.")
     start_time_seconds: float = _gauge("When the process started.")
+
+
+class Rates:
+    """Packets and values per second over the last minute, from readings of the counters."""
+
+    def __init__(self, window: float = 60.0) -> None:
+        self._window = window
+        self._readings: deque[tuple[float, int, int]] = deque()
+
+    def update(self, now: float, counters: Counters) -> None:
+        """Take a reading; ``now`` is a monotonic time in seconds."""
+        self._readings.append((now, counters.packets, counters.samples))
+        while len(self._readings) > 1 and self._readings[0][0] < now - self._window:
+            self._readings.popleft()
+
+    def per_second(self) -> tuple[float, float]:
+        """Packets and values per second; zero before there are two readings."""
+        if len(self._readings) < 2:
+            return 0.0, 0.0
+        then, packets_then, values_then = self._readings[0]
+        now, packets, values = self._readings[-1]
+        seconds = max(now - then, 1e-9)
+        return (packets - packets_then) / seconds, (values - values_then) / seconds
+
+
+def as_dict(record: Counters | Gauges) -> dict[str, Any]:
+    """The counters or gauges as plain JSON values; a histogram as its count and sum."""
+    return {each.name: _plain(getattr(record, each.name)) for each in fields(record)}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Histogram):
+        return {"count": value.count, "sum": round(value.total, 6)}
+    return dict(value) if isinstance(value, Counter) else value
 
 
 def prometheus(counters: Counters, gauges: Gauges, labels: Mapping[str, str]) -> str:

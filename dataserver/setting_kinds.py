@@ -179,7 +179,7 @@ class Location:
     def decode(self, raw: object, base: Path) -> Path:
         if not isinstance(raw, str) or not raw or "\0" in raw:
             raise ValueError("is not a path")
-        return base / raw
+        return (base / raw).resolve()
 
 
 @dataclass(frozen=True, slots=True)

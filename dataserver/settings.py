@@ -6,6 +6,7 @@ generated from the fields of :class:`Settings`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import tzinfo
@@ -149,7 +150,7 @@ class Settings:
         False, Switch(), "Put new agents into that group whatever group they name."
     )
     update_parent: bool = _setting(
-        True, Switch(), "Let packets change the parent of an agent that exists."
+        False, Switch(), "Let packets change the parent of an agent that exists."
     )
     max_agents: int = _setting(
         100_000, Whole(1, 10_000_000), "With so many agents in the database no more are created."
@@ -196,7 +197,7 @@ class Settings:
     def shown(self, key: str) -> str:
         """The value of ``key`` for people, as TOML would have it; secrets are hidden."""
         value = getattr(self, key)
-        if value is None or value == "":
+        if value is None:
             return '""'
         if ABOUT[key].secret:
             return '"***"'
@@ -214,4 +215,7 @@ def value_text(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.10g}"
-    return str(value) if isinstance(value, int) else f'"{masked(str(value))}"'
+    if isinstance(value, int):
+        return str(value)
+    # JSON's strings are TOML's basic strings.
+    return json.dumps(masked(str(value)), ensure_ascii=False)

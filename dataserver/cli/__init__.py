@@ -1,0 +1,33 @@
+"""The command ``dataserver``: which commands there are and where each one's code is.
+
+Every command stands in a module of its own that is imported when the command is used:
+``dataserver status`` must not pay for the parser and the database.
+"""
+
+from __future__ import annotations
+
+from dataserver.cli.base import LazyGroup
+
+#: Command to "module:attribute", in the order of the help.
+COMMANDS = {
+    "init": "dataserver.cli.init:init",
+    "status": "dataserver.cli.status:status",
+    "config": "dataserver.cli.config:config",
+}
+
+main = LazyGroup(
+    name="dataserver",
+    commands_at=COMMANDS,
+    help="""Takes agents' packets from a directory into a database.
+
+    Nothing is lost and nothing stored twice. The home (settings, instances, what running
+    leaves behind) is --home, $DATASERVER_HOME, the current directory if it holds
+    dataserver.toml, or /var/lib/dataserver.
+
+    \b
+    Examples:
+      dataserver init /srv/dataserver
+      dataserver run
+      dataserver status
+    """,
+)

@@ -1,0 +1,190 @@
+"""What all commands share: --home and --debug everywhere, errors as one line, lazy loading."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from dataserver import __version__, home
+from dataserver.config import Settings, load
+from dataserver.errors import DataserverError, UsageError
+from dataserver.home import MAIN, Home, Paths
+from dataserver.logs import printable
+from dataserver.setting_kinds import masked
+
+#: An error that nobody foresaw (EX_SOFTWARE of sysexits.h).
+INTERNAL_ERROR = 70
+#: Ended by Ctrl-C, as a shell reports it.
+INTERRUPTED = 130
+
+
+@dataclass
+class App:
+    """What the options that every command has say."""
+
+    home_option: Path | None = None
+    debug: bool = False
+
+    @property
+    def home(self) -> Home:
+        """The home that is meant; it need not exist."""
+        return home.find(self.home_option, os.environ, Path.cwd())
+
+    def paths(self, instance: str) -> Paths:
+        """The files of an instance that exists; UsageError where it does not."""
+        return self.home.existing(instance)
+
+    def settings(self, instance: str) -> tuple[Settings, Paths]:
+        """The settings and files of an instance; ConfigError, UsageError."""
+        paths = self.home.instance(instance)
+        return load(paths, os.environ), paths
+
+
+pass_app = click.make_pass_decorator(App, ensure=True)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+instance_argument = click.argument("instance", default=MAIN, metavar="[INSTANCE]")
+
+
+def _keep_home(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.ensure_object(App).home_option = value
+
+
+def _keep_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(App).debug = True
+
+
+def _common_options() -> list[click.Parameter]:
+    """``--home`` and ``--debug``, taken before and after any command's name."""
+    return [
+        click.Option(
+            ["--home"],
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            expose_value=False,
+            callback=_keep_home,
+            help="The home to work on.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            callback=_keep_debug,
+            help="Show the traceback of an error.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command with the common options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _common_options()
+
+
+class Group(click.Group):
+    """A group of commands, itself with the common options."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _common_options()
+
+
+class LazyGroup(Group):
+    """The outermost command: loads the others when needed and turns errors into one line."""
+
+    def __init__(self, *, commands_at: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._commands_at = commands_at
+        self.params.append(_version_option())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of the help."""
+        return list(self._commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, loaded now; None if there is none of that name."""
+        where = self._commands_at.get(cmd_name)
+        if where is None:
+            return None
+        module, _, attribute = where.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
+        """Run the command line and leave the process with its exit code."""
+        app = App()
+        extra.update(obj=app, standalone_mode=False)
+        sys.exit(_guarded(lambda: super(LazyGroup, self).main(args, **extra), app))
+
+
+def _version_option() -> click.Option:
+    def show(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            click.echo(f"dataserver {__version__}")
+            context.exit()
+
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=show,
+        help="Show the version.",
+    )
+
+
+def _guarded(run: Callable[[], object], app: App) -> int:
+    """Run it; an error becomes one line on stderr and an exit code (docs/exit-codes.md)."""
+    try:
+        code = run()
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.ctx.get_help() if exc.ctx else "", err=True)
+        return UsageError.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Without this, Python says so at exit.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return 0
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as exc:  # noqa: BLE001 (the one place where every error ends)
+        if app.debug:
+            traceback.print_exc()
+        else:
+            click.echo(f"dataserver: {printable(masked(_line(exc)))}", err=True)
+        return _exit_code(exc)
+    return code if isinstance(code, int) else 0
+
+
+def _line(exc: Exception) -> str:
+    if isinstance(exc, click.UsageError):
+        command = exc.ctx.command_path if exc.ctx else "dataserver"
+        return f"{exc.format_message().rstrip('.')}; see `{command} --help`"
+    if isinstance(exc, click.ClickException):
+        return exc.format_message()
+    if isinstance(exc, DataserverError):
+        return str(exc)
+    if isinstance(exc, OSError):
+        where = f"{exc.filename}: " if exc.filename else ""
+        return f"{where}{exc.strerror or exc}"
+    return f"internal error: {type(exc).__name__}: {exc}; run it again with --debug and report it"
+
+
+def _exit_code(exc: Exception) -> int:
+    if isinstance(exc, DataserverError | click.ClickException):
+        return exc.exit_code
+    return 1 if isinstance(exc, OSError) else INTERNAL_ERROR

@@ -1,0 +1,144 @@
+"""``dataserver init``: write a home, on its own or after an existing Perl server's."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import click
+
+from dataserver import perlconf
+from dataserver.cli.base import App, Command, pass_app
+from dataserver.cli.output import print_line
+from dataserver.config import load
+from dataserver.errors import ConfigError, UsageError
+from dataserver.home import CONFIG_NAME, Home
+from dataserver.perlconf import Takeover
+
+PASSWORD_FILE = "database.password"
+
+
+@click.command(cls=Command)
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--from",
+    "perl_config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Take over what this pandora_server.conf says.",
+)
+@pass_app
+def init(app: App, directory: Path | None, perl_config: Path | None) -> None:
+    """Make a home in DIR (default: --home, or the current directory).
+
+    Files that are there already stay as they are.
+
+    \b
+    Examples:
+      dataserver init /srv/dataserver
+      dataserver init /srv/dataserver --from /etc/pandora/pandora_server.conf
+    """
+    home = Home(Path.cwd() / (directory or app.home_option or "."))
+    if perl_config is None:
+        _write_home(home, None, "")
+    else:
+        takeover = _read(perl_config)
+        _refuse_existing(home)
+        _write_home(home, takeover, str(perl_config))
+        _report(takeover)
+    load(home.instance(), os.environ)
+    print_line(f"next: dataserver --home {home.root} check")
+
+
+def _read(path: Path) -> Takeover:
+    try:
+        # Written by hand on systems of any age: every byte is a character in Latin-1.
+        text = path.read_text("latin-1")
+        return perlconf.read(text, "".join(socket.gethostname().split()))
+    except ConfigError as exc:
+        raise ConfigError(f"{path}: {exc.message}", hint=exc.hint) from exc
+    except OSError as exc:
+        raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def _refuse_existing(home: Home) -> None:
+    """Settings that are there already would win over, or be mixed with, those taken over."""
+    for path in (home.config, home.instance().config, home.root / PASSWORD_FILE):
+        if path.exists():
+            raise UsageError(
+                f"{path} is there already", hint="take over into a new directory, or move it away"
+            )
+
+
+def _write_home(home: Home, takeover: Takeover | None, source: str) -> None:
+    for name, shipped in _shipped(files("dataserver") / "resources" / "home"):
+        text = shipped if takeover is None else _adapted(name, shipped, takeover, source)
+        if text is not None:
+            _write_new(home.root / name, text)
+    home.var.mkdir(exist_ok=True)
+    if takeover is not None:
+        _write_password(home.root / PASSWORD_FILE, takeover.password)
+
+
+def _shipped(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The files of a home, each as its path in the home and its text."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _shipped(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry.read_text("utf-8")
+
+
+def _adapted(name: str, shipped: str, takeover: Takeover, source: str) -> str | None:
+    """A shipped file with what was taken over; None: the home does without it."""
+    if name.startswith("data_in/"):
+        return None
+    if name == "instances/main/instance.toml":
+        return shipped.replace('"../../data_in"', _toml(takeover.data_in))
+    if name == CONFIG_NAME:
+        lines = [f"{key} = {_toml(value)}" for key, value in _settings(takeover).items()]
+        return "\n".join([shipped, f"# Taken over from {source}:", *lines, ""])
+    return shipped
+
+
+def _settings(takeover: Takeover) -> dict[str, str | int | bool]:
+    return {**takeover.shared, "database_password_file": PASSWORD_FILE}
+
+
+def _toml(value: str | int | bool) -> str:
+    # What JSON writes for these is TOML as well.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write_new(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        print_line(f"kept   {path}")
+    else:
+        print_line(f"wrote  {path}")
+
+
+def _write_password(path: Path, password: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(password + "\n")
+    print_line(f"wrote  {path} (readable by its owner only)")
+
+
+def _report(takeover: Takeover) -> None:
+    """Each key of the other server: what it became, or why nothing."""
+    values = {**_settings(takeover), "data_in": takeover.data_in}
+    for note in takeover.notes:
+        if note.setting is None:
+            print_line(f"left   {note.key}: {note.text}")
+        else:
+            why = f" ({note.text})" if note.text else ""
+            print_line(f"taken  {note.key} -> {note.setting} = {_toml(values[note.setting])}{why}")

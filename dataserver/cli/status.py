@@ -1,0 +1,131 @@
+"""``dataserver status``: is the instance alive, and how does it do?
+
+Reads only what the instance itself writes into ``var/NAME/``: it works while the
+database hangs, and after the instance died it shows what it wrote last.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import click
+
+from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
+from dataserver.cli.output import duration, local_time, print_json, print_line
+from dataserver.health import Beat, State, Status
+
+#: The instance does not run, or does not move.
+NOT_RUNNING = 7
+
+
+@click.command(cls=Command)
+@instance_argument
+@json_option
+@click.pass_context
+@pass_app
+def status(app: App, context: click.Context, instance: str, as_json: bool) -> None:
+    """Say how an instance (default: main) does; exit code 7 unless it runs.
+
+    \b
+    Examples:
+      dataserver status
+      dataserver status main --json
+    """
+    paths = app.paths(instance)
+    beat, written = Beat.read(paths.heartbeat), Status.read(paths.status)
+    now = time.time()
+    state = beat.state(now) if beat else State.STOPPED
+    if as_json:
+        print_json(
+            {
+                "instance": instance,
+                "state": state,
+                "heartbeat": asdict(beat) if beat else None,
+                "status": asdict(written) if written else None,
+            }
+        )
+    else:
+        for name, text in _lines(instance, state, beat, written, now):
+            print_line(f"{name + ':':<10} {text}")
+    context.exit(0 if state is State.RUNNING else NOT_RUNNING)
+
+
+def _lines(
+    instance: str, state: State, beat: Beat | None, status: Status | None, now: float
+) -> list[tuple[str, str]]:
+    lines = [(instance, _state(state, beat))]
+    if status is None:
+        return lines
+    if state is not State.RUNNING:
+        lines.append(("as of", f"{local_time(status.written)} (what follows was true then)"))
+    counters, gauges = status.counters, status.gauges
+    lines += [
+        ("database", _database(status, now)),
+        ("queue", _queue(gauges)),
+        (
+            "rates",
+            f"{status.packets_per_second:.1f} packets/s, {status.values_per_second:.1f} values/s "
+            "over the last minute",
+        ),
+        ("last", _last(status)),
+        (
+            "taken",
+            f"{counters['packets']} packets ({counters['late']} late, {counters['duplicates']} "
+            f"again, {sum(counters['repaired'].values())} repaired), {counters['samples']} "
+            f"values, {counters['stored']} of them new",
+        ),
+        ("rejected", _rejected(counters, gauges)),
+    ]
+    return lines + [("cannot open", f"{name}: {why}") for name, why in status.unreadable.items()]
+
+
+def _state(state: State, beat: Beat | None) -> str:
+    if beat is None:
+        return "has not run here yet"
+    if state is State.RUNNING:
+        return f"running, {beat.phase} for {duration(beat.phase_seconds)}, pid {beat.pid}"
+    if state is State.STUCK:
+        return f"stuck: pid {beat.pid} is there, last heard of {local_time(beat.time)}"
+    if state is State.DEAD:
+        return (
+            f"dead: pid {beat.pid} ended without saying so, last heard of {local_time(beat.time)}"
+        )
+    return f"stopped {local_time(beat.time)}"
+
+
+def _database(status: Status, now: float) -> str:
+    if status.database_error is None:
+        return f"{status.database}, in use"
+    since = status.database_down_since or now
+    return f"{status.database}, away for {duration(now - since)}: {status.database_error}"
+
+
+def _queue(gauges: dict[str, float]) -> str:
+    text = f"{gauges['queue']} files"
+    if gauges["queue"]:
+        text += f", the oldest {duration(gauges['oldest_age_seconds'])} old"
+    parts = [
+        f"{gauges[key]} {word}"
+        for key, word in (
+            ("held", "held until their agent has settled"),
+            ("waiting", "not complete yet"),
+            ("unreadable", "unreadable"),
+        )
+        if gauges[key]
+    ]
+    return f"{text} ({', '.join(parts)})" if parts else text
+
+
+def _last(status: Status) -> str:
+    if status.last_packet_agent is None:
+        return "no packet since the start"
+    if status.last_packet_time is None:
+        return f"packet of {status.last_packet_agent}"
+    return f"packet of {status.last_packet_agent}, from {local_time(status.last_packet_time)}"
+
+
+def _rejected(counters: dict[str, dict[str, int]], gauges: dict[str, float]) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counters["rejected"].items())
+    kept = f"{gauges['rejected_files']} files kept"
+    return f"{reasons} since the start, {kept}" if reasons else f"none since the start, {kept}"

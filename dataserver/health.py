@@ -1,0 +1,254 @@
+"""What a running instance says about itself: its heartbeat and its status file.
+
+Both are JSON in ``var/NAME/``, replaced whole by a rename, so that a reader never
+sees half of one.  The heartbeat is one line, written every second by a thread of its
+own: it goes on while the main loop waits for a slow database, and says for how long the
+loop has not moved.  ``status.json`` is written by the main loop: what it holds is
+:class:`Status`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+#: How often the heartbeat is written, in seconds.
+INTERVAL = 1.0
+#: A heartbeat older than this is none: its writer is dead or stopped (seconds).
+STALE_AFTER = 10.0
+#: A main loop that has not moved for so long is stuck, unless it waits for the database (seconds).
+STUCK_AFTER = 120.0
+
+
+class Phase(StrEnum):
+    """What the main loop is doing."""
+
+    STARTING = "starting"
+    SCANNING = "scanning"
+    STORING = "storing"
+    WAITING_FOR_DATABASE = "waiting for database"
+    IDLE = "idle"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class State(StrEnum):
+    """What can be told of an instance from outside."""
+
+    RUNNING = "running"
+    STUCK = "stuck"
+    DEAD = "dead"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One heartbeat.  Times are epoch seconds, durations seconds."""
+
+    pid: int
+    #: The process's start, in clock ticks since boot: tells a reused pid apart.
+    process_start: int | None
+    #: Random name of this run.
+    run: str
+    phase: Phase
+    phase_since: float
+    #: For how long it has been in this phase, by a clock that nobody sets.
+    phase_seconds: float
+    #: Grows with every step of the main loop.
+    beat: int
+    #: For how long it has not grown.
+    loop_seconds: float
+    time: float
+
+    @classmethod
+    def read(cls, path: Path) -> Beat | None:
+        """The heartbeat in ``path``; None where there is none, or one of another version."""
+        data = _read(path)
+        try:
+            return cls(**{**data, "phase": Phase(data["phase"])}) if data else None
+        except (TypeError, ValueError, KeyError):
+            return None
+
+    def state(self, now: float) -> State:
+        """What this heartbeat, read at ``now`` (epoch seconds), says of its process."""
+        if self.phase is Phase.STOPPED:
+            return State.STOPPED
+        started = process_start(self.pid)
+        if started is None or started != self.process_start:
+            return State.DEAD
+        if abs(now - self.time) > STALE_AFTER:
+            return State.STUCK
+        # Waiting for the database may take any time: nobody could do better.
+        waiting = self.phase is Phase.WAITING_FOR_DATABASE
+        return State.STUCK if self.loop_seconds > STUCK_AFTER and not waiting else State.RUNNING
+
+
+class Heartbeat:
+    """Writes a :class:`Beat` every second until it is stopped.
+
+    ``enter`` and ``step`` are called by the main loop and only set attributes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        run: str,
+        *,
+        interval: float = INTERVAL,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._run = run
+        self._interval = interval
+        self._clock = clock
+        self._monotonic = monotonic
+        self._process_start = process_start(os.getpid())
+        # One tuple each, so that the writing thread never sees half of a change.
+        self._phase = (Phase.STARTING, clock(), monotonic())
+        self._step = (0, monotonic())
+        self._stop = Event()
+        self._thread = Thread(target=self._write_until_stopped, name="heartbeat", daemon=True)
+
+    @property
+    def phase(self) -> Phase:
+        """What the main loop is doing."""
+        return self._phase[0]
+
+    def start(self) -> None:
+        """Write the first beat, then go on in a thread; OSError if the first cannot be written."""
+        write_atomic(self._path, self._text())
+        self._thread.start()
+
+    def enter(self, phase: Phase) -> None:
+        """The main loop begins to do something else; the same phase again only counts a step."""
+        if phase is not self._phase[0]:
+            self._phase = (phase, self._clock(), self._monotonic())
+        self.step()
+
+    def step(self) -> None:
+        """The main loop moved."""
+        self._step = (self._step[0] + 1, self._monotonic())
+
+    def stop(self) -> None:
+        """End the thread and leave a last beat that says so."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.enter(Phase.STOPPED)
+        self._write()
+
+    def current(self) -> Beat:
+        """The beat as it would be written now."""
+        phase, since, since_monotonic = self._phase
+        count, stepped = self._step
+        now = self._monotonic()
+        return Beat(
+            pid=os.getpid(),
+            process_start=self._process_start,
+            run=self._run,
+            phase=phase,
+            phase_since=round(since, 3),
+            phase_seconds=round(now - since_monotonic, 3),
+            beat=count,
+            loop_seconds=round(now - stepped, 3),
+            time=round(self._clock(), 3),
+        )
+
+    def _write_until_stopped(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            write_atomic(self._path, self._text())
+        except OSError:
+            # A full disk must not end the heartbeat: the file's age tells, and the
+            # main loop meets the same error where it can say so.
+            return
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self.current())) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Everything that ``dataserver status`` shows.  Times are epoch seconds."""
+
+    instance: str
+    server_name: str
+    version: str
+    pid: int
+    run: str
+    started: float
+    written: float
+    phase: str
+    data_in: str
+    #: The database's URL, without its password.
+    database: str
+    #: Why the database could not be used at the last try; None: it could.
+    database_error: str | None = None
+    #: Since when it could not be used.
+    database_down_since: float | None = None
+    #: Over the last minute.
+    packets_per_second: float = 0.0
+    values_per_second: float = 0.0
+    last_packet_agent: str | None = None
+    last_packet_time: float | None = None
+    #: :func:`dataserver.metrics.as_dict` of the counters and gauges.
+    counters: dict[str, Any] = field(default_factory=dict)
+    gauges: dict[str, Any] = field(default_factory=dict)
+    #: Names of files that cannot be opened, each with the reason; bounded by the writer.
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Status | None:
+        """The status in ``path``; None where there is none, or one of another version."""
+        data = _read(path)
+        known = {each.name for each in fields(cls)}
+        try:
+            # A newer version's additions are left out rather than refused.
+            return cls(**{key: data[key] for key in data if key in known}) if data else None
+        except TypeError:
+            return None
+
+    def write(self, path: Path) -> None:
+        """Replace ``path`` with this; OSError where it cannot be."""
+        write_atomic(path, json.dumps(asdict(self), indent=1) + "\n")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` with ``text``: readers see the old or the new, whole.
+
+    Not synced to disk: after a power cut nobody needs the heartbeat of before.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def process_start(pid: int) -> int | None:
+    """When the process ``pid`` started (clock ticks since boot); None: there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
+    except OSError:
+        return None
+    # The second field is the command's name in parentheses and may hold anything.
+    rest = stat.rpartition(")")[2].split()
+    state, start = rest[0], rest[19]
+    return None if state == "Z" else int(start)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None

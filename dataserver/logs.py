@@ -1,0 +1,88 @@
+"""Log messages: JSON lines for machines, short lines for a terminal, never a secret.
+
+Extra facts are given as ``logger.info("rejected", extra={"reason": "clock"})``; they
+become fields of the JSON object, or ``key=value`` after the message.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import IO
+
+from dataserver.setting_kinds import masked
+
+#: The root of all our loggers.
+NAME = "dataserver"
+#: What every record has anyway; the rest was given as ``extra``.
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per message: time (UTC), level, message, then what was given with it."""
+
+    def __init__(self, always: Mapping[str, object]) -> None:
+        super().__init__()
+        self._always = dict(always)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line for ``record``, without its end."""
+        line: dict[str, object] = {
+            "time": _time(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "message": masked(record.getMessage()),
+            **self._always,
+            **_extra(record),
+        }
+        if record.exc_info:
+            line["traceback"] = masked(self.formatException(record.exc_info))
+        return json.dumps(line, default=str)
+
+
+class TerminalLines(logging.Formatter):
+    """``HH:MM:SS level: message (key=value, ...)``, with what could move a cursor escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line for ``record``; with a traceback it has several."""
+        extra = ", ".join(f"{key}={value}" for key, value in _extra(record).items())
+        message = masked(record.getMessage()) + (f" ({extra})" if extra else "")
+        clock = _time(record).astimezone().strftime("%H:%M:%S")
+        line = f"{clock} {record.levelname.lower()}: {printable(message)}"
+        if record.exc_info:
+            line += "\n" + masked(self.formatException(record.exc_info))
+        return line
+
+
+def set_up(level: str, formatter: logging.Formatter, stream: IO[str]) -> logging.Handler:
+    """Send our messages of ``level`` and above to ``stream``, replacing an earlier set-up."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    logger = logging.getLogger(NAME)
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    return handler
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that is not printable escaped: safe on a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def _time(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {
+        key: masked(value) if isinstance(value, str) else value
+        for key, value in record.__dict__.items()
+        if key not in _STANDARD
+    }
