@@ -1,55 +1,128 @@
-"""The benchmark's command line."""
+"""Measure the data server, and the limit that this machine sets it."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import generator, limit
-from bench.workloads import WORKLOADS, Workload
+from bench import generator, report
+from bench.errors import BenchError
+from bench.measure import Bench, Result
+from bench.server import installed
+from bench.stores import STORES
+from bench.workloads import WORKLOADS, Workload, chosen
 
 
-def _generate(options: argparse.Namespace) -> None:
-    workload = _workload(options)
-    stored = generator.write(workload, options.folder)
-    print(json.dumps({"packets": sum(workload.agents for _ in stored), "stored": stored}))
+def main() -> int:
+    """Run the command line; 1 where a measurement failed."""
+    options = _parser().parse_args()
+    return int(options.run(options))
 
 
-def _limit(options: argparse.Namespace) -> None:
-    workload = _workload(options)
-    rounds = [
-        list(generator.round_folder(options.folder, turn).iterdir())
-        for turn in range(workload.rounds)
-    ]
-    before = [path for paths in rounds[: workload.measured] for path in paths]
-    measured = [path for paths in rounds[workload.measured :] for path in paths]
-    print(json.dumps(asdict(limit.measure(options.url, before, measured))))
+def _measure(options: argparse.Namespace) -> bool:
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="dataserver-bench-", dir=options.dir) as name:
+        machine = report.machine(Path(name))
+        for store in options.stores:
+            results += _measure_store(store, Path(name), options)
+    _say("")
+    _show(machine, results, options.json)
+    return len(results) < len(options.stores) * len(options.only)
 
 
-def _workload(options: argparse.Namespace) -> Workload:
+def _measure_store(name: str, folder: Path, options: argparse.Namespace) -> Iterator[Result]:
+    """The workloads on one store; one that fails is told and left out."""
+    with STORES[name](folder) as store:
+        bench = Bench(options.server, store, folder, _say)
+        for workload in options.only:
+            try:
+                yield bench.measure(workload.quick() if options.quick else workload)
+            except BenchError as error:
+                _say("")
+                print(f"{workload.name} on {name}: {error}", file=sys.stderr)
+
+
+def _show(machine: dict[str, object], results: list[Result], target: Path | None) -> None:
+    print(report.machine_line(machine), report.table(results), sep="\n\n")
+    print(*filter(None, map(report.latency, results)), sep="\n")
+    if target:
+        figures = {"machine": machine, "results": report.as_json(results)}
+        target.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _say(text: str) -> None:
+    """What is being done, on one line that is written over; nothing where nobody looks."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _generate(options: argparse.Namespace) -> bool:
     workload = WORKLOADS[options.workload]
-    return workload.quick() if options.quick else workload
+    workload = workload.quick() if options.quick else workload
+    stored = generator.write(workload, options.folder)
+    print(json.dumps({"packets": workload.agents * workload.rounds, "stored": stored}))
+    return False
+
+
+def _limit(options: argparse.Namespace) -> bool:
+    # Imported here only: a measuring process must stay smaller than the server it starts.
+    from bench import limit  # noqa: PLC0415
+
+    rounds = sorted(options.folder.iterdir())
+    measured = WORKLOADS[options.workload].measured
+    figures = limit.measure(options.url, _files(rounds[:measured]), _files(rounds[measured:]))
+    print(json.dumps(asdict(figures)))
+    return False
+
+
+def _files(folders: list[Path]) -> list[Path]:
+    return [path for folder in folders for path in folder.iterdir()]
+
+
+def _workloads(names: str) -> list[Workload]:
+    try:
+        return chosen(names)
+    except KeyError as error:
+        known = ", ".join(WORKLOADS)
+        raise argparse.ArgumentTypeError(f"no workload {error}; there are {known}") from error
+
+
+def _stores(names: str) -> list[str]:
+    for name in names.split(","):
+        if name not in STORES:
+            raise argparse.ArgumentTypeError(f"no store {name!r}; there are {', '.join(STORES)}")
+    return names.split(",")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    generate = commands.add_parser("generate", help="write a workload's packets, a folder a round")
-    generate.set_defaults(run=_generate)
-    lim = commands.add_parser("limit", help="measure the limit of a generated workload")
-    lim.set_defaults(run=_limit)
-    for command in (generate, lim):
-        command.add_argument("workload", choices=list(WORKLOADS))
-        command.add_argument("folder", type=Path)
-        command.add_argument("--quick", action="store_true")
-    lim.add_argument("url")
+    parser.set_defaults(run=_measure)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a tenth of the agents: to try the benchmark itself")
+    add("--only", type=_workloads, default=list(WORKLOADS.values()), metavar="W1,wide,...")
+    add("--stores", type=_stores, default=list(STORES), metavar="sqlite,mariadb")
+    add("--dir", type=Path, help="where to work: a folder on the filesystem to be measured")
+    add("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    add("--server", type=shlex.split, default=installed(), help="the command to be measured")
+    steps = parser.add_subparsers(title="single steps")
+    _add_step(steps.add_parser("generate", help="write packets, a folder a round"), _generate)
+    _add_step(steps.add_parser("limit", help="measure the limit of written packets"), _limit)
+    steps.choices["generate"].add_argument("--quick", action="store_true")
+    steps.choices["limit"].add_argument("url", help="an empty database")
     return parser
 
 
+def _add_step(step: argparse.ArgumentParser, run: object) -> None:
+    step.set_defaults(run=run)
+    step.add_argument("workload", choices=list(WORKLOADS))
+    step.add_argument("folder", type=Path)
+
+
 if __name__ == "__main__":
-    chosen = _parser().parse_args()
-    chosen.run(chosen)
-    sys.exit()
+    sys.exit(main())

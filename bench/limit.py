@@ -107,7 +107,7 @@ class _Taker:
         content = path.read_bytes()
         root = etree.fromstring(content)
         stamp = root.get("timestamp") or ""
-        at = timegm(time.strptime(stamp, "%Y/%m/%d %H:%M:%S"))
+        at = epoch(stamp)
         agent = self._agents.setdefault(root.get("agent_name") or "", len(self._agents) + 1)
         digest = blake2b(content, digest_size=16).digest()
         rows.ledger.append((agent, at, digest, "bench", at))
@@ -130,6 +130,12 @@ class _Taker:
         module.saved = stamp
         history = rows.texts if number is None else rows.numbers
         history.append((module.id, text if number is None else number, at, 0))
+
+
+def epoch(stamp: str) -> int:
+    """A packet's timestamp, ``YYYY/MM/DD HH:MM:SS`` in UTC, in seconds."""
+    day, clock = stamp.split(" ")
+    return timegm((*map(int, day.split("/")), *map(int, clock.split(":"))))
 
 
 def _read(module: _Module, kind: str, data: str, at: int) -> tuple[str | None, float | None]:

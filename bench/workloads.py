@@ -31,7 +31,8 @@ class Workload:
 
     Rounds before ``measured`` are stored first, by a server that then stays warm; they are
     not timed.  ``live`` workloads are moved into the directory of a waiting server; the
-    others lie there already when ``run --once`` starts.
+    others lie there already when ``run --once`` starts.  With a ``rate`` (packets a second)
+    the files are written in place, one by one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Workload:
     rounds: int
     measured: int = 0
     live: bool = False
+    rate: float | None = None
 
     @property
     def packets(self) -> int:
@@ -57,27 +59,38 @@ class Workload:
         return replace(self, agents=max(1, self.agents // 10))
 
 
-def _second_round(name: str, what: str, agents: int) -> Workload:
-    return Workload(name, what, agents, TEN, rounds=2, measured=1, live=True)
+def _second_round(name: str, agents: int, rate: float | None = None) -> Workload:
+    what = f"the second round of {agents:,} agents"
+    return Workload(name, what, agents, TEN, rounds=2, measured=1, live=True, rate=rate)
 
+
+_SMALL = (Kind.DATA, Kind.COUNTER, Kind.PROC)
 
 WORKLOADS = {
-    w.name: w
-    for w in (
+    workload.name: workload
+    for workload in (
         Workload("W1", "a backlog: 1,000 agents, 10 modules, 10 rounds", 1_000, TEN, 10),
-        Workload("W2", "long packets: 200 agents, 50 modules, 10 rounds", 200, TEN * 5, 10),
-        Workload(
-            "W3",
-            "a burst: 60,000 small files moved in at once",
-            6_000,
-            (Kind.DATA, Kind.COUNTER, Kind.PROC),
-            10,
-            live=True,
-        ),
-        _second_round("wide", "the second round of 10,000 agents", 10_000),
-        _second_round("sweep-1000", "the second round of 1,000 agents", 1_000),
-        _second_round("sweep-5000", "the second round of 5,000 agents", 5_000),
-        _second_round("sweep-20000", "the second round of 20,000 agents", 20_000),
-        _second_round("steady", "100 packets a second, each written in place", 2_000),
+        Workload("W2", "a backlog: 200 agents, 50 modules, 10 rounds", 200, TEN * 5, 10),
+        Workload("W3", "60,000 small files moved in at once", 6_000, _SMALL, 10, live=True),
+        _second_round("wide", 10_000),
+        _second_round("sweep-1000", 1_000),
+        _second_round("sweep-5000", 5_000),
+        _second_round("sweep-20000", 20_000),
+        _second_round("steady", 2_000, rate=100),
     )
 }
+
+
+def chosen(names: str) -> list[Workload]:
+    """The workloads of a comma list; ``sweep`` is all of the sweep.
+
+    Raises: KeyError for a name that no workload has.
+    """
+    return [workload for name in names.split(",") for workload in _named(name)]
+
+
+def _named(name: str) -> list[Workload]:
+    found = [w for w in WORKLOADS.values() if name in (w.name, w.name.partition("-")[0])]
+    if not found:
+        raise KeyError(name)
+    return found
