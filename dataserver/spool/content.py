@@ -1,0 +1,27 @@
+"""The bytes of a file: reading them whole, and telling one content from another."""
+
+from __future__ import annotations
+
+import os
+
+
+def read_whole(fd: int, size: int) -> bytes:
+    """All bytes up to ``size`` and one more, so that a file that grew is seen to have grown."""
+    content = os.read(fd, size + 1)
+    if len(content) == size:
+        return content
+    pieces = [content]
+    left = size + 1 - len(content)
+    while left > 0 and (piece := os.read(fd, left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def mark_of(content: bytes) -> int:
+    """What tells one content from another, whatever white space follows the closing tag.
+
+    Python's own hash (64 bits, keyed at random per process): it is compared within this
+    process only, and costs a third of a cryptographic one.
+    """
+    return hash(content.rstrip())
