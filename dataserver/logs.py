@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import IO
 
 from dataserver.setting_kinds import masked
 
@@ -55,15 +54,13 @@ class TerminalLines(logging.Formatter):
         return line
 
 
-def set_up(level: str, formatter: logging.Formatter, stream: IO[str]) -> logging.Handler:
-    """Send our messages of ``level`` and above to ``stream``, replacing an earlier set-up."""
-    handler = logging.StreamHandler(stream)
+def set_up(level: str, handler: logging.Handler, formatter: logging.Formatter) -> None:
+    """Send our messages of ``level`` and above to ``handler``, replacing an earlier set-up."""
     handler.setFormatter(formatter)
     logger = logging.getLogger(NAME)
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
-    return handler
 
 
 def printable(text: str) -> str:

@@ -11,8 +11,11 @@ from dataserver.cli.base import LazyGroup
 #: Command to "module:attribute", in the order of the help.
 COMMANDS = {
     "init": "dataserver.cli.init:init",
+    "check": "dataserver.cli.check:check",
     "status": "dataserver.cli.status:status",
     "config": "dataserver.cli.config:config",
+    "packet": "dataserver.cli.packet:packet",
+    "rejected": "dataserver.cli.rejected:rejected",
 }
 
 main = LazyGroup(

@@ -1,0 +1,67 @@
+# What a programmer or a newcomer does with a checkout; `make` alone explains it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+# How many tests run at the same time.
+WORKERS ?= 2
+# More arguments for pytest, the benchmark or the server: make test ARGS="-k late"
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CODE := dataserver tests bench
+
+.PHONY: help run test lint format docs bench clean
+
+help: ## Explain the targets
+	@echo "make TARGET, where TARGET is:"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: .venv/run.stamp ## Run the main instance in the foreground on data_in/ (Ctrl-C ends it)
+	@exec $(BIN)/dataserver --home . run $(ARGS)
+
+test: .venv/test.stamp ## Run all tests; installs what they need (Debian packages through sudo)
+	$(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+lint: .venv/lint.stamp ## Check style, format, types and layers
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/lint.stamp ## Format the code and mend what can be mended safely
+	$(BIN)/ruff check --fix-only $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+docs: .venv/run.stamp ## Write docs/configuration.md anew from the settings
+	$(BIN)/dataserver config reference > docs/configuration.md
+
+bench: .venv/test.stamp ## Measure the server against what the machine can do
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove the environment and everything made by tools; var/ and data_in/ stay
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+# Each stamp says: installed, as pyproject.toml wants it. The first needs nothing but Python,
+# the second no Debian packages, the third everything.
+
+.venv/bin/python:
+	PYTHON="$(PYTHON)" tools/make-venv
+
+.venv/run.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+.venv/lint.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/test.stamp: pyproject.toml tools/test-packages.txt | .venv/bin/python
+	@tools/debian-packages $$(< tools/test-packages.txt)
+	$(PIP) --editable '.[mysql,test]'
+	@touch $@

@@ -1,0 +1,164 @@
+"""``dataserver rejected``: look at the packets that were set aside, take them back, drop them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from dataserver.cli.base import App, Command, Group, json_option, pass_app
+from dataserver.cli.output import local_time, print_json, print_line, print_table
+from dataserver.errors import Reason, UsageError
+from dataserver.home import MAIN
+from dataserver.spool.reasons import RejectedPacket
+from dataserver.spool.rejected import Rejected
+
+#: How much of a packet `show` prints, in bytes.
+_EXCERPT = 1000
+
+_instance_option = click.option(
+    "--instance", default=MAIN, metavar="NAME", help="Of this instance (default: main)."
+)
+_ids_argument = click.argument("ids", nargs=-1, metavar="[ID]...")
+_all_option = click.option("--all", "every", is_flag=True, help="All of them.")
+_reason_option = click.option(
+    "--reason",
+    type=click.Choice([reason.value for reason in Reason]),
+    help="All with this reason.",
+)
+
+
+@click.group(cls=Group)
+def rejected() -> None:
+    """Packets that were set aside, each with its reason."""
+
+
+@rejected.command(cls=Command, name="list")
+@_instance_option
+@_reason_option
+@json_option
+@pass_app
+def list_(app: App, instance: str, reason: str | None, as_json: bool) -> None:
+    """List them, oldest first.
+
+    \b
+    Examples:
+      dataserver rejected list
+      dataserver rejected list --reason clock --json
+    """
+    packets = [
+        packet for packet in _folder(app, instance).list() if reason in (None, packet.reason)
+    ]
+    if as_json:
+        print_json([_as_json(packet) for packet in packets])
+    elif packets:
+        print_table(
+            ("ID", "WHEN", "AGENT", "BYTES", "FILE", "WHY"),
+            [(p.id, local_time(p.when), p.agent or "-", p.size, p.name, p.detail) for p in packets],
+        )
+    else:
+        print_line("none")
+
+
+@rejected.command(cls=Command)
+@click.argument("rid", metavar="ID")
+@_instance_option
+@click.option("--content", is_flag=True, help="Write the packet itself to stdout, byte by byte.")
+@json_option
+@pass_app
+def show(app: App, rid: str, instance: str, content: bool, as_json: bool) -> None:
+    """Show one: why, and what it holds.
+
+    \b
+    Examples:
+      dataserver rejected show 1767225600000-1a2b3c-clock
+      dataserver rejected show 1767225600000-1a2b3c-clock --content > packet.xml
+    """
+    folder = _folder(app, instance)
+    packet = folder.show(rid)
+    if content:
+        sys.stdout.buffer.write(folder.content(rid))
+    elif as_json:
+        print_json(_as_json(packet))
+    else:
+        for key, value in _as_json(packet).items():
+            print_line(f"{key + ':':<8} {value}")
+        _print_excerpt(folder.content(rid))
+
+
+@rejected.command(cls=Command)
+@_ids_argument
+@_instance_option
+@_all_option
+@_reason_option
+@pass_app
+def retry(app: App, ids: Sequence[str], instance: str, every: bool, reason: str | None) -> None:
+    """Put packets back into the drop directory, to be taken again.
+
+    \b
+    Examples:
+      dataserver rejected retry 1767225600000-1a2b3c-clock
+      dataserver rejected retry --reason clock
+    """
+    settings, paths = app.settings(instance)
+    folder = Rejected(paths.rejected)
+    for rid in _chosen(folder, ids, every, reason):
+        print_line(f"{rid}: back in {settings.data_in} as {folder.retry(rid, settings.data_in)}")
+
+
+@rejected.command(cls=Command)
+@_ids_argument
+@_instance_option
+@_all_option
+@_reason_option
+@pass_app
+def drop(app: App, ids: Sequence[str], instance: str, every: bool, reason: str | None) -> None:
+    """Remove packets for good.
+
+    \b
+    Examples:
+      dataserver rejected drop 1767225600000-1a2b3c-incomplete
+      dataserver rejected drop --reason incomplete
+    """
+    folder = _folder(app, instance)
+    for rid in _chosen(folder, ids, every, reason):
+        folder.drop(rid)
+        print_line(f"{rid}: dropped")
+
+
+def _folder(app: App, instance: str) -> Rejected:
+    return Rejected(app.paths(instance).rejected)
+
+
+def _chosen(folder: Rejected, ids: Sequence[str], every: bool, reason: str | None) -> Sequence[str]:
+    """The ids that are meant: those named, or all (of one reason)."""
+    if ids and (every or reason):
+        raise UsageError("name packets, or say --all or --reason, not both")
+    if ids:
+        return ids
+    if not every and reason is None:
+        raise UsageError("no packet is named", hint="name ids, or say --all or --reason REASON")
+    return [packet.id for packet in folder.list() if reason in (None, packet.reason)]
+
+
+def _as_json(packet: RejectedPacket) -> dict[str, Any]:
+    return {
+        "id": packet.id,
+        "reason": packet.reason.value,
+        "detail": packet.detail,
+        "name": packet.name,
+        "agent": packet.agent,
+        "size": packet.size,
+        "mtime": packet.mtime,
+        "when": packet.when,
+    }
+
+
+def _print_excerpt(content: bytes) -> None:
+    print_line()
+    for line in content[:_EXCERPT].decode("utf-8", "backslashreplace").splitlines():
+        print_line(line)
+    if len(content) > _EXCERPT:
+        print_line(f"... {len(content) - _EXCERPT} bytes more; --content writes all")
