@@ -96,7 +96,15 @@ class PacketError(DataserverError):
 
 
 class IncompletePacket(PacketError):
-    """The beginning of a packet whose end is not there yet: it may still be coming."""
+    """The beginning of a packet whose end is not there yet: it may still be coming.
 
-    def __init__(self, message: str = "the closing tag of the root is missing") -> None:
-        super().__init__(Reason.INCOMPLETE, message)
+    ``reason`` is why the file is set aside if nothing more comes.
+    """
+
+    def __init__(
+        self,
+        message: str = "the closing tag of the root is missing",
+        *,
+        reason: Reason = Reason.INCOMPLETE,
+    ) -> None:
+        super().__init__(reason, message)

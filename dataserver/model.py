@@ -57,13 +57,26 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """One element of the root that has no home yet (``cmd_report``, traps, unknown ones).
+
+    Kept as the XML it came in, not stored.
+    """
+
+    name: str
+    xml: str
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
     """One agent's report.
 
     Attributes are those of the root element, None where it has none.
-    ``digest`` identifies the content (16 bytes, BLAKE2b of the file's bytes).
+    ``digest`` identifies the content: 16 bytes, BLAKE2b of the file's bytes without white
+    space at the end (so that a packet read before its last line feed was written is the
+    same packet afterwards).
     ``repairs`` names what was mended to read it ("encoding", "attributes").
-    ``unstored`` counts elements of sections that have no home yet, by name.
+    ``unstored`` counts the elements of ``logs`` and ``sections`` by name.
     """
 
     agent_name: str
@@ -97,6 +110,7 @@ class Packet:
     inventory: tuple[InventoryModule, ...] = ()
     logs: tuple[Log, ...] = ()
     events: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
     repairs: tuple[str, ...] = ()
     unstored: tuple[tuple[str, int], ...] = ()
 

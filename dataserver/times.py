@@ -1,0 +1,153 @@
+"""What the times in a packet mean: texts in a local time zone to epoch seconds, and back.
+
+Pure: the zone is passed in and no clock is read.  A time of the hour that a change of
+clocks doubles has two meanings; the one nearer to something known is taken.  A time of the
+hour that a change skips is moved forward by what was skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, tzinfo
+from functools import lru_cache
+from typing import Final
+
+from dataserver.model import Packet
+
+#: Whole numbers between these are taken for epoch seconds: 2001-01-01 and 2100-01-01, UTC.
+EARLIEST: Final = 978_307_200
+LATEST: Final = 4_102_444_800
+#: A file's number may be this far (seconds) ahead of its modification time and still be a
+#: time.  Buffered packets are behind it by days; a serial number may be anywhere.
+NUMBER_AHEAD: Final = 86_400
+#: Offsets of more hours than this are a mistake, and ignored.
+MAX_OFFSET_HOURS: Final = 24
+
+_WRITTEN: Final = re.compile(
+    r"\s*([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})\s+([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})\s*"
+)
+_EPOCH: Final = re.compile(r"\s*([0-9]{9,10})(?:\.[0-9]*)?\s*")
+#: No time is written longer; longer texts stay out of the cache.
+_LONGEST: Final = 40
+_SECONDS_PER_HOUR: Final = 3600
+
+
+def packet_time(packet: Packet, *, zone: tzinfo, number: int, modified: int) -> int | None:
+    """The time of a packet in epoch seconds; None where its timestamp cannot be read.
+
+    ``number`` is the one in the file's name, ``modified`` the file's modification time
+    (epoch seconds).
+
+    1. Without a timestamp (missing, empty, ``AUTO``) it is the number, if that is a
+       plausible epoch and not ahead of the modification time; else the modification time.
+       Both are absolute: the offset does not apply.
+    2. Else it is the timestamp, local to ``zone``, plus ``timezone_offset`` hours, in a
+       doubled hour the meaning nearer to the time of step 1.
+    """
+    is_epoch = EARLIEST <= number <= min(LATEST, modified + NUMBER_AHEAD)
+    known = number if is_epoch else modified
+    written = _given(packet.timestamp)
+    if written is None:
+        return known
+    return _shifted(written, packet.timezone_offset, zone, known)
+
+
+def sample_time(
+    text: str | None, *, packet_time: int | None, offset: str | None, zone: tzinfo
+) -> int | None:
+    """The time of one value in epoch seconds; None where it cannot be read.
+
+    ``text`` is the timestamp of a ``datalist`` value or of a module.  Agents write local
+    time in the one place and epoch seconds in the other; both are read in either place.
+    Missing, empty or ``AUTO``: the packet's time.  ``offset`` is the packet's
+    ``timezone_offset``; it applies once, and to local times only.
+    """
+    written = _given(text)
+    if written is None:
+        return packet_time
+    epoch = _EPOCH.fullmatch(written)
+    if epoch is None:
+        return _shifted(written, offset, zone, packet_time)
+    seconds = int(epoch[1])
+    return seconds if EARLIEST <= seconds <= LATEST else None
+
+
+@lru_cache(maxsize=8192)
+def local_text(epoch: int, zone: tzinfo) -> str:
+    """``YYYY-MM-DD HH:MM:SS`` in ``zone``, as the database's date columns hold it.
+
+    Raises ValueError, OverflowError or OSError outside of the years 1 to 9999.
+    """
+    return str(datetime.fromtimestamp(epoch, zone).replace(tzinfo=None))
+
+
+def from_local_text(text: str, zone: tzinfo, hint: int | None = None) -> int:
+    """Epoch seconds of what :func:`local_text` wrote.
+
+    In a doubled hour the meaning nearer to ``hint`` is taken, without one the earlier.
+    A text that is no time (MySQL's ``0000-00-00 00:00:00``) is 0, which stands for never.
+    """
+    meanings = _meanings(text, zone)
+    return 0 if meanings is None else _nearest(meanings, hint)
+
+
+def _given(text: str | None) -> str | None:
+    """``text``, or None where it says nothing (missing, blank, ``AUTO``)."""
+    if not text or text.isspace() or text.strip().upper() == "AUTO":
+        return None
+    return text
+
+
+def _shifted(text: str, offset: str | None, zone: tzinfo, near: int | None) -> int | None:
+    """A local time plus the packet's offset; None where unreadable or before 1970."""
+    meanings = _meanings(text, zone)
+    if meanings is None:
+        return None
+    shift = _offset_seconds(offset) if offset else 0
+    seconds = _nearest((meanings[0] + shift, meanings[1] + shift), near)
+    return seconds if seconds >= 0 else None
+
+
+def _nearest(meanings: tuple[int, int], near: int | None) -> int:
+    """The meaning nearer to ``near``; the earlier one where there is nothing to go by."""
+    earlier, later = meanings
+    if earlier == later or near is None or abs(earlier - near) <= abs(later - near):
+        return earlier
+    return later
+
+
+@lru_cache(maxsize=8192)
+def _parsed(text: str, zone: tzinfo) -> tuple[int, int] | None:
+    """Both meanings of a local time, equal but in a doubled hour; None if it is no time."""
+    match = _WRITTEN.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        year, month, day, hour, minute, second = map(int, match.groups())
+        local = datetime(year, month, day, hour, minute, second, tzinfo=zone)
+        standing = int(local.timestamp())
+        folded = int(local.replace(fold=1).timestamp())
+    except (ValueError, OverflowError):
+        return None
+    # In a skipped hour the folded meaning is the smaller one: moved back, not forward.
+    return standing, max(standing, folded)
+
+
+def _meanings(text: str, zone: tzinfo) -> tuple[int, int] | None:
+    return _parsed(text, zone) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=256)
+def _hours(text: str) -> float:
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return 0.0
+
+
+def _offset_seconds(text: str) -> int:
+    """``timezone_offset`` in seconds; 0 where it is no number of hours within a day."""
+    hours = _hours(text) if len(text) <= _LONGEST else 0.0
+    if not -MAX_OFFSET_HOURS <= hours <= MAX_OFFSET_HOURS:  # also refuses nan
+        return 0
+    return round(hours * _SECONDS_PER_HOUR)
