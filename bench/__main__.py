@@ -8,6 +8,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,22 +31,29 @@ def _measure(options: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory(prefix="dataserver-bench-", dir=options.dir) as name:
         machine = report.machine(Path(name))
         for store in options.stores:
-            results += _measure_store(store, Path(name), options)
+            with _telling(store), STORES[store](Path(name)) as opened:
+                bench = Bench(options.server, opened, Path(name), _say)
+                results += _measure_each(bench, store, options)
     _say("")
     _show(machine, results, options.json)
     return len(results) < len(options.stores) * len(options.only)
 
 
-def _measure_store(name: str, folder: Path, options: argparse.Namespace) -> Iterator[Result]:
-    """The workloads on one store; one that fails is told and left out."""
-    with STORES[name](folder) as store:
-        bench = Bench(options.server, store, folder, _say)
-        for workload in options.only:
-            try:
-                yield bench.measure(workload.quick() if options.quick else workload)
-            except BenchError as error:
-                _say("")
-                print(f"{workload.name} on {name}: {error}", file=sys.stderr)
+def _measure_each(bench: Bench, store: str, options: argparse.Namespace) -> Iterator[Result]:
+    """The workloads; one that fails is told and left out."""
+    for workload in options.only:
+        with _telling(f"{workload.name} on {store}"):
+            yield bench.measure(workload.quick() if options.quick else workload)
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Tell what went wrong in the block, and go on."""
+    try:
+        yield
+    except BenchError as error:
+        _say("")
+        print(f"{what}: {error}", file=sys.stderr)
 
 
 def _show(machine: dict[str, object], results: list[Result], target: Path | None) -> None:

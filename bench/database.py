@@ -23,7 +23,7 @@ def connect(url: str) -> Any:
     parts = urlsplit(url)
     if parts.scheme == "mysql":
         # Imported here only: without the extra, SQLite can still be measured.
-        import MySQLdb  # type: ignore[import-untyped]  # noqa: PLC0415
+        import MySQLdb  # noqa: PLC0415
 
         return MySQLdb.connect(
             host=parts.hostname,

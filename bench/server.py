@@ -59,7 +59,10 @@ class Server:
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+            try:
+                return subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+            except OSError as error:
+                raise BenchError(f"cannot run {command[0]}: {error.strerror}") from error
 
     def _finish(self, command: Sequence[str]) -> Usage:
         """Run a command to its end, with what the kernel counted for it.

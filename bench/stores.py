@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from bench import proc
 from bench.database import connect
+from bench.errors import BenchError
 from dataserver.store import schema
 
 
@@ -57,6 +59,8 @@ def sqlite(folder: Path) -> Iterator[Store]:
 @contextlib.contextmanager
 def mariadb(folder: Path) -> Iterator[Store]:
     """A MariaDB server of our own, as Debian installs it, with a flush at every commit."""
+    if shutil.which("mariadb-install-db") is None:
+        raise BenchError("no MariaDB here; install Debian's mariadb-server, or use --stores sqlite")
     from tests.support.mariadb import MariaDB  # noqa: PLC0415 - needs the mysql extra
 
     class Maria:
