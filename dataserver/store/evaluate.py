@@ -10,7 +10,7 @@ from collections.abc import Container
 from datetime import tzinfo
 
 from dataserver.errors import StoreRefused
-from dataserver.model import Module
+from dataserver.model import Arrival, Module
 from dataserver.store.batch import CHANGED, REMEMBERED, SEEN, TRIED, Batch, LateSample
 from dataserver.store.catalog import AgentEntry, ModuleEntry
 from dataserver.times import sample_time
@@ -31,9 +31,10 @@ _ESCAPED = re.compile(r"""['"\\\n\r\0\x1a]""")
 class Evaluator:
     """Turns modules of packets into entries' new states and a batch's rows."""
 
-    def __init__(self, zone: tzinfo, longest_text: int) -> None:
-        """``longest_text``: bytes of text that the database takes in one value."""
+    def __init__(self, zone: tzinfo, longest_text: int, max_ahead: int) -> None:
+        """``longest_text``: bytes that the database takes in one value; ``max_ahead`` in seconds."""
         self._zone = zone
+        self._max_ahead = max_ahead
         self._longest_text = longest_text
 
     def refuse_all(self, batch: Batch, module: Module) -> None:
@@ -49,10 +50,10 @@ class Evaluator:
         agent: AgentEntry,
         entry: ModuleEntry,
         module: Module,
-        packet_time: int | None,
+        arrival: Arrival,
         types: Container[str],
     ) -> None:
-        """Evaluate the values that ``module`` carries; ``packet_time`` None: it is unreadable."""
+        """Evaluate the values that ``module`` carries."""
         if entry.disabled:
             return
         if entry.rule[0] != module.type:
@@ -61,18 +62,22 @@ class Evaluator:
                 return
             entry.rule = (module.type, type_rule(module.type or "generic_data"))
         rule = entry.rule[1]
-        if module.samples:
-            entry.own_times = True
-            for sample in module.samples:
-                time = sample_time(sample.time, packet_time, self._zone)
-                self._value(batch, agent, entry, rule, sample.value, time, True)
-            return
-        time = packet_time
         stamp = module.tags.get("timestamp")
-        if stamp is not None:
-            time = sample_time(stamp, packet_time, self._zone)
-            entry.own_times = True
-        self._value(batch, agent, entry, rule, module.value, time, stamp is not None)
+        if not module.samples and stamp is None:
+            self._value(batch, agent, entry, rule, module.value, arrival.time, False)
+            return
+        entry.own_times = True
+        for text, written in module.samples or ((module.value, stamp),):
+            time = self._own_time(batch, arrival, written)
+            self._value(batch, agent, entry, rule, text, time, True)
+
+    def _own_time(self, batch: Batch, arrival: Arrival, written: str | None) -> int | None:
+        """The time of a value that came with its own; None: it has none that can be used."""
+        offset = arrival.packet.timezone_offset
+        time = sample_time(written, packet_time=arrival.time, offset=offset, zone=self._zone)
+        if time is None or not 0 < time <= batch.now + self._max_ahead:
+            return None
+        return time
 
     def _value(
         self,

@@ -9,11 +9,12 @@ same moment, and each sees that the other was there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
 
+from dataserver import entities
 from dataserver.model import Arrival
 from dataserver.store import schema
 from dataserver.store.catalog import AgentEntry, folded_name, in_chunks
@@ -97,6 +98,26 @@ def add_packets(conn: Connection, sql: Sql, rows: Sequence[Row]) -> None:
     """Enter packets: (agent, time, digest, server, arrived)."""
     if rows:
         sql.insert(conn, schema.packet, _LEDGER_KEYS, rows)
+
+
+def newest_times(
+    conn: Connection, names: Collection[str], epoch: Callable[[Any], int]
+) -> dict[str, tuple[int | None, int | None]]:
+    """Newest packet time and interval of those agents, by their names as written, that exist."""
+    a, v = schema.agent.c, schema.agent_version.c
+    stored = {entities.encode(entities.clean_name(name)): name for name in names}
+    joined = schema.agent.outerjoin(schema.agent_version, v.agent_id == a.id)
+    found: dict[str, tuple[int | None, int | None]] = {}
+    for some in in_chunks(list(stored)):
+        query = (
+            select(a.name, v.newest, a.packet_contact, a.interval)
+            .select_from(joined)
+            .where(a.name.in_(some))
+        )
+        for name, newest, contact, interval in conn.execute(query):
+            if name in stored:
+                found[stored[name]] = (newest or epoch(contact) or None, interval)
+    return found
 
 
 def packet_times(conn: Connection, agent_id: int, after: int) -> list[int]:

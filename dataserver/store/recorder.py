@@ -14,7 +14,7 @@ The steps, in the order in which locks are taken:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from time import monotonic
@@ -37,6 +37,9 @@ from dataserver.store.reference import Reference, read_reference
 from dataserver.store.sections import Sections
 from dataserver.store.sql import Sql
 from dataserver.times import local_text
+
+#: An agent's newest packet time (epoch seconds) and interval (seconds), None: not known.
+Known = tuple[int | None, int | None]
 
 _NEVER = "1970-01-01 00:00:00"
 _DAY = 86_400
@@ -71,6 +74,7 @@ class Recorder:
         zone: tzinfo,
         rules: Rules,
         longest_text: int,
+        max_ahead: int = 86_400,
         ledger_days: int = 7,
         cache_seconds: float = 60.0,
     ) -> None:
@@ -85,7 +89,7 @@ class Recorder:
         self.catalog = Catalog(zone, layout)
         self._learner = Learner(self._sql, layout, self.catalog, rules)
         self._sections = Sections(self._sql, layout)
-        self._evaluator = Evaluator(zone, longest_text)
+        self._evaluator = Evaluator(zone, longest_text, max_ahead)
         self._reference: tuple[Reference, float] | None = None
         self._text: Callable[[int], str] = lambda time: local_text(time, zone) if time else _NEVER
 
@@ -111,6 +115,16 @@ class Recorder:
             agent.created = False
         reach("after-commit")
         return outcomes, batch.tally
+
+    def known(self, arrival: Arrival) -> Known:
+        """The newest packet time and interval of the arrival's agent, as far as is remembered."""
+        agent = self.catalog.get(arrival.packet.agent_name)
+        return (None, None) if agent is None else (agent.newest, agent.interval)
+
+    def newest(self, names: Collection[str]) -> dict[str, Known]:
+        """The same from the database, for the agents that are there.  Raises StoreError."""
+        with translating("look up agents"), self._engine.connect() as conn:
+            return ledger.newest_times(conn, names, self.catalog.epoch)
 
     # -- steps 1 to 3 ----------------------------------------------------------
 
@@ -267,7 +281,7 @@ class Recorder:
                     continue
                 if entry.tags != module.tags and newest:
                     self._learner.update_module(conn, agent, entry, module)
-                self._evaluator.module(batch, agent, entry, module, time, reference.types)
+                self._evaluator.module(batch, agent, entry, module, arrival, reference.types)
             if newest and time is not None:
                 self._learner.link_modules(conn, agent, packet)
                 first = agent.created and agent.newest == 0

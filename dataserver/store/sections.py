@@ -135,7 +135,7 @@ def _address_ids(conn: Connection, wanted: list[str]) -> dict[str, int]:
     """The ids of those addresses that are there, the oldest of doubles."""
     c = schema.address.c
     query = select(c.ip, c.id).where(c.ip.in_(wanted)).order_by(c.id.desc())
-    return dict(conn.execute(query).tuples())
+    return dict(conn.execute(query).tuples().all())
 
 
 def _set_custom_fields(

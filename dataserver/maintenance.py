@@ -1,0 +1,47 @@
+"""What has to be done now and then: fold the ledger, bound the rejected packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+
+from dataserver.settings import Settings
+from dataserver.spool.rejected import Rejected
+from dataserver.store import ledger
+from dataserver.store.errors import translating
+from dataserver.store.sql import Sql
+
+#: Seconds between two rounds.
+EVERY = 60.0
+
+
+class Maintenance:
+    """Does a little of everything that is due; called by the worker between two batches."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        rejected: Rejected,
+        settings: Settings,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._sql = Sql(engine.dialect)
+        self._rejected = rejected
+        self._settings = settings
+        self._monotonic = monotonic
+        self._last = monotonic()
+
+    def due(self) -> bool:
+        """Whether the last round is long enough ago."""
+        return self._monotonic() - self._last >= EVERY
+
+    def round(self) -> int:
+        """One round; how many rejected packets were dropped.  Raises StoreError, OSError."""
+        self._last = self._monotonic()
+        settings = self._settings
+        dropped = self._rejected.prune(settings.rejected_max_days, settings.rejected_max_bytes)
+        with translating("fold the ledger"), self._engine.begin() as conn:
+            ledger.fold(conn, self._sql, settings.ledger_days)
+        return dropped

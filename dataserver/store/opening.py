@@ -1,0 +1,65 @@
+"""From settings to a recorder: the engine, the database made ready, what it takes."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from dataserver.settings import Settings
+from dataserver.store.engine import limits, open_engine, open_readonly
+from dataserver.store.errors import translating
+from dataserver.store.learning import Rules
+from dataserver.store.probe import prepare
+from dataserver.store.recorder import Recorder
+
+#: What a MEDIUMTEXT takes, in bytes.
+_MEDIUMTEXT = 2**24 - 1
+#: What of a statement is not the value itself, in bytes, generously.
+_FRAME = 4_096
+
+
+def open_store(settings: Settings, home: Path, *, readonly: bool = False) -> Engine:
+    """The engine of the configured database; nothing is connected yet."""
+    opener = open_readonly if readonly else open_engine
+    return opener(
+        settings.database,
+        password=settings.database_password,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.database_timeout,
+        home=home,
+    )
+
+
+def open_recorder(settings: Settings, engine: Engine, zone: tzinfo) -> Recorder:
+    """Make the database ready and a recorder for it.
+
+    Raises StoreUnavailable (try again later), SchemaError (it will not do).
+    """
+    layout = prepare(engine, accept_no_alerts=settings.accept_no_alerts)
+    with translating("ask for the database's limits"), engine.connect() as conn:
+        taken = limits(conn)
+    longest = min(taken.value, taken.statement - _FRAME)
+    if layout.dialect != "sqlite":
+        longest = min(longest, _MEDIUMTEXT)
+    rules = Rules(
+        server_name=settings.server_name,
+        autocreate=settings.autocreate,
+        group_id=settings.autocreate_group,
+        group_name=settings.autocreate_group_name,
+        group_force=settings.autocreate_group_force,
+        update_parent=settings.update_parent,
+        max_agents=settings.max_agents,
+        max_modules=settings.max_modules_per_agent,
+    )
+    return Recorder(
+        engine,
+        layout,
+        zone=zone,
+        rules=rules,
+        longest_text=longest,
+        max_ahead=settings.max_ahead,
+        ledger_days=settings.ledger_days,
+        cache_seconds=settings.cache_seconds,
+    )

@@ -1,0 +1,120 @@
+"""From files to packets: what a batch's files hold, and which of them are none.
+
+Runs in a thread of its own, one batch ahead of the database: reading and parsing leave the
+interpreter to the others where they wait.  It changes nothing but the spool's memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from typing import NamedTuple
+
+from dataserver.errors import IncompletePacket, PacketError, Reason
+from dataserver.model import Arrival, Packet
+from dataserver.packet import parse
+from dataserver.spool.directory import Spool
+from dataserver.spool.files import SpoolFile, Unreadable, Vanished
+from dataserver.times import packet_time
+
+
+class Bad(NamedTuple):
+    """A file that is to be set aside; ``agent`` is its agent's name where it got that far."""
+
+    file: SpoolFile
+    error: PacketError
+    agent: str | None = None
+
+
+@dataclass(slots=True)
+class Load:
+    """What the files of one batch turned out to be."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
+    incomplete: list[tuple[SpoolFile, IncompletePacket]] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    repairs: Counter[str] = field(default_factory=Counter)
+    unstored: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+
+
+class Intake:
+    """Reads and parses; ``clock`` gives epoch seconds, ``max_ahead`` is in seconds."""
+
+    def __init__(
+        self, spool: Spool, zone: tzinfo, max_ahead: int, clock: Callable[[], float]
+    ) -> None:
+        self._spool = spool
+        self._zone = zone
+        self._max_ahead = max_ahead
+        self._clock = clock
+
+    def load(self, files: Iterable[SpoolFile]) -> Load:
+        """Everything that ``files`` hold."""
+        found = Load()
+        for file in files:
+            try:
+                reading = self._spool.read(file)
+            except Vanished:
+                continue
+            except Unreadable as error:
+                found.unreadable.append(error)
+                continue
+            except PacketError as error:
+                found.bad.append(Bad(file, error))
+                continue
+            if reading.content is not None:
+                found.bytes += len(reading.content)
+                self._take(found, reading.file, reading.content)
+        return found
+
+    def _take(self, found: Load, file: SpoolFile, content: bytes) -> None:
+        try:
+            packet = parse(content)
+        except IncompletePacket as error:
+            found.incomplete.append((file, error))
+            return
+        except PacketError as error:
+            found.bad.append(Bad(file, error))
+            return
+        modified = file.mtime_ns // 1_000_000_000
+        time = packet_time(packet, zone=self._zone, number=file.number, modified=modified)
+        if time is not None and time > self._clock() + self._max_ahead:
+            found.bad.append(Bad(file, self._ahead(packet), packet.agent_name))
+            return
+        found.repairs.update(packet.repairs)
+        if packet.unstored:
+            found.unstored.update(dict(packet.unstored))
+        found.arrivals.append(Arrival(packet, time, file.number, modified, file))
+
+    def _ahead(self, packet: Packet) -> PacketError:
+        return PacketError(
+            Reason.CLOCK,
+            f"the packet's time {packet.timestamp} is more than {self._max_ahead} s ahead of the "
+            "server's clock: set one of the two, then retry",
+        )
+
+
+def batches(
+    groups: Iterable[Sequence[SpoolFile]], packets: int, size: int
+) -> Iterator[list[SpoolFile]]:
+    """Cut the queue into batches of about ``packets`` files and at most ``size`` bytes.
+
+    What one agent has queued (a group) stays together up to four times ``packets``, so that
+    its packets can be put in order and its state is written once.
+    """
+    batch: list[SpoolFile] = []
+    filled = 0
+    for group in groups:
+        for index, file in enumerate(group):
+            full = len(batch) >= (packets if index == 0 else 4 * packets)
+            if batch and (full or filled + file.size > size):
+                yield batch
+                batch, filled = [], 0
+            batch.append(file)
+            filled += file.size
+    if batch:
+        yield batch

@@ -1,0 +1,251 @@
+"""The worker's outer loop: locks, doorbell, signals, the configuration, and stopping."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from sqlalchemy import Engine
+
+from dataserver.errors import DataserverError, SpoolError, StoreConflict, StoreUnavailable
+from dataserver.health import Heartbeat, Phase, Status
+from dataserver.home import Paths
+from dataserver.settings import Settings
+from dataserver.spool.doorbell import Doorbell
+from dataserver.spool.lock import InstanceLock
+from dataserver.store.opening import open_store
+from dataserver.worker.delivery import AWAY_WAIT, Stopped
+from dataserver.worker.report import Report
+from dataserver.worker.session import Session
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did; ``seconds`` from the start of its work to its end."""
+
+    packets: int
+    duplicates: int
+    late: int
+    late_counters_dropped: int
+    repaired: int
+    rejected: int
+    samples: int
+    stored: int
+    refused: int
+    ignored: int
+    waiting: int
+    seconds: float
+
+
+class Worker:
+    """Runs one instance; made and used in the main thread.
+
+    ``reload`` gives the settings anew (SIGHUP); ``show`` is told of every status.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: Paths,
+        *,
+        once: bool = False,
+        reload: Callable[[], Settings] | None = None,
+        show: Callable[[Status], None] | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._once = once
+        self._reload = reload
+        self._monotonic = monotonic
+        self._stopping = False
+        self._reloading = False
+        self._beating = False
+        self._bell: Doorbell | None = None
+        self.report = Report(paths, clock, monotonic, os.getpid(), show)
+        self._heartbeat = Heartbeat(
+            paths.heartbeat, self.report.run, clock=clock, monotonic=monotonic
+        )
+
+    def stop(self) -> None:
+        """Finish the batch under way and leave; from any thread or signal handler."""
+        self._stopping = True
+        if self._bell is not None:
+            self._bell.ring()
+
+    def reread(self) -> None:
+        """Read the configuration again after the batch under way."""
+        self._reloading = True
+        if self._bell is not None:
+            self._bell.ring()
+
+    def run(self) -> Summary:
+        """Work until told to stop (``once``: until everything that is there is taken in).
+
+        Raises LockedError, SpoolError (no drop directory at the start), SchemaError, and with
+        ``once`` also StoreUnavailable.
+        """
+        started = self._monotonic()
+        while True:
+            with InstanceLock(self._paths.name, self._paths.var, Path(self._settings.data_in)):
+                self._run_settings()
+            if self._stopping or self._once:
+                break
+            self._take_new_settings()
+        return self._summary(self._monotonic() - started)
+
+    def _take_new_settings(self) -> None:
+        self._reloading = False
+        if self._reload is None:
+            return
+        try:
+            self._settings = self._reload()
+        except DataserverError as error:
+            log.error("the configuration stays as it was: %s", error)
+        else:
+            log.info("configuration read again")
+
+    def _run_settings(self) -> None:
+        """Work with the present settings until told to stop or to read them again."""
+        settings = self._settings
+        if not self._beating:
+            self._heartbeat.start()
+            self._beating = True
+        self._bell = Doorbell(Path(settings.data_in))
+        engine = open_store(settings, self._paths.home)
+        try:
+            if not self._once:
+                self._bell.start()
+            session = self._open_session(engine)
+            if session is not None:
+                with session:
+                    self._work(session)
+        except Stopped:
+            pass
+        finally:
+            engine.dispose()
+            self._finish()
+
+    def _finish(self) -> None:
+        assert self._bell is not None
+        bell, self._bell = self._bell, None
+        self.report.counters.doorbell_overflows += bell.overflows
+        bell.stop()
+        ending = self._stopping or self._once or not self._reloading
+        if ending:
+            self._heartbeat.stop()
+        phase = Phase.STOPPED if ending else Phase.STARTING
+        self.report.write(self._settings, phase, force=True)
+
+    def _open_session(self, engine: Engine) -> Session | None:
+        """Wait until the database can be used; None: told to stop meanwhile."""
+        wait = AWAY_WAIT[0]
+        while True:
+            try:
+                return Session(
+                    self._settings,
+                    engine,
+                    self.report,
+                    self._heartbeat,
+                    self._pause,
+                    patient=not self._once,
+                )
+            except (StoreUnavailable, StoreConflict) as error:
+                if self._once:
+                    raise
+                self.report.away(error)
+            self._heartbeat.enter(Phase.WAITING_FOR_DATABASE)
+            if self._pause(wait):
+                return None
+            wait = min(wait * 2, AWAY_WAIT[1])
+
+    def _work(self, session: Session) -> None:
+        self.report.gauges.database_up = 1
+        while not (self._stopping or self._reloading):
+            try:
+                progress = session.step()
+            except SpoolError as error:
+                if self._once:
+                    raise
+                log.error("%s", error)
+                progress = False
+            if self._once:
+                return
+            if not progress:
+                self._heartbeat.enter(Phase.IDLE)
+                self.report.write(self._settings, Phase.IDLE)
+                self._pause(session.idle_for(), for_files=True)
+        self._heartbeat.enter(Phase.STOPPING)
+
+    def _pause(self, seconds: float, *, for_files: bool = False) -> bool:
+        """Wait, for a file at most if ``for_files``; True when the worker is to leave its loop."""
+        assert self._bell is not None
+        deadline = self._monotonic() + seconds
+        while not (self._stopping or self._reloading):
+            left = deadline - self._monotonic()
+            if left <= 0:
+                break
+            rang = self._bell.wait(min(left, 1.0))
+            self._heartbeat.step()
+            self.report.write(self._settings, self._heartbeat.phase)
+            if rang and for_files:
+                break
+        return self._stopping or self._reloading
+
+    def _summary(self, seconds: float) -> Summary:
+        counters = self.report.counters
+        return Summary(
+            packets=counters.packets,
+            duplicates=counters.duplicates,
+            late=counters.late,
+            late_counters_dropped=counters.late_counters_dropped,
+            repaired=sum(counters.repaired.values()),
+            rejected=sum(counters.rejected.values()),
+            samples=counters.samples,
+            stored=counters.stored,
+            refused=counters.refused,
+            ignored=counters.ignored,
+            waiting=self.report.gauges.waiting,
+            seconds=round(seconds, 3),
+        )
+
+
+def run(
+    settings: Settings,
+    paths: Paths,
+    *,
+    once: bool = False,
+    reload: Callable[[], Settings] | None = None,
+    show: Callable[[Status], None] | None = None,
+) -> Summary:
+    """Run an instance as the command line does: SIGTERM and SIGINT stop it, SIGHUP rereads."""
+    worker = Worker(settings, paths, once=once, reload=reload, show=show)
+
+    def on_stop(_number: int, _frame: FrameType | None) -> None:
+        worker.stop()
+
+    def on_reread(_number: int, _frame: FrameType | None) -> None:
+        worker.reread()
+
+    previous = {
+        number: signal.signal(number, handler)
+        for number, handler in (
+            (signal.SIGTERM, on_stop),
+            (signal.SIGINT, on_stop),
+            (signal.SIGHUP, on_reread),
+        )
+    }
+    try:
+        return worker.run()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,130 @@
+"""What the worker says of itself: counters, gauges, the status file, the Prometheus file."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dataserver import __version__
+from dataserver.errors import Reason, StoreError
+from dataserver.health import Phase, Status, write_atomic
+from dataserver.home import Paths
+from dataserver.metrics import Counters, Gauges, Rates, as_dict, prometheus
+from dataserver.settings import Settings
+from dataserver.spool.files import SpoolFile
+from dataserver.store.batch import Tally
+from dataserver.store.engine import shown
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two status files.
+EVERY = 1.0
+#: Unreadable files that the status names.
+_NAMED = 20
+
+
+@dataclass(slots=True)
+class Report:
+    """One run's figures; lives as long as the process, across a reread configuration."""
+
+    paths: Paths
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    pid: int
+    show: Callable[[Status], None] | None = None
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    counters: Counters = field(default_factory=Counters)
+    gauges: Gauges = field(default_factory=Gauges)
+    last_agent: str | None = None
+    last_time: float | None = None
+    database_error: str | None = None
+    database_down_since: float | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
+    _rates: Rates = field(default_factory=Rates)
+    _written: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self.gauges.start_time_seconds = self.clock()
+
+    def queue(self, files: Sequence[SpoolFile]) -> None:
+        """The drop directory holds ``files``, oldest first."""
+        self.counters.scans += 1
+        self.gauges.queue = len(files)
+        age = self.clock() - files[0].mtime_ns / 1e9 if files else 0.0
+        self.gauges.oldest_age_seconds = round(max(0.0, age), 3)
+
+    def add(self, tally: Tally) -> None:
+        """A transaction was committed."""
+        counters = self.counters
+        counters.packets += tally.packets
+        counters.duplicates += tally.duplicates
+        counters.late += tally.late
+        counters.late_counters_dropped += tally.late_counters_dropped
+        counters.samples += tally.samples
+        counters.stored += tally.stored
+        counters.refused += tally.refused
+        counters.ignored += tally.ignored
+        counters.agents_created += tally.new_agents
+        counters.modules_created += tally.new_modules
+        self.gauges.last_commit_time_seconds = round(self.clock(), 3)
+        self.gauges.database_up = 1
+        if self.database_error is not None:
+            log.info("the database is back")
+        self.database_error = self.database_down_since = None
+
+    def rejected(self, reason: Reason) -> None:
+        """A file was set aside."""
+        self.counters.rejected[reason.value] += 1
+
+    def away(self, error: StoreError) -> None:
+        """The database cannot be used now; said once for as long as the reason stays."""
+        if self.database_error is None:
+            self.database_down_since = self.clock()
+        if self.database_error != error.message:
+            log.warning("waiting for the database: %s", error)
+        self.database_error = error.message
+        self.gauges.database_up = 0
+
+    def write(self, settings: Settings, phase: Phase, *, force: bool = False) -> None:
+        """Write the status and metrics files, at most once a second unless ``force``."""
+        now = self.monotonic()
+        if not force and now - self._written < EVERY:
+            return
+        self._written = now
+        self._rates.update(now, self.counters)
+        status = self._status(settings, phase)
+        labels = {"instance": self.paths.name, "server": settings.server_name}
+        try:
+            status.write(self.paths.status)
+            write_atomic(self.paths.metrics, prometheus(self.counters, self.gauges, labels))
+        except OSError as error:
+            # A full disk: packets matter more, and the database may well be elsewhere.
+            log.debug("cannot write the status: %s", error)
+        if self.show is not None:
+            self.show(status)
+
+    def _status(self, settings: Settings, phase: Phase) -> Status:
+        packets, values = self._rates.per_second()
+        return Status(
+            instance=self.paths.name,
+            server_name=settings.server_name,
+            version=__version__,
+            pid=self.pid,
+            run=self.run,
+            started=self.gauges.start_time_seconds,
+            written=self.clock(),
+            phase=phase.value,
+            data_in=str(settings.data_in),
+            database=shown(settings.database),
+            database_error=self.database_error,
+            database_down_since=self.database_down_since,
+            packets_per_second=packets,
+            values_per_second=values,
+            last_packet_agent=self.last_agent,
+            last_packet_time=self.last_time,
+            counters=as_dict(self.counters),
+            gauges=as_dict(self.gauges),
+            unreadable=dict(list(self.unreadable.items())[:_NAMED]),
+        )

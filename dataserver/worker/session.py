@@ -1,0 +1,273 @@
+"""One configuration's worth of work: the drop directory and the database put together.
+
+A step of the loop is :meth:`Session.step`: scan, and take in what is complete.  What one
+agent has queued stays together; reading and parsing run one batch ahead of the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Self, cast
+
+from sqlalchemy import Engine
+
+from dataserver.errors import Reason, SpoolError, StoreError
+from dataserver.health import Heartbeat, Phase
+from dataserver.maintenance import Maintenance
+from dataserver.model import Arrival
+from dataserver.settings import Settings
+from dataserver.spool.directory import Spool
+from dataserver.spool.files import SpoolFile
+from dataserver.spool.rejected import Rejected
+from dataserver.spool.waiting import Waiting
+from dataserver.store.opening import open_recorder
+from dataserver.worker.delivery import Delivery, Stopped
+from dataserver.worker.holds import Holds, has_gap
+from dataserver.worker.intake import Bad, Intake, Load, batches
+from dataserver.worker.report import Report
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a long queue is scanned anew, so that its length is known.
+_RESCAN = 5.0
+
+
+class Session:
+    """Everything that depends on the settings; made anew when they are reread.
+
+    ``pause(seconds)`` waits and returns True when the worker is to stop; ``patient`` False
+    (``--once``) waits for nothing: no backlog settles, an absent database is an error.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        report: Report,
+        heartbeat: Heartbeat,
+        pause: Callable[[float], bool],
+        *,
+        patient: bool,
+    ) -> None:
+        self._settings = settings
+        self._report = report
+        self._heartbeat = heartbeat
+        self._patient = patient
+        self._pause = pause
+        paths = report.paths
+        self._rejected = Rejected(paths.rejected, server=settings.server_name, clock=report.clock)
+        self.spool = Spool(
+            Path(settings.data_in),
+            max_packet=settings.max_packet,
+            checksum="verify" if settings.checksum == "verify" else "ignore",
+            rejected=self._rejected,
+        )
+        self.waiting = Waiting(
+            settings.incomplete_after, monotonic=report.monotonic, clock=report.clock
+        )
+        self.holds = Holds(settings.settle, settings.settle_max)
+        zone = settings.zone(os.environ)
+        self._intake = Intake(self.spool, zone, settings.max_ahead, report.clock)
+        self._recorder = open_recorder(settings, engine, zone)
+        self._delivery = Delivery(
+            self._recorder,
+            clock=report.clock,
+            pause=self._wait_for_database,
+            trouble=self._trouble,
+            well=report.add,
+            patient=patient,
+        )
+        self._maintenance = Maintenance(engine, self._rejected, settings, report.monotonic)
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="intake")
+
+    def __enter__(self) -> Self:
+        recovered = self.spool.recover()
+        if recovered:
+            log.info("put back %d files that a crash had left half-way", recovered)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+        self.spool.close()
+
+    def step(self) -> bool:
+        """Scan and take in; whether anything was.  Raises SpoolError, Stopped, StoreError."""
+        self._heartbeat.enter(Phase.SCANNING)
+        files = self.spool.scan()
+        self.waiting.keep(files)
+        self._report.queue(files)
+        progress = False
+        deadline = self._report.monotonic() + _RESCAN
+        for load in self._loads(self._groups(files)):
+            self._heartbeat.enter(Phase.STORING)
+            progress |= self._take(load)
+            self._gauges()
+            self._report.write(self._settings, self._heartbeat.phase)
+            if self._patient and self._report.monotonic() > deadline:
+                break
+            if self._pause(0):
+                raise Stopped
+        if not self._patient:
+            return progress
+        if self._maintenance.due():
+            self._maintain()
+        self._gauges()
+        return progress
+
+    def idle_for(self) -> float:
+        """How long nothing will be due, in seconds."""
+        due = [self._settings.scan_interval]
+        if (waiting := self.waiting.next_due()) is not None:
+            due.append(waiting)
+        if (held := self.holds.next_due()) is not None:
+            due.append(held - self._report.monotonic())
+        return max(0.01, min(due))
+
+    # -- from the scan to loaded packets ------------------------------------------
+
+    def _groups(self, files: Iterable[SpoolFile]) -> Iterator[list[SpoolFile]]:
+        """The files to read now: those of one stem together, the oldest stem first."""
+        stems: dict[str, list[SpoolFile]] = {}
+        for file in files:
+            if self.waiting.worth_reading(file) or self.waiting.due(file):
+                stems.setdefault(file.stem, []).append(file)
+        self.holds.retain(set(stems))
+        now = self._report.monotonic()
+        for stem, group in stems.items():
+            if not self.holds.keeps(stem, len(group), now):
+                yield group
+
+    def _loads(self, groups: Iterator[list[SpoolFile]]) -> Iterator[Load]:
+        """The batches as read and parsed, each while the one before it is being stored."""
+        settings = self._settings
+        queue = batches(groups, settings.batch_packets, settings.batch_bytes)
+        ahead: Future[Load] | None = None
+        for batch in queue:
+            following = self._ahead.submit(self._intake.load, batch)
+            if ahead is not None:
+                yield ahead.result()
+            ahead = following
+        if ahead is not None:
+            yield ahead.result()
+
+    # -- one batch ----------------------------------------------------------------
+
+    def _take(self, load: Load) -> bool:
+        """Set aside what is none, hold what is to settle, store the rest."""
+        counters = self._report.counters
+        counters.bytes_read += load.bytes
+        for error in load.unreadable:
+            if error.first:
+                log.warning("%s", error)
+        progress = False
+        for bad in load.bad:
+            progress |= self._reject(bad)
+        for file, error in load.incomplete:
+            self.waiting.add(file)
+            if self.waiting.due(file):
+                progress |= self._reject(Bad(file, error))
+        arrivals = self._settled(load.arrivals)
+        if not arrivals:
+            return progress
+        started = self._report.monotonic()
+        delivered = self._delivery.deliver(arrivals)
+        counters.commit_seconds.observe(self._report.monotonic() - started)
+        counters.repaired.update(load.repairs)
+        counters.unstored.update(load.unstored)
+        for arrival, outcome in delivered:
+            if outcome.error is not None:
+                bad = Bad(_file(arrival), outcome.error, arrival.packet.agent_name)
+                progress |= self._reject(bad)
+            else:
+                progress |= self._acknowledge(_file(arrival))
+        last = delivered[-1][0]
+        self._report.last_agent = last.packet.agent_name
+        self._report.last_time = last.time
+        return progress
+
+    def _settled(self, arrivals: list[Arrival]) -> list[Arrival]:
+        """Without the packets of stems that are to settle first, which stay where they are."""
+        if not self._patient or self._settings.settle == 0:
+            return arrivals
+        suspects: dict[str, list[Arrival]] = {}
+        for stem, group in groupby(arrivals, key=lambda arrival: _file(arrival).stem):
+            some = list(group)
+            if not self.holds.release(stem) and has_gap(some, *self._recorder.known(some[0])):
+                suspects.setdefault(stem, []).extend(some)
+        if not suspects:
+            return arrivals
+        # The cache may be behind (a twin took some): only the database's word holds a packet.
+        newest = self._recorder.newest({a.packet.agent_name for s in suspects.values() for a in s})
+        now = self._report.monotonic()
+        held = set()
+        for stem, some in suspects.items():
+            if has_gap(some, *newest.get(some[0].packet.agent_name, (None, None))):
+                self.holds.hold(stem, len(some), now)
+                held.add(stem)
+        return [arrival for arrival in arrivals if _file(arrival).stem not in held]
+
+    def _acknowledge(self, file: SpoolFile) -> bool:
+        self.waiting.forget(file)
+        try:
+            gone = self.spool.done(file)
+        except SpoolError as error:
+            # It is stored; the ledger knows it when it is found again.
+            log.error("%s", error)
+            return False
+        if not gone:
+            self._report.counters.replaced += 1
+        self._report.gauges.queue = max(0, self._report.gauges.queue - 1)
+        return True
+
+    def _reject(self, bad: Bad) -> bool:
+        error = bad.error
+        try:
+            gone = self.spool.reject(bad.file, error.reason, error.message, agent=bad.agent)
+        except SpoolError as failure:
+            log.error("%s", failure)
+            return False
+        if gone:
+            self.waiting.forget(bad.file)
+            self._report.rejected(error.reason)
+            level = logging.DEBUG if error.reason is Reason.INCOMPLETE else logging.WARNING
+            extra = {"file": bad.file.name, "reason": error.reason.value, "agent": bad.agent}
+            log.log(level, "set aside: %s", error.message, extra=extra)
+        return True
+
+    # -- the rest -----------------------------------------------------------------
+
+    def _maintain(self) -> None:
+        try:
+            dropped = self._maintenance.round()
+        except (StoreError, OSError) as error:
+            log.warning("maintenance put off: %s", error)
+            return
+        if dropped:
+            log.info("dropped %d rejected packets that were too old or too many", dropped)
+
+    def _gauges(self) -> None:
+        gauges = self._report.gauges
+        gauges.held = len(self.holds)
+        gauges.waiting = len(self.waiting)
+        gauges.unreadable = len(self.spool.unreadable)
+        self._report.unreadable = dict(self.spool.unreadable)
+
+    def _trouble(self, error: StoreError) -> None:
+        self._report.counters.retries[type(error).__name__] += 1
+        log.debug("%s", error)
+
+    def _wait_for_database(self, seconds: float) -> bool:
+        self._heartbeat.enter(Phase.WAITING_FOR_DATABASE)
+        stopping = self._pause(seconds)
+        self._report.write(self._settings, self._heartbeat.phase)
+        self._heartbeat.enter(Phase.STORING)
+        return stopping
+
+
+def _file(arrival: Arrival) -> SpoolFile:
+    return cast(SpoolFile, arrival.token)
