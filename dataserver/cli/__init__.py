@@ -11,6 +11,7 @@ from dataserver.cli.base import LazyGroup
 #: Command to "module:attribute", in the order of the help.
 COMMANDS = {
     "init": "dataserver.cli.init:init",
+    "run": "dataserver.cli.run:run",
     "check": "dataserver.cli.check:check",
     "status": "dataserver.cli.status:status",
     "config": "dataserver.cli.config:config",

@@ -1,0 +1,97 @@
+"""``dataserver run``: one instance in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import click
+
+from dataserver import logs
+from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
+from dataserver.cli.live import AboveLine, LiveLine
+from dataserver.cli.output import print_json, print_line
+from dataserver.health import Status
+from dataserver.home import Paths
+from dataserver.settings import Settings
+from dataserver.worker import Summary
+from dataserver.worker import run as run_worker
+
+log = logging.getLogger(__name__)
+
+
+@click.command(cls=Command)
+@instance_argument
+@click.option("--once", is_flag=True, help="Take in what is there, print a summary, leave.")
+@json_option
+@pass_app
+def run(app: App, instance: str, once: bool, as_json: bool) -> None:
+    """Run an instance (default: main) in the foreground.
+
+    SIGTERM or Ctrl-C finishes the batch under way and leaves; SIGHUP reads the configuration
+    again. With --once nothing is waited for: packets of a backlog are taken in order as they
+    lie there, incomplete ones stay unless they are old.
+
+    \b
+    Examples:
+      dataserver run
+      dataserver run --once --json
+      DATASERVER_LOG_LEVEL=debug dataserver run main
+    """
+    settings, paths = app.settings(instance)
+    paths.var.mkdir(mode=0o750, parents=True, exist_ok=True)
+    with _showing(settings, paths, live=not once) as show:
+        if not once:
+            log.info("instance %s takes packets from %s", paths.name, settings.data_in)
+        summary = run_worker(
+            settings, paths, once=once, reload=lambda: app.settings(instance)[0], show=show
+        )
+    if once and as_json:
+        print_json(asdict(summary))
+    else:
+        print_line(_text(summary))
+
+
+@contextmanager
+def _showing(
+    settings: Settings, paths: Paths, *, live: bool
+) -> Iterator[Callable[[Status], None] | None]:
+    """Set up the messages: above a live line on a terminal, JSON lines anywhere else."""
+    if not sys.stderr.isatty():
+        logs.set_up(settings.log_level, logs.JsonLines({"instance": paths.name}), sys.stderr)
+        yield None
+        return
+    logs.set_up(settings.log_level, logs.TerminalLines(), sys.stderr)
+    line = LiveLine(sys.stderr, shutil.get_terminal_size().columns)
+    handler = AboveLine(line)
+    handler.setFormatter(logs.TerminalLines())
+    logging.getLogger(logs.NAME).handlers[:] = [handler]
+    try:
+        yield line.update
+    finally:
+        line.finish()
+
+
+def _text(summary: Summary) -> str:
+    share = 100 * summary.stored / summary.samples if summary.samples else 0
+    parts = [
+        f"{summary.packets} packets in {summary.seconds:.1f} s",
+        f"{summary.samples} values, {summary.stored} stored ({share:.0f} %)",
+    ]
+    for count, word in (
+        (summary.duplicates, "duplicates"),
+        (summary.late, "late"),
+        (summary.late_counters_dropped, "late counter readings dropped"),
+        (summary.repaired, "repaired"),
+        (summary.refused, "values refused"),
+        (summary.ignored, "of disabled agents"),
+        (summary.rejected, "rejected"),
+        (summary.waiting, "not complete yet"),
+    ):
+        if count:
+            parts.append(f"{count} {word}")
+    return ", ".join(parts)
