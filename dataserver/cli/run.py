@@ -62,14 +62,12 @@ def _showing(
 ) -> Iterator[Callable[[Status], None] | None]:
     """Set up the messages: above a live line on a terminal, JSON lines anywhere else."""
     if not sys.stderr.isatty():
-        logs.set_up(settings.log_level, logs.JsonLines({"instance": paths.name}), sys.stderr)
+        handler: logging.Handler = logging.StreamHandler(sys.stderr)
+        logs.set_up(settings.log_level, handler, logs.JsonLines({"instance": paths.name}))
         yield None
         return
-    logs.set_up(settings.log_level, logs.TerminalLines(), sys.stderr)
     line = LiveLine(sys.stderr, shutil.get_terminal_size().columns)
-    handler = AboveLine(line)
-    handler.setFormatter(logs.TerminalLines())
-    logging.getLogger(logs.NAME).handlers[:] = [handler]
+    logs.set_up(settings.log_level, AboveLine(line), logs.TerminalLines())
     try:
         yield line.update
     finally:
