@@ -1,7 +1,7 @@
 """Log messages: JSON lines for machines, short lines for a terminal, never a secret.
 
-Extra facts are given as ``logger.info("rejected", extra={"reason": "clock"})``; they
-become fields of the JSON object, or ``key=value`` after the message.
+Facts are given as ``logger.info("rejected", extra=facts(reason="clock"))``; they become
+fields of the JSON object, or ``key=value`` after the message.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from dataserver.setting_kinds import masked
 
 #: The root of all our loggers.
 NAME = "dataserver"
-#: What every record has anyway; the rest was given as ``extra``.
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
@@ -33,7 +31,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "message": masked(record.getMessage()),
             **self._always,
-            **_extra(record),
+            **_facts(record),
         }
         if record.exc_info:
             line["traceback"] = masked(self.formatException(record.exc_info))
@@ -45,8 +43,8 @@ class TerminalLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line for ``record``; with a traceback it has several."""
-        extra = ", ".join(f"{key}={value}" for key, value in _extra(record).items())
-        message = masked(record.getMessage()) + (f" ({extra})" if extra else "")
+        given = ", ".join(f"{key}={value}" for key, value in _facts(record).items())
+        message = masked(record.getMessage()) + (f" ({given})" if given else "")
         clock = _time(record).astimezone().strftime("%H:%M:%S")
         line = f"{clock} {record.levelname.lower()}: {printable(message)}"
         if record.exc_info:
@@ -63,6 +61,11 @@ def set_up(level: str, handler: logging.Handler, formatter: logging.Formatter) -
     logger.propagate = False
 
 
+def facts(**named: object) -> dict[str, object]:
+    """What to give as ``extra``: logging itself claims names such as ``module`` and ``name``."""
+    return {"facts": named}
+
+
 def printable(text: str) -> str:
     """``text`` with every character that is not printable escaped: safe on a terminal."""
     if text.isprintable():
@@ -77,9 +80,6 @@ def _time(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
 
 
-def _extra(record: logging.LogRecord) -> dict[str, object]:
-    return {
-        key: masked(value) if isinstance(value, str) else value
-        for key, value in record.__dict__.items()
-        if key not in _STANDARD
-    }
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    named = getattr(record, "facts", {})
+    return {key: masked(v) if isinstance(v, str) else v for key, v in named.items()}

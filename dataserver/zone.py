@@ -35,7 +35,14 @@ def system(environment: Mapping[str, str], localtime: Path = LOCALTIME) -> tzinf
     if setting is None:
         return _from_file(localtime) if localtime.is_file() else UTC
     wanted = setting.removeprefix(":")
-    return _from_file(Path(wanted)) if wanted.startswith("/") else named(wanted)
+    if wanted.startswith("/"):
+        return _from_file(Path(wanted))
+    try:
+        return named(wanted)
+    except ConfigError as exc:
+        raise ConfigError(
+            f"$TZ is {setting!r}, which names no time zone", hint="set `timezone`"
+        ) from exc
 
 
 def _from_file(path: Path) -> tzinfo:
