@@ -21,6 +21,7 @@ from dataserver.store import schema
 from dataserver.store.engine import READING, limits
 from dataserver.store.errors import code, translating
 from dataserver.store.found import Found, find
+from dataserver.store.seeds import SEEDS
 
 
 def _keys(names: str) -> frozenset[str]:
@@ -162,7 +163,7 @@ def create(engine: Engine) -> None:
     rest = [table for table in schema.pandora.sorted_tables if table is not _MARK]
     _create_tables(engine, [_MARK, *rest, *schema.ours.sorted_tables])
     with translating("fill the new database"), engine.begin() as conn:
-        for table, rows in schema.SEEDS.items():
+        for table, rows in SEEDS.items():
             if not conn.scalar(select(func.count()).select_from(table)):
                 _insert_new(conn, table, rows)
 

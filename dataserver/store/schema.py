@@ -43,6 +43,9 @@ _MYSQL = {
     "mysql_collate": "utf8mb4_unicode_520_ci",
 }
 
+#: What Pandora has for a time that never was.
+_NEVER = "1970-01-01 00:00:00"
+
 #: MySQL takes an index over a TEXT column only with a length; Pandora's own is this one.
 _TEXT_PREFIX = 254
 
@@ -75,6 +78,7 @@ def _name(length: int) -> String:
     """A name, compared without case as Pandora's collation does (SQLite: ASCII only)."""
     return String(length).with_variant(String(length, collation="NOCASE"), "sqlite")
 
+
 agent = Table(
     "tagente",
     pandora,
@@ -83,13 +87,13 @@ agent = Table(
     Column("direccion", String(100), key="address"),
     Column("comentarios", String(255), key="description", server_default=""),
     Column("id_grupo", UInt, key="group_id", nullable=False, server_default="0"),
-    Column("ultimo_contacto", Clock, key="contact", nullable=False, server_default="1970-01-01 00:00:00"),
+    Column("ultimo_contacto", Clock, key="contact", nullable=False, server_default=_NEVER),
     Column("modo", Tiny, key="mode", nullable=False, server_default="0"),
     Column("intervalo", UInt, key="interval", nullable=False, server_default="300"),
     Column("id_os", UInt, key="os_id", server_default="0"),
     Column("os_version", String(100), server_default=""),
     Column("agent_version", String(100), server_default=""),
-    Column("ultimo_contacto_remoto", Clock, key="packet_contact", server_default="1970-01-01 00:00:00"),
+    Column("ultimo_contacto_remoto", Clock, key="packet_contact", server_default=_NEVER),
     Column("disabled", Tiny, nullable=False, server_default="0"),
     Column("remote", Tiny, nullable=False, server_default="0"),
     Column("id_parent", UInt, key="parent_id", server_default="0"),
@@ -230,7 +234,7 @@ state = Table(
     Column("id_agente_estado", UInt, key="id", primary_key=True),
     Column("id_agente_modulo", Int, key="module_id", nullable=False, server_default="0"),
     Column("datos", Long, key="value"),
-    Column("timestamp", Clock, key="local_time", nullable=False, server_default="1970-01-01 00:00:00"),
+    Column("timestamp", Clock, key="local_time", nullable=False, server_default=_NEVER),
     Column("estado", Int, key="status", nullable=False, server_default="0"),
     Column("known_status", Tiny, server_default="0"),
     Column("id_agente", Int, key="agent_id", nullable=False, server_default="0"),
@@ -291,10 +295,12 @@ counter = Table(
 inventory_history = Table(
     "tagente_datos_inventory",
     pandora,
-    Column("id_agent_module_inventory", Int, key="inventory_id", primary_key=True, autoincrement=False),
+    Column(
+        "id_agent_module_inventory", Int, key="inventory_id", primary_key=True, autoincrement=False
+    ),
     Column("data", Blob, nullable=False),
     Column("utimestamp", Big, key="time", primary_key=True, autoincrement=False),
-    Column("timestamp", Clock, key="local_time", server_default="1970-01-01 00:00:00"),
+    Column("timestamp", Clock, key="local_time", server_default=_NEVER),
     Index("tagente_datos_inventory_idx_utimestamp", "time"),
     **_MYSQL,
 )
@@ -310,7 +316,7 @@ inventory = Table(
     Column("username", String(100), server_default=""),
     Column("password", String(100), server_default=""),
     Column("data", Blob, nullable=False),
-    Column("timestamp", Clock, key="local_time", server_default="1970-01-01 00:00:00"),
+    Column("timestamp", Clock, key="local_time", server_default=_NEVER),
     Column("utimestamp", Big, key="time", server_default="0"),
     Column("flag", UTiny, server_default="1"),
     Column("custom_fields", Blob, nullable=False),
@@ -435,8 +441,8 @@ server = Table(
     Column("name", String(100), nullable=False, server_default=""),
     Column("ip_address", String(100), nullable=False, server_default=""),
     Column("status", Int, nullable=False, server_default="0"),
-    Column("laststart", Clock, nullable=False, server_default="1970-01-01 00:00:00"),
-    Column("keepalive", Clock, nullable=False, server_default="1970-01-01 00:00:00"),
+    Column("laststart", Clock, nullable=False, server_default=_NEVER),
+    Column("keepalive", Clock, nullable=False, server_default=_NEVER),
     Column("snmp_server", UTiny, nullable=False, server_default="0"),
     Column("network_server", UTiny, nullable=False, server_default="0"),
     Column("data_server", UTiny, nullable=False, server_default="0"),
@@ -484,7 +490,14 @@ module_tag = Table(
     "ttag_module",
     pandora,
     Column("id_tag", Int, key="tag_id", primary_key=True, autoincrement=False),
-    Column("id_agente_modulo", Int, key="module_id", primary_key=True, autoincrement=False, server_default="0"),
+    Column(
+        "id_agente_modulo",
+        Int,
+        key="module_id",
+        primary_key=True,
+        autoincrement=False,
+        server_default="0",
+    ),
     Index("ttag_module_idx_id_agente_modulo", "module_id"),
     **_MYSQL,
 )
@@ -497,10 +510,33 @@ event = Table(
     Column("id_usuario", String(255), key="user_id", nullable=False, server_default="0"),
     Column("id_grupo", Medium, key="group_id", nullable=False, server_default="0"),
     Column("estado", UTiny, key="status", nullable=False, server_default="0"),
-    Column("timestamp", Clock, key="local_time", nullable=False, server_default="1970-01-01 00:00:00"),
+    Column("timestamp", Clock, key="local_time", nullable=False, server_default=_NEVER),
     Column("evento", Text(), key="text"),
     Column("utimestamp", Big, key="time", nullable=False, server_default="0"),
-    Column("event_type", Enum("going_unknown", "unknown", "alert_fired", "alert_recovered", "alert_ceased", "alert_manual_validation", "recon_host_detected", "system", "error", "new_agent", "going_up_warning", "going_up_critical", "going_down_warning", "going_down_normal", "going_down_critical", "going_up_normal", "configuration_change", "ncm"), server_default="unknown"),
+    Column(
+        "event_type",
+        Enum(
+            "going_unknown",
+            "unknown",
+            "alert_fired",
+            "alert_recovered",
+            "alert_ceased",
+            "alert_manual_validation",
+            "recon_host_detected",
+            "system",
+            "error",
+            "new_agent",
+            "going_up_warning",
+            "going_up_critical",
+            "going_down_warning",
+            "going_down_normal",
+            "going_down_critical",
+            "going_up_normal",
+            "configuration_change",
+            "ncm",
+        ),
+        server_default="unknown",
+    ),
     Column("id_agentmodule", Int, key="module_id", nullable=False, server_default="0"),
     Column("id_alert_am", Int, key="alert_id", nullable=False, server_default="0"),
     Column("criticity", UInt, key="severity", nullable=False, server_default="0"),
@@ -578,86 +614,3 @@ unique_name = Table(
     comment="What Pandora's tables lack: one row per name, locked while it is created.",
     **_MYSQL,
 )
-
-# -- what a new database of our own starts with -------------------------------
-
-#: Rows of Pandora's stock data that the data server and the console rely on.
-SEEDS: dict[Table, list[dict[str, object]]] = {
-    module_type: [
-        {"id": 1, "name": "generic_data", "category": 0, "description": "Generic numeric"},
-        {"id": 2, "name": "generic_proc", "category": 1, "description": "Generic boolean"},
-        {"id": 3, "name": "generic_data_string", "category": 2, "description": "Generic string"},
-        {"id": 4, "name": "generic_data_inc", "category": 0, "description": "Generic numeric incremental"},
-        {"id": 5, "name": "generic_data_inc_abs", "category": 0, "description": "Generic numeric incremental (absolute)"},
-        {"id": 6, "name": "remote_icmp_proc", "category": 4, "description": "Remote ICMP network agent, boolean data"},
-        {"id": 7, "name": "remote_icmp", "category": 3, "description": "Remote ICMP network agent (latency)"},
-        {"id": 8, "name": "remote_tcp", "category": 3, "description": "Remote TCP network agent, numeric data"},
-        {"id": 9, "name": "remote_tcp_proc", "category": 4, "description": "Remote TCP network agent, boolean data"},
-        {"id": 10, "name": "remote_tcp_string", "category": 5, "description": "Remote TCP network agent, alphanumeric data"},
-        {"id": 11, "name": "remote_tcp_inc", "category": 3, "description": "Remote TCP network agent, incremental data"},
-        {"id": 15, "name": "remote_snmp", "category": 3, "description": "Remote SNMP network agent, numeric data"},
-        {"id": 16, "name": "remote_snmp_inc", "category": 3, "description": "Remote SNMP network agent, incremental data"},
-        {"id": 17, "name": "remote_snmp_string", "category": 5, "description": "Remote SNMP network agent, alphanumeric data"},
-        {"id": 18, "name": "remote_snmp_proc", "category": 4, "description": "Remote SNMP network agent, boolean data"},
-        {"id": 21, "name": "async_proc", "category": 7, "description": "Asyncronous proc data"},
-        {"id": 22, "name": "async_data", "category": 6, "description": "Asyncronous numeric data"},
-        {"id": 23, "name": "async_string", "category": 8, "description": "Asyncronous string data"},
-        {"id": 34, "name": "remote_cmd", "category": 10, "description": "Remote execution, numeric data"},
-        {"id": 35, "name": "remote_cmd_proc", "category": 10, "description": "Remote execution, boolean data"},
-        {"id": 36, "name": "remote_cmd_string", "category": 10, "description": "Remote execution, alphanumeric data"},
-        {"id": 37, "name": "remote_cmd_inc", "category": 10, "description": "Remote execution, incremental data"},
-        {"id": 100, "name": "keep_alive", "category": -1, "description": "KeepAlive"},
-    ],
-    os: [
-        {"id": 1, "name": "Linux"},
-        {"id": 2, "name": "Solaris"},
-        {"id": 3, "name": "AIX"},
-        {"id": 4, "name": "BSD"},
-        {"id": 5, "name": "HP-UX"},
-        {"id": 7, "name": "Cisco"},
-        {"id": 8, "name": "MacOS"},
-        {"id": 9, "name": "Windows"},
-        {"id": 10, "name": "Other"},
-        {"id": 11, "name": "Network"},
-        {"id": 12, "name": "Web&#x20;Server"},
-        {"id": 13, "name": "Sensor"},
-        {"id": 14, "name": "Embedded"},
-        {"id": 15, "name": "Android"},
-        {"id": 16, "name": "VMware"},
-        {"id": 17, "name": "Router"},
-        {"id": 18, "name": "Switch"},
-        {"id": 100, "name": "Cluster"},
-    ],
-    group: [
-        {"id": 2, "name": "Servers"},
-        {"id": 4, "name": "Firewalls"},
-        {"id": 8, "name": "Databases"},
-        {"id": 9, "name": "Network"},
-        {"id": 10, "name": "Unknown"},
-        {"id": 11, "name": "Workstations"},
-        {"id": 12, "name": "Applications"},
-        {"id": 13, "name": "Web"},
-    ],
-    module_group: [
-        {"id": 1, "name": "General"},
-        {"id": 2, "name": "Networking"},
-        {"id": 3, "name": "Application"},
-        {"id": 4, "name": "System"},
-        {"id": 5, "name": "Miscellaneous"},
-        {"id": 6, "name": "Performance"},
-        {"id": 7, "name": "Database"},
-        {"id": 8, "name": "Enviromental"},
-        {"id": 9, "name": "Users"},
-        {"id": 10, "name": "Security"},
-    ],
-    custom_field: [
-        {"id": 1, "name": "Serial&#x20;Number"},
-        {"id": 2, "name": "Department"},
-    ],
-    inventory_module: [
-        {"id": 1, "os_id": 1, "name": "Software", "code": b""},
-        {"id": 2, "os_id": 1, "name": "Init&#x20;services", "code": b""},
-        {"id": 3, "os_id": 1, "name": "Process", "code": b""},
-        {"id": 4, "os_id": 1, "name": "File&#x20;system", "code": b""},
-    ],
-}

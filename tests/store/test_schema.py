@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import MetaData, Table, select, text
 
@@ -21,9 +19,9 @@ KEYED = {(table.name, column.name) for table in TABLES for column in table.prima
 
 
 @pytest.fixture
-def own(database: Database) -> Iterator[Database]:
+def own(database: Database) -> Database:
     database.prepare()
-    yield database
+    return database
 
 
 def test_every_column_is_pandoras_by_name() -> None:
