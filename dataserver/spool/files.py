@@ -14,8 +14,8 @@ from typing import NamedTuple
 from dataserver.errors import DataserverError
 
 #: ``fullmatch`` gives the stem and the number.
-PACKET_NAME = re.compile(r"([^.].*)[._]([0-9]+)\.data", re.DOTALL)
-CHECKSUM_NAME = re.compile(r"[^.].*[._][0-9]+\.checksum", re.DOTALL)
+PACKET_NAME = re.compile(r"(?!\.)(.*)[._]([0-9]+)\.data", re.DOTALL)
+CHECKSUM_NAME = re.compile(r"(?!\.).*[._][0-9]+\.checksum", re.DOTALL)
 
 
 class SpoolFile(NamedTuple):

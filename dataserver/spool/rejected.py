@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dataserver.errors import Reason, UsageError
@@ -78,12 +79,12 @@ class Rejected:
 
     def list(self) -> tuple[RejectedPacket, ...]:
         """What is here, oldest first."""
-        return tuple(self._load(rid, size) for rid, size in sorted(self._whole().items()))
+        return tuple(self._load(rid) for rid in sorted(self._whole()))
 
     def show(self, rid: str) -> RejectedPacket:
         """One of them; UsageError where there is none of that id."""
-        size = os.path.getsize(self._data(rid))
-        return self._load(rid, size)
+        self._data(rid)
+        return self._load(rid)
 
     def content(self, rid: str) -> bytes:
         """The packet's bytes, as they were uploaded; UsageError where there is none."""
@@ -208,9 +209,11 @@ class Rejected:
             raise UsageError(f"no rejected packet {rid!a}", hint="see 'dataserver rejected list'")
         return data
 
-    def _load(self, rid: str, size: int) -> RejectedPacket:
+    def _load(self, rid: str) -> RejectedPacket:
         try:
             return RejectedPacket.from_json(rid, (self.path / f"{rid}.json").read_bytes())
         except (OSError, ValueError, KeyError, TypeError):
             # A damaged reason file must not hide the packet: what the id says is left.
-            return RejectedPacket.from_id(rid, size)
+            with suppress(FileNotFoundError):
+                return RejectedPacket.from_id(rid, os.path.getsize(self.path / f"{rid}.data"))
+            return RejectedPacket.from_id(rid, 0)

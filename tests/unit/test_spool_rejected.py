@@ -1,0 +1,296 @@
+"""Files that are set aside: whole, with their reason, bounded, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dataserver.errors import Reason, SpoolError, UsageError
+from dataserver.spool import aside
+from dataserver.spool.directory import Spool
+from dataserver.spool.files import SpoolFile
+from dataserver.spool.rejected import Rejected
+
+CONTENT = b"\x00\xffnot a packet"
+SHM = Path("/dev/shm")
+
+
+class Clock:
+    """Epoch seconds that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def data_in(tmp_path: Path) -> Path:
+    path = tmp_path / "data_in"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(params=["one file system", "two file systems"])
+def var(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    if request.param == "one file system":
+        yield tmp_path / "var"
+        return
+    with tempfile.TemporaryDirectory(dir=SHM) as far:
+        assert os.stat(far).st_dev != tmp_path.stat().st_dev
+        yield Path(far) / "var"
+
+
+@pytest.fixture
+def rejected(var: Path, clock: Clock) -> Rejected:
+    return Rejected(var / "rejected", server="ingest", clock=clock)
+
+
+@pytest.fixture
+def spool(data_in: Path, rejected: Rejected) -> Iterator[Spool]:
+    with Spool(data_in, max_packet=100, checksum="ignore", rejected=rejected) as spool:
+        yield spool
+
+
+def drop_in(spool: Spool, name: str = "a.1.data", content: bytes = CONTENT) -> SpoolFile:
+    (spool.path / name).write_bytes(content)
+    (file,) = (file for file in spool.scan() if file.name == name)
+    return file
+
+
+def reject(spool: Spool, name: str = "a.1.data", content: bytes = CONTENT) -> str:
+    assert spool.reject(drop_in(spool, name, content), Reason.MALFORMED, "no root")
+    return spool._rejected.list()[-1].id
+
+
+def test_a_rejected_file_is_kept_whole_with_its_reason(spool, rejected, data_in, clock) -> None:
+    file = spool.read(drop_in(spool)).file
+    assert spool.reject(file, Reason.CLOCK, "a year ahead", agent="host")
+    assert list(data_in.iterdir()) == []
+    (record,) = rejected.list()
+    assert (record.reason, record.detail, record.agent) == (Reason.CLOCK, "a year ahead", "host")
+    assert (record.name, record.size, record.server) == ("a.1.data", len(CONTENT), "ingest")
+    assert record.when == clock.now
+    assert record.mtime == pytest.approx(file.mtime_ns / 1e9, abs=0.001)
+    assert rejected.content(record.id) == CONTENT
+
+
+def test_the_reason_file_is_json_for_everyone(spool, rejected) -> None:
+    rid = reject(spool)
+    fields = json.loads((rejected.path / f"{rid}.json").read_text())
+    assert fields["reason"] == "malformed"
+    assert fields["when"] == "2023-11-14T22:13:20.000+00:00"
+
+
+def test_two_rejected_files_of_one_name_are_both_kept(spool, rejected) -> None:
+    reject(spool, content=b"first")
+    reject(spool, content=b"second")
+    assert sorted(rejected.content(r.id) for r in rejected.list()) == [b"first", b"second"]
+
+
+def test_a_file_that_was_never_read_can_be_rejected(spool, rejected) -> None:
+    file = drop_in(spool, content=b"x" * 101)
+    assert spool.reject(file, Reason.TOO_LARGE, "101 bytes")
+    assert rejected.list()[0].size == 101
+
+
+def test_a_hostile_name_stands_only_inside_the_json(spool, rejected) -> None:
+    name = os.fsdecode(b"x..\\\n\xff'\";rm -rf ~.1.data")
+    reject(spool, name)
+    assert rejected.list()[0].name == name
+    assert all(set(path.name) <= set("0123456789abcdefghijklmnopqrstuvwxyz-.")
+               for path in rejected.path.iterdir())  # fmt: skip
+
+
+def test_the_checksum_is_kept_with_its_packet(spool, rejected, data_in) -> None:
+    (data_in / "a.1.checksum").write_bytes(b"0" * 32)
+    rid = reject(spool)
+    assert list(data_in.iterdir()) == []
+    assert (rejected.path / f"{rid}.checksum").read_bytes() == b"0" * 32
+
+
+def test_a_file_that_was_replaced_is_not_rejected_in_its_place(spool, rejected, data_in) -> None:
+    file = drop_in(spool)
+    (data_in / "a.1.data").write_bytes(b"a new packet")
+    assert not spool.reject(file, Reason.MALFORMED, "no root")
+    assert (data_in / "a.1.data").read_bytes() == b"a new packet"
+    assert rejected.list() == ()
+
+
+def test_a_file_replaced_at_the_last_moment_is_left(spool, rejected, data_in, monkeypatch) -> None:
+    path = data_in / "a.1.data"
+    file = drop_in(spool)
+    monkeypatch.setattr(aside, "reach", lambda _: path.write_bytes(b"a new packet"))
+    spool.reject(file, Reason.MALFORMED, "no root")
+    assert path.read_bytes() == b"a new packet"
+    assert all(rejected.content(record.id) == CONTENT for record in rejected.list())
+
+
+def test_a_file_that_is_gone_is_not_rejected(spool, rejected, data_in) -> None:
+    file = drop_in(spool)
+    (data_in / "a.1.data").unlink()
+    assert not spool.reject(file, Reason.MALFORMED, "no root")
+    assert rejected.list() == ()
+
+
+def test_a_full_disk_leaves_the_file_where_it_is_and_nothing_half_done(
+    spool, rejected, data_in, monkeypatch
+) -> None:
+    def no_space(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = drop_in(spool)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        with pytest.raises(SpoolError, match="No space left"):
+            spool.reject(file, Reason.MALFORMED, "no root")
+    assert (data_in / "a.1.data").read_bytes() == CONTENT
+    assert list(rejected.path.iterdir()) == []
+
+
+def test_the_content_and_its_reason_are_synced_before_the_file_leaves(
+    spool, rejected, data_in, monkeypatch
+) -> None:
+    synced = set()
+    real_fsync = os.fsync
+
+    def fsync(fd: int) -> None:
+        if (data_in / "a.1.data").exists():
+            synced.add(os.path.splitext(os.readlink(f"/proc/self/fd/{fd}").split("/")[-1])[0])
+        real_fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    rid = reject(spool)
+    assert {f"{rid}.json", "rejected"} <= synced
+    assert {"a.1", rid} & synced
+
+
+class Died(BaseException):
+    """Stands for SIGKILL: nothing in between may catch it."""
+
+
+def test_a_crash_inside_of_a_rejection_loses_nothing_and_leaves_nothing(
+    spool, rejected, data_in, monkeypatch
+) -> None:
+    def die(_: str) -> None:
+        raise Died
+
+    file = drop_in(spool)
+    (data_in / "a.1.checksum").write_bytes(b"0" * 32)
+    with monkeypatch.context() as patch:
+        patch.setattr(aside, "reach", die)
+        with pytest.raises(Died):
+            spool.reject(file, Reason.MALFORMED, "no root")
+    assert (data_in / "a.1.data").read_bytes() == CONTENT
+    assert rejected.list() == ()
+    assert spool.recover() == 1
+    assert list(rejected.path.iterdir()) == []
+    assert sorted(path.name for path in data_in.iterdir()) == ["a.1.checksum", "a.1.data"]
+
+
+def test_counts_are_by_reason(spool, rejected) -> None:
+    reject(spool)
+    reject(spool)
+    spool.reject(drop_in(spool), Reason.TOO_OLD, "")
+    assert rejected.counts() == {Reason.MALFORMED: 2, Reason.TOO_OLD: 1}
+
+
+def test_nothing_is_there_before_the_first(rejected) -> None:
+    assert rejected.list() == ()
+    assert rejected.counts() == {}
+    assert rejected.recover() == 0
+    assert not rejected.path.exists()
+
+
+def test_a_damaged_reason_file_does_not_hide_its_packet(spool, rejected, clock) -> None:
+    rid = reject(spool)
+    (rejected.path / f"{rid}.json").write_bytes(b"{")
+    (record,) = rejected.list()
+    assert (record.reason, record.size, record.when) == (Reason.MALFORMED, len(CONTENT), clock.now)
+    assert rejected.content(rid) == CONTENT
+
+
+def test_a_retried_packet_is_back_under_its_name_with_its_time(spool, rejected, data_in) -> None:
+    (data_in / "a.1.checksum").write_bytes(b"0" * 32)
+    file = drop_in(spool)
+    spool.reject(file, Reason.CLOCK, "ahead")
+    assert rejected.retry(rejected.list()[0].id, data_in) == "a.1.data"
+    assert (data_in / "a.1.data").read_bytes() == CONTENT
+    assert (data_in / "a.1.data").stat().st_mtime_ns == file.mtime_ns
+    assert (data_in / "a.1.checksum").read_bytes() == b"0" * 32
+    assert list(rejected.path.iterdir()) == []
+
+
+def test_a_retry_never_overwrites_a_packet(spool, rejected, data_in) -> None:
+    (data_in / "a.1.checksum").write_bytes(b"0" * 32)
+    rid = reject(spool)
+    (data_in / "a.1.data").write_bytes(b"a new packet")
+    with pytest.raises(UsageError, match=r"has a file 'a\.1\.data' already"):
+        rejected.retry(rid, data_in)
+    assert [path.name for path in data_in.iterdir()] == ["a.1.data"]
+    assert (data_in / "a.1.data").read_bytes() == b"a new packet"
+    assert rejected.content(rid) == CONTENT
+
+
+@pytest.mark.parametrize("name", ["../a.1.data", "x/a.1.data", ".bashrc", "a.data", ""])
+def test_a_retry_goes_nowhere_but_into_the_drop_directory(spool, rejected, data_in, name) -> None:
+    rid = reject(spool)
+    reason = rejected.path / f"{rid}.json"
+    reason.write_text(json.dumps(json.loads(reason.read_text()) | {"name": name}))
+    with pytest.raises(UsageError, match="no usable file name"):
+        rejected.retry(rid, data_in)
+    assert rejected.content(rid) == CONTENT
+
+
+def test_what_a_crash_left_of_a_retry_is_removed_at_the_next_start(spool, rejected, data_in):
+    (data_in / ".retry-1700000000000-abcdef-clock.data").write_bytes(b"ha")
+    assert spool.recover() == 1
+    assert list(data_in.iterdir()) == []
+
+
+def test_a_dropped_packet_is_gone(spool, rejected) -> None:
+    rid = reject(spool)
+    rejected.drop(rid)
+    assert list(rejected.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rid", ["1700000000000-abcdef-clock", "../../etc/passwd", "", "x\0y"])
+def test_an_id_that_is_none_is_a_usage_error(rejected, rid) -> None:
+    for use in (rejected.show, rejected.content, rejected.drop):
+        with pytest.raises(UsageError, match="no rejected packet"):
+            use(rid)
+
+
+def test_pruning_removes_what_is_older(spool, rejected, clock) -> None:
+    old = reject(spool, content=b"old")
+    clock.now += 10 * 86_400
+    young = reject(spool, content=b"young")
+    clock.now += 86_400
+    assert rejected.prune(max_age_days=7, max_bytes=10**9) == 1
+    assert [record.id for record in rejected.list()] == [young]
+    assert not list(rejected.path.glob(f"{old}*"))
+
+
+def test_pruning_removes_the_oldest_until_the_rest_is_small_enough(spool, rejected, clock) -> None:
+    ids = []
+    for _ in range(5):
+        ids.append(reject(spool, content=b"x" * 100_000))
+        clock.now += 1
+    assert rejected.prune(max_age_days=7, max_bytes=250_000) == 3
+    assert [record.id for record in rejected.list()] == ids[3:]
+
+
+def test_pruning_removes_nothing_that_is_within_bounds(spool, rejected) -> None:
+    reject(spool)
+    assert rejected.prune(max_age_days=7, max_bytes=10_000) == 0
