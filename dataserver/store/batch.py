@@ -100,6 +100,8 @@ class Batch:
     counters: dict[int, ModuleEntry] = field(default_factory=dict)
     late: list[LateSample] = field(default_factory=list)
     ledger: list[Row] = field(default_factory=list)
+    #: Addresses that agents told, by the agents' ids.
+    addresses: dict[int, list[str]] = field(default_factory=dict)
 
     def touch(self, agent: AgentEntry, module: ModuleEntry, how: int) -> None:
         """Note that the module's state has to be written."""

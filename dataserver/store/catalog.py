@@ -321,7 +321,10 @@ def _there(layout: Layout, wanted: Sequence[Column[Any]]) -> list[ColumnElement[
 
 def folded_name(name: str) -> str:
     """A key under which names fall together that any collation might call equal."""
-    text = unicodedata.normalize("NFKD", entities.decode(name).casefold())
+    text = entities.decode(name).casefold()
+    if text.isascii():
+        return text.rstrip()
+    text = unicodedata.normalize("NFKD", text)
     return "".join(char for char in text if not unicodedata.combining(char)).rstrip()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Table, func, select, update
 
 from dataserver import entities
 from dataserver.errors import PacketError, Reason
@@ -55,6 +55,7 @@ class Learner:
         self._layout = layout
         self._catalog = catalog
         self._rules = rules
+        self._keys: dict[Table, frozenset[str]] = {}
 
     # -- agents ----------------------------------------------------------------
 
@@ -91,42 +92,69 @@ class Learner:
         # Another server may have created some while we waited for the lock.
         self._catalog.find(conn, wanted)
         room = self._rules.max_agents - self._count_agents(conn)
+        rows: dict[str, dict[str, Any]] = {}
         for raw in wanted:
-            if self._catalog.get(raw) is None:
-                self._catalog.find(conn, [raw])  # one of this batch, spelled in another case
-            if self._catalog.get(raw) is not None:
+            # Two spellings of one name in a batch are one agent where the database says so; it is
+            # asked afterwards, so here anything that looks alike is left to the first spelling.
+            key = folded_name(entities.encode(entities.clean_name(raw)))
+            if self._catalog.get(raw) is not None or key in rows:
                 continue
-            if room <= 0:
+            if len(rows) >= room:
                 refused[raw] = PacketError(
                     Reason.TOO_MANY_AGENTS, f"there are {self._rules.max_agents} agents already"
                 )
                 continue
-            self._create_agent(conn, raw, packets[raw], reference, now_text)
-            room -= 1
-        return refused
+            rows[key] = self._agent_row(packets[raw], reference, now_text)
+        if rows:
+            self._insert_agents(conn, list(rows.values()))
+        missing = [raw for raw in wanted if raw not in refused and self._catalog.get(raw) is None]
+        self._catalog.find(conn, missing)
+        alike = [raw for raw in missing if self._catalog.get(raw) is None]
+        for raw in missing:
+            agent = self._catalog.get(raw)
+            if agent is not None and agent.version < 0:
+                agent.created = True
+        self._set_parents(conn, packets, missing)
+        # What only looked alike is a name of its own.
+        again = {raw: packets[raw] for raw in alike}
+        return refused | (self.create_agents(conn, again, reference, now_text) if again else {})
 
     def _count_agents(self, conn: Connection) -> int:
         return conn.scalar(select(func.count()).select_from(schema.agent)) or 0
 
-    def _create_agent(
-        self, conn: Connection, raw: str, packet: Packet, reference: Reference, now_text: str
-    ) -> None:
-        name = entities.encode(entities.clean_name(raw))
+    def _agent_row(self, packet: Packet, reference: Reference, now_text: str) -> dict[str, Any]:
+        name = entities.encode(entities.clean_name(packet.agent_name))
         row = columns.new_agent(packet, name, now_text)
+        learns = row["mode"] != 0
         row |= {
             "group_id": self._group(packet, reference),
             "os_id": reference.system(packet.os_name or ""),
             "server_name": self._rules.server_name,
-            "parent_id": self._parent(conn, packet) or 0,
+            "os_version": columns.fit(
+                schema.agent, "os_version", packet.os_version or "" if learns else ""
+            ),
+            "agent_version": columns.fit(
+                schema.agent, "agent_version", packet.version or "" if learns else ""
+            ),
         }
-        if row["mode"] != 0:
-            row["os_version"] = columns.fit(schema.agent, "os_version", packet.os_version or "")
-            row["agent_version"] = columns.fit(schema.agent, "agent_version", packet.version or "")
-        result = conn.execute(insert(schema.agent).values(self._there(schema.agent, row)))
-        assert result.inserted_primary_key is not None
-        agent = AgentEntry(result.inserted_primary_key[0], name)
-        agent.created = True
-        self._catalog.add(raw, agent)
+        return self._there(schema.agent, row)
+
+    def _insert_agents(self, conn: Connection, rows: list[dict[str, Any]]) -> None:
+        keys = tuple(rows[0])
+        self._sql.insert(conn, schema.agent, keys, [tuple(row.values()) for row in rows])
+
+    def _set_parents(
+        self, conn: Connection, packets: Mapping[str, Packet], created: Sequence[str]
+    ) -> None:
+        """Set new agents' parents, which may be as new as they are."""
+        rows = []
+        for raw in created:
+            agent = self._catalog.get(raw)
+            parent_id = self._parent(conn, packets[raw]) if agent is not None else None
+            if agent is not None and parent_id and parent_id != agent.id:
+                rows.append((agent.id, parent_id))
+        if rows:
+            self._sql.update(conn, schema.agent, ("id", "parent_id"), sorted(rows))
 
     def _group(self, packet: Packet, reference: Reference) -> int | None:
         """The group of a new agent: the packet's or the configured one, in the configured order."""
@@ -205,9 +233,13 @@ class Learner:
         rows: dict[tuple[int, str], dict[str, Any]] = {}
         pairs: list[tuple[AgentEntry, Module, str]] = []
         folded: dict[int, dict[str, str]] = {}
+        seen: set[tuple[int, str]] = set()
         for agent, module in wanted:
+            if (agent.id, module.name) in seen:
+                continue
+            seen.add((agent.id, module.name))
             name = module_name(module.name)
-            if name is None or module.name in agent.by_raw:
+            if name is None:
                 continue
             if name in agent.modules:
                 agent.by_raw[module.name] = agent.modules[name]
@@ -216,7 +248,7 @@ class Learner:
             if names is None:
                 names = folded[agent.id] = {folded_name(known): known for known in agent.modules}
             same = names.get(folded_name(name))
-            if same is not None and self._same_name(conn, agent, same, name):
+            if same is not None and (same == name or self._same_name(conn, agent, same, name)):
                 pairs.append((agent, module, same))
                 continue
             type_id = reference.types.get(module.type or "generic_data")
@@ -285,7 +317,9 @@ class Learner:
     ) -> None:
         links = set()
         for agent, module, name in pairs:
-            for tag in module.tags.get("tags", "").split(","):
+            if "tags" not in module.tags:
+                continue
+            for tag in module.tags["tags"].split(","):
                 tag_id = reference.tags.get(entities.encode(tag.strip()))
                 if tag_id is not None:
                     links.add((tag_id, agent.modules[name].id))
@@ -341,7 +375,11 @@ class Learner:
 
     def _there(self, table: Table, row: dict[str, Any]) -> dict[str, Any]:
         """``row`` without the columns that this database does not have."""
-        return {key: value for key, value in row.items() if self._layout.has(table.c[key])}
+        there = self._keys.get(table)
+        if there is None:
+            there = frozenset(column.key for column in self._layout.columns(table))
+            self._keys[table] = there
+        return {key: value for key, value in row.items() if key in there}
 
 
 def module_name(raw: str) -> str | None:

@@ -184,9 +184,7 @@ class Recorder:
             self.catalog.find(conn, unknown)
             new = {name: packets[name] for name in unknown if self.catalog.get(name) is None}
             if new:
-                refused = self._learner.create_agents(
-                    conn, new, reference, self._text(batch.now)
-                )
+                refused = self._learner.create_agents(conn, new, reference, self._text(batch.now))
         for index, arrival in waiting:
             error = refused.get(arrival.packet.agent_name)
             if error is not None:
@@ -286,7 +284,7 @@ class Recorder:
                 self._learner.link_modules(conn, agent, packet)
                 first = agent.created and agent.newest == 0
                 self._sections.apply(
-                    conn, agent, packet, time, self._text(time), reference, first
+                    conn, agent, packet, time, self._text(time), reference, first, batch.addresses
                 )
                 agent.newest = max(agent.newest, time)
 
@@ -319,6 +317,8 @@ class Recorder:
         if batch.counters:
             writer.counters(conn, batch)
         writer.states(conn, batch, self._text)
+        if batch.addresses:
+            self._sections.add_addresses(conn, batch.addresses)
         self._contacts(conn, work, batch)
         if work:
             touched = {item.agent.id: item.agent for item in work}

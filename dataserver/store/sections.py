@@ -6,6 +6,7 @@ only a difference costs anything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, insert, select, update
 from dataserver import entities
 from dataserver.model import InventoryModule, Packet
 from dataserver.store import columns, schema
-from dataserver.store.catalog import AgentEntry
+from dataserver.store.catalog import AgentEntry, in_chunks
 from dataserver.store.ledger import KIND_ADDRESS, lock_names
 from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference
@@ -40,40 +41,46 @@ class Sections:
         local_text: str,
         reference: Reference,
         first: bool,
+        addresses: dict[int, list[str]],
     ) -> None:
-        """Write what differs from the last packet; ``first``: the one that created the agent."""
+        """Write what differs from the last packet; ``first``: the one that created the agent.
+
+        Addresses only go into ``addresses``, for :meth:`add_addresses` at the batch's end.
+        """
         told = (packet.address, packet.custom_fields)
         if told != agent.sections and (agent.mode != 0 or first):
             listed = columns.addresses(packet)
             # An agent that does not learn keeps the address it came with, and only that.
-            self._add_addresses(conn, agent, listed[:1] if agent.mode == 0 else listed)
+            if agent.mode == 0:
+                del listed[1:]
+            if listed:
+                addresses[agent.id] = [columns.fit(schema.address, "ip", ip) for ip in listed]
             _set_custom_fields(conn, agent, packet.custom_fields, reference)
         agent.sections = told
         if self._inventory:
             for module in packet.inventory:
                 self._set_inventory(conn, agent, module, time, local_text, reference)
 
-    def _add_addresses(self, conn: Connection, agent: AgentEntry, listed: list[str]) -> None:
-        """Enter addresses and the agent's links to them, where they are missing."""
-        wanted = [columns.fit(schema.address, "ip", text) for text in listed]
-        if not wanted:
-            return
+    def add_addresses(self, conn: Connection, told: Mapping[int, Sequence[str]]) -> None:
+        """Enter addresses (by agent's id), and the agents' links to them, where they are missing."""
+        wanted = sorted({ip for listed in told.values() for ip in listed})
         known = _address_ids(conn, wanted)
         if missing := [ip for ip in wanted if ip not in known]:
             lock_names(conn, self._sql, KIND_ADDRESS, missing)
             known |= _address_ids(conn, missing)
-        link = schema.agent_address.c
-        query = select(link.address_id).where(link.agent_id == agent.id)
-        linked = {row[0] for row in conn.execute(query)}
-        for ip in wanted:
-            if ip not in known:
-                result = conn.execute(insert(schema.address).values(ip=ip))
-                assert result.inserted_primary_key is not None
-                known[ip] = result.inserted_primary_key[0]
-            if known[ip] not in linked:
-                linked.add(known[ip])
-                row = {"address_id": known[ip], "agent_id": agent.id}
-                conn.execute(insert(schema.agent_address).values(row))
+            new = [(ip,) for ip in missing if ip not in known]
+            if new:
+                self._sql.insert(conn, schema.address, ("ip",), new)
+                known |= _address_ids(conn, missing)
+        linked = _links(conn, list(told))
+        rows = [
+            (known[ip], agent_id)
+            for agent_id, listed in sorted(told.items())
+            for ip in listed
+            if (known[ip], agent_id) not in linked
+        ]
+        if rows:
+            self._sql.insert(conn, schema.agent_address, ("address_id", "agent_id"), rows)
 
     def _set_inventory(
         self,
@@ -89,12 +96,19 @@ class Sections:
         if module_id is None:
             return
         c = schema.inventory.c
-        data = entities.encode("".join(f"{row}\n" for row in module.rows)).encode("utf-8", "replace")
+        data = entities.encode("".join(f"{row}\n" for row in module.rows)).encode(
+            "utf-8", "replace"
+        )
         here = (c.agent_id == agent.id, c.inventory_module_id == module_id)
         known = conn.execute(select(c.id, c.data).where(*here).order_by(c.id).limit(1)).first()
         now = {"data": data, "local_time": local_text, "time": time}
         if known is None:
-            row = {"agent_id": agent.id, "inventory_module_id": module_id, "custom_fields": b"", **now}
+            row = {
+                "agent_id": agent.id,
+                "inventory_module_id": module_id,
+                "custom_fields": b"",
+                **now,
+            }
             result = conn.execute(insert(schema.inventory).values(row))
             assert result.inserted_primary_key is not None
             inventory_id = result.inserted_primary_key[0]
@@ -134,8 +148,23 @@ class Sections:
 def _address_ids(conn: Connection, wanted: list[str]) -> dict[str, int]:
     """The ids of those addresses that are there, the oldest of doubles."""
     c = schema.address.c
-    query = select(c.ip, c.id).where(c.ip.in_(wanted)).order_by(c.id.desc())
-    return dict(conn.execute(query).tuples().all())
+    found: dict[str, int] = {}
+    for some in in_chunks(wanted):
+        query = select(c.ip, c.id).where(c.ip.in_(some)).order_by(c.id.desc())
+        found.update(conn.execute(query).tuples().all())
+    # A collation may have taken another spelling for one of ours.
+    folded = {ip.casefold(): address_id for ip, address_id in found.items()}
+    return {ip: folded[ip.casefold()] for ip in wanted if ip.casefold() in folded}
+
+
+def _links(conn: Connection, agent_ids: list[int]) -> set[tuple[int, int]]:
+    """The (address, agent) links that are there."""
+    c = schema.agent_address.c
+    found: set[tuple[int, int]] = set()
+    for ids in in_chunks(agent_ids):
+        query = select(c.address_id, c.agent_id).where(c.agent_id.in_(ids))
+        found.update((row[0], row[1]) for row in conn.execute(query))
+    return found
 
 
 def _set_custom_fields(
