@@ -16,6 +16,8 @@ Two metadata objects keep apart who owns what:
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -37,7 +39,7 @@ pandora = MetaData()
 ours = MetaData()
 
 #: Options of every table that we create on MySQL and MariaDB.
-_MYSQL = {
+_MYSQL: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_unicode_520_ci",

@@ -10,7 +10,7 @@ from tests.support import golden
 from tests.support.compare import differences
 from tests.support.databases import Database
 from tests.support.golden import Case, Row
-from tests.support.ingest import Ingest
+from tests.support.ingest import Instance
 from tests.support.rows import stored
 
 
@@ -20,11 +20,11 @@ def test_the_rows_are_those_of_the_perl_server(case: Case, database: Database) -
     assert compared(case, database) == {}
 
 
-def take_in(case: Case, database: Database) -> Ingest:
-    ingest = Ingest(database)
+def take_in(case: Case, database: Database) -> Instance:
+    instance = Instance(database)
     for files in case.steps():
-        ingest.take_in((file, case.modified(file)) for file in files)
-    return ingest
+        instance.take_in((file, case.modified(file)) for file in files)
+    return instance
 
 
 def compared(case: Case, database: Database) -> dict[str, list[str]]:
@@ -86,5 +86,5 @@ def test_a_difference_in_any_cell_is_seen() -> None:
 def test_the_packets_are_left_as_they_are(database: Database, tmp_path: Path) -> None:
     case = Case("walk")
     before = {file: file.read_bytes() for step in case.steps() for file in step}
-    Ingest(database).take_in((file, None) for file in before)
+    Instance(database).take_in((file, None) for file in before)
     assert {file: file.read_bytes() for file in before} == before

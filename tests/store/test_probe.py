@@ -108,6 +108,18 @@ def test_a_creation_that_was_cut_short_is_completed(database: Database) -> None:
     assert layout.has(schema.packet)
 
 
+def test_a_creation_that_was_cut_short_before_its_rows_is_completed(database: Database) -> None:
+    if database.kind == PANDORA:
+        return
+    database.prepare()
+    with database.engine().begin() as conn:
+        conn.execute(schema.module_type.delete())
+        conn.execute(text("DROP TABLE tname"))
+    database.prepare()
+    with database.engine().connect() as conn:
+        assert conn.scalar(select(func.count()).select_from(schema.module_type))
+
+
 def test_the_tables_of_an_existing_database_are_not_altered(pandora: Database) -> None:
     before = definitions(pandora)
     pandora.prepare()

@@ -1,23 +1,78 @@
-"""Taking packets into a store inside a test's process, as the worker does with one batch."""
+"""Taking packets into a store inside a test's process: through the worker, or past it.
+
+:class:`Instance`  files in a drop directory, one pass of the real worker
+:class:`Ingest`    packets straight into the recorder, a batch at a time
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from dataserver import packet
+from dataserver import config, packet
+from dataserver.home import Home
 from dataserver.model import Arrival
+from dataserver.spool.rejected import Rejected
 from dataserver.store.learning import Rules
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Outcome, Recorder
 from dataserver.times import packet_time
+from dataserver.worker import Summary, run
 from tests.support.databases import Database
-from tests.support.golden import number
 
 ZONE = ZoneInfo("UTC")
 #: A packet's times in the cases are around these; the clock when it is taken in is later.
 NOW = 1_800_000_000
+
+
+class Instance:
+    """A home with one instance, set up as the golden cases were made; it runs when told to."""
+
+    #: No packet of a case is in the future or too old, whenever the test runs.
+    SETTINGS: Mapping[str, object] = {
+        "server_name": "ingest",
+        "timezone": "UTC",
+        "autocreate_group": 10,
+        "max_ahead": 3650 * 86_400,
+        "ledger_days": 3650,
+    }
+
+    def __init__(self, database: Database, **settings: object) -> None:
+        home = Home(database.home)
+        self.paths = home.instance()
+        self.paths.folder.mkdir(parents=True)
+        shared = {"database": database.url, **self.SETTINGS, **settings}
+        home.config.write_text(_toml(shared), encoding="utf-8")
+        self.paths.config.write_text('data_in = "data_in"\n', encoding="utf-8")
+        self.data_in = self.paths.folder / "data_in"
+        self.data_in.mkdir()
+
+    def take_in(self, files: Iterable[tuple[Path, int | None]]) -> Summary:
+        """Copy files, with the modification time that they must have if any, and run once."""
+        for file, modified in files:
+            copy = self.data_in / file.name
+            shutil.copyfile(file, copy)
+            if modified is not None:
+                os.utime(copy, (modified, modified))
+        return self.run_once()
+
+    def run_once(self) -> Summary:
+        """Take in what is there."""
+        return run(config.load(self.paths, {}), self.paths, once=True)
+
+    @property
+    def rejected(self) -> list[str]:
+        """What was set aside, and why."""
+        return [f"{it.name}: {it.detail}" for it in Rejected(self.paths.rejected).list()]
+
+
+def _toml(values: Mapping[str, object]) -> str:
+    # JSON's texts, numbers and booleans are TOML's too.
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 
 class Ingest:
@@ -34,12 +89,6 @@ class Ingest:
             ledger_days=3650,
         )
         self.rejected: list[str] = []
-
-    def take_in(self, files: Iterable[tuple[Path, int | None]]) -> list[Outcome]:
-        """Record these files, with the modification time that they count as having."""
-        return self.record(
-            arrival(file.read_bytes(), number(file), modified or NOW) for file, modified in files
-        )
 
     def record(self, arrivals: Iterable[Arrival]) -> list[Outcome]:
         """Record these packets in one transaction."""

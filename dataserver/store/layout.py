@@ -1,0 +1,154 @@
+"""What a database has: its kind, its tables and columns, and what keeps us from using it.
+
+A database is ``empty`` (none of Pandora's tables), ``own`` (created from
+:mod:`dataserver.store.schema`: its history has an ordinal) or ``pandora`` (an
+installation of Pandora FMS, whose tables are used as found and never altered).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Column, Connection, Engine, Table
+
+from dataserver.store import schema
+from dataserver.store.engine import READING
+from dataserver.store.errors import translating
+from dataserver.store.found import Found, find
+
+
+def _keys(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+#: Columns without which nothing can be stored, by their English keys.  A table that is not
+#: here may be missing, and so may every other column: what it would hold is then left out.
+NEEDED: dict[Table, frozenset[str]] = {
+    schema.agent: _keys(
+        "id name alias address description group_id contact packet_contact mode interval os_id "
+        "os_version agent_version disabled parent_id server_name"
+    ),
+    schema.module: _keys(
+        "id agent_id type_id name description min max module_interval group_id server_kind "
+        "disabled post_process history_data min_warning max_warning min_critical "
+        "max_critical"
+    ),
+    schema.state: _keys(
+        "id module_id agent_id value local_time status saved processed current_interval "
+        "last_execution_try last_status"
+    ),
+    schema.number_history: frozenset({"module_id", "value", "time"}),
+    schema.text_history: frozenset({"module_id", "value", "time"}),
+    schema.counter: frozenset({"module_id", "value", "time"}),
+    schema.custom_field: frozenset({"id", "name"}),
+    schema.custom_value: frozenset({"field_id", "agent_id", "value"}),
+    schema.address: frozenset({"id", "ip"}),
+    schema.agent_address: frozenset({"id", "address_id", "agent_id"}),
+    schema.group: frozenset({"id", "name"}),
+    schema.os: frozenset({"id", "name"}),
+    schema.module_group: frozenset({"id", "name"}),
+    schema.module_type: frozenset({"id", "name"}),
+    schema.tag: frozenset({"id", "name"}),
+    schema.module_tag: frozenset({"tag_id", "module_id"}),
+}
+
+#: Made first, and known by its ordinal: so a database of ours is known from its beginning.
+MARK = schema.number_history
+
+
+class Kind(StrEnum):
+    """Whose tables these are."""
+
+    EMPTY = "empty"
+    OWN = "own"
+    PANDORA = "pandora"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tables of one database, as found.
+
+    ``dialect`` is "sqlite", "mysql" or "mariadb"; ``has_ordinal``: history is keyed by
+    (module, time, ordinal), ours; ``counter_unique``: at most one counter row per module.
+    """
+
+    kind: Kind
+    dialect: str
+    version: str
+    found: Found
+    has_ordinal: bool
+    counter_unique: bool
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """Names of the tables found, as in the database."""
+        return frozenset(self.found.columns)
+
+    def has(self, thing: Table | Column[object]) -> bool:
+        """Whether this table or column is there."""
+        if isinstance(thing, Table):
+            return thing.name in self.found.columns
+        return thing.name.lower() in self.found.columns.get(thing.table.name, {})
+
+    def columns(self, table: Table) -> tuple[Column[object], ...]:
+        """The columns of ``table`` that are there, in the order of the schema."""
+        return tuple(column for column in table.columns if self.has(column))
+
+    def length(self, column: Column[object]) -> int | None:
+        """How many characters a text column takes (SQLite: the number we declared)."""
+        return self.found.columns.get(column.table.name, {}).get(column.name.lower())
+
+
+def inspect(engine: Engine) -> Layout:
+    """Look at the database; changes nothing.  Raises StoreUnavailable."""
+    with translating("look at the database"), reading(engine) as conn:
+        found = find(conn)
+        has_ordinal = "ordinal" in found.columns.get(MARK.name, {})
+        return Layout(
+            kind=_kind(found, has_ordinal=has_ordinal),
+            dialect="mariadb" if getattr(conn.dialect, "is_mariadb", False) else conn.dialect.name,
+            version=".".join(map(str, conn.dialect.server_version_info or ())),
+            found=found,
+            has_ordinal=has_ordinal,
+            counter_unique=frozenset({schema.counter.c.module_id.name})
+            in found.unique.get(schema.counter.name, frozenset()),
+        )
+
+
+def faults(layout: Layout) -> Iterator[str]:
+    """What keeps this database from being written to, each as a clause."""
+    tables = [table.name for table in NEEDED if not layout.has(table)]
+    if tables:
+        yield "missing tables: " + ", ".join(tables)
+    columns = [column for table in NEEDED for column in _missing(layout, table)]
+    if columns:
+        yield "missing columns: " + ", ".join(columns)
+    engines = [
+        f"{table.name} ({layout.found.engines[table.name]})"
+        for table in [*schema.pandora.sorted_tables, *schema.ours.sorted_tables]
+        if layout.found.engines.get(table.name, "InnoDB").lower() != "innodb"
+    ]
+    if engines:
+        yield "tables that are not InnoDB, so that a batch could be half stored: " + ", ".join(
+            engines
+        )
+
+
+def _missing(layout: Layout, table: Table) -> list[str]:
+    if not layout.has(table):
+        return []
+    needed = (table.columns[key] for key in sorted(NEEDED[table]))
+    return [f"{table.name}.{column.name}" for column in needed if not layout.has(column)]
+
+
+def reading(engine: Engine) -> Connection:
+    """A connection that will not write, and so does not queue behind the writers."""
+    return engine.connect().execution_options(**{READING: True})
+
+
+def _kind(found: Found, *, has_ordinal: bool) -> Kind:
+    if has_ordinal:
+        return Kind.OWN
+    return Kind.PANDORA if any(table.name in found.columns for table in NEEDED) else Kind.EMPTY
