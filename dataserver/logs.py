@@ -1,7 +1,8 @@
 """Log messages: JSON lines for machines, short lines for a terminal, never a secret.
 
-Facts are given as ``logger.info("rejected", extra=facts(reason="clock"))``; they become
-fields of the JSON object, or ``key=value`` after the message.
+Facts are given as ``logger.info("rejected", extra={"reason": "clock"})``; they become
+fields of the JSON object, or ``key=value`` after the message.  (Names that every record
+has anyway, such as ``module`` and ``name``, are refused by logging itself.)
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataserver.setting_kinds import masked
 
 #: The root of all our loggers.
 NAME = "dataserver"
+#: What every record has anyway; the rest was given as ``extra``.
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
@@ -61,11 +64,6 @@ def set_up(level: str, handler: logging.Handler, formatter: logging.Formatter) -
     logger.propagate = False
 
 
-def facts(**named: object) -> dict[str, object]:
-    """What to give as ``extra``: logging itself claims names such as ``module`` and ``name``."""
-    return {"facts": named}
-
-
 def printable(text: str) -> str:
     """``text`` with every character that is not printable escaped: safe on a terminal."""
     if text.isprintable():
@@ -81,5 +79,8 @@ def _time(record: logging.LogRecord) -> datetime:
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
-    named = getattr(record, "facts", {})
-    return {key: masked(v) if isinstance(v, str) else v for key, v in named.items()}
+    return {
+        key: masked(value) if isinstance(value, str) else value
+        for key, value in record.__dict__.items()
+        if key not in _STANDARD
+    }

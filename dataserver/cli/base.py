@@ -153,12 +153,8 @@ def _guarded(run: Callable[[], object], app: App) -> int:
     try:
         code = run()
     except click.exceptions.NoArgsIsHelpError as exc:
-        click.echo(exc.ctx.get_help() if exc.ctx else "", err=True)
+        click.echo(exc.format_message(), err=True)
         return UsageError.exit_code
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Without this, Python says so at exit.
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        return 0
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as exc:  # noqa: BLE001 (the one place where every error ends)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import IO, Any
 
 import click
@@ -13,7 +13,9 @@ from dataserver.model import Module, Packet
 from dataserver.packet import parse
 
 #: Shown as tables or lists of their own, not among the packet's attributes.
-_NESTED = ("modules", "custom_fields", "inventory", "logs", "events", "unstored", "digest")
+_NESTED = frozenset(
+    {"modules", "custom_fields", "inventory", "logs", "events", "sections", "unstored", "digest"}
+)
 #: How much of a value the table shows, in characters.
 _WIDTH = 60
 
@@ -47,10 +49,8 @@ def _as_json(found: Packet) -> dict[str, Any]:
     data["digest"] = found.digest.hex()
     data["modules"] = [_module(module) for module in found.modules]
     data["custom_fields"] = [{"name": n, "value": v} for n, v in found.custom_fields]
-    data["inventory"] = [{"name": i.name, "rows": i.rows} for i in found.inventory]
-    data["logs"] = [
-        {each.name: getattr(log, each.name) for each in fields(log)} for log in found.logs
-    ]
+    for name in ("inventory", "logs", "sections"):
+        data[name] = [asdict(record) for record in data[name]]
     data["unstored"] = dict(found.unstored)
     return data
 

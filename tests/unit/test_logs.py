@@ -11,7 +11,7 @@ import pytest
 
 from dataserver.cli.live import AboveLine, LiveLine, line
 from dataserver.health import Status
-from dataserver.logs import NAME, JsonLines, TerminalLines, facts, printable, set_up
+from dataserver.logs import NAME, JsonLines, TerminalLines, printable, set_up
 from dataserver.metrics import Counters, Gauges, as_dict
 
 LOGGER = logging.getLogger(f"{NAME}.test")
@@ -59,7 +59,7 @@ def status(**changes: object) -> Status:
 
 def test_a_message_is_one_json_object_on_one_line(stream: io.StringIO) -> None:
     to_json(stream)
-    LOGGER.warning("set %s\naside", "it", extra=facts(reason="clock"))
+    LOGGER.warning("set %s\naside", "it", extra={"reason": "clock"})
     written = stream.getvalue()
     assert written.count("\n") == 1
     fields = json.loads(written)
@@ -91,14 +91,14 @@ def test_a_password_in_a_url_is_never_logged(
     try:
         raise ValueError("mysql://u:hush@h/n")
     except ValueError:
-        LOGGER.exception("away: mysql://u:hush@h/n", extra=facts(url="mysql://u:hush@h/n"))
+        LOGGER.exception("away: mysql://u:hush@h/n", extra={"url": "mysql://u:hush@h/n"})
     assert "u:***@h" in stream.getvalue()
     assert "hush" not in stream.getvalue()
 
 
 def test_a_terminal_never_gets_control_characters_of_a_packet(stream: io.StringIO) -> None:
     set_up("info", logging.StreamHandler(stream), TerminalLines())
-    LOGGER.info("agent %s", "\x1b[2Jx\r", extra=facts(module="\x9b1m"))
+    LOGGER.info("agent %s", "\x1b[2Jx\r", extra={"file": "\x9b1m"})
     assert stream.getvalue().rstrip("\n").isprintable()
 
 
