@@ -1,0 +1,129 @@
+"""One process per instance and per drop directory, whatever path leads there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dataserver.errors import LockedError, SpoolError
+from dataserver.spool.lock import InstanceLock, holder
+
+HOLD = """
+import sys
+from pathlib import Path
+from dataserver.spool.lock import InstanceLock
+with InstanceLock(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def data_in(tmp_path: Path) -> Path:
+    path = tmp_path / "data_in"
+    path.mkdir()
+    return path
+
+
+@contextmanager
+def held_elsewhere(name: str, directory: Path, data_in: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the locks until the block ends."""
+    command = [sys.executable, "-c", HOLD, name, str(directory), str(data_in)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"locked\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_start_of_an_instance_is_refused_and_told_by_whom(tmp_path, data_in) -> None:
+    var = tmp_path / "var" / "main"
+    with held_elsewhere("main", var, data_in) as process:
+        with pytest.raises(LockedError, match=f"instance main is run by process {process.pid} "):
+            InstanceLock("main", var, data_in).acquire()
+
+
+def test_another_instance_on_the_same_directory_is_refused_and_told_by_whom(tmp_path, data_in):
+    with held_elsewhere("main", tmp_path / "main", data_in) as process:
+        with pytest.raises(LockedError, match=rf"data_in is used by process {process.pid} "):
+            InstanceLock("two", tmp_path / "two", data_in).acquire()
+
+
+def test_a_link_to_the_directory_is_the_same_directory(tmp_path, data_in) -> None:
+    (tmp_path / "link").symlink_to(data_in)
+    with InstanceLock("main", tmp_path / "main", data_in):
+        with pytest.raises(LockedError):
+            InstanceLock("two", tmp_path / "two", tmp_path / "link").acquire()
+
+
+def test_a_refused_start_leaves_nothing_locked(tmp_path, data_in) -> None:
+    with InstanceLock("main", tmp_path / "main", data_in):
+        with pytest.raises(LockedError):
+            InstanceLock("two", tmp_path / "two", data_in).acquire()
+        assert holder(tmp_path / "two") is None
+
+
+def test_different_instances_run_side_by_side(tmp_path, data_in) -> None:
+    (tmp_path / "other").mkdir()
+    with InstanceLock("main", tmp_path / "main", data_in):
+        with InstanceLock("two", tmp_path / "two", tmp_path / "other"):
+            assert holder(tmp_path / "main") == holder(tmp_path / "two") == os.getpid()
+
+
+def test_a_released_lock_is_free(tmp_path, data_in) -> None:
+    lock = InstanceLock("main", tmp_path / "main", data_in)
+    lock.acquire()
+    lock.release()
+    lock.release()
+    with InstanceLock("main", tmp_path / "main", data_in):
+        pass
+
+
+def test_a_killed_process_holds_nothing(tmp_path, data_in) -> None:
+    with held_elsewhere("main", tmp_path / "main", data_in) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with InstanceLock("main", tmp_path / "main", data_in):
+            pass
+
+
+def test_a_forked_child_does_not_keep_its_dead_parents_lock(tmp_path, data_in) -> None:
+    lock = InstanceLock("main", tmp_path / "main", data_in)
+    lock.acquire()
+    go_read, go_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go_write)
+        os.read(go_read, 1)
+        os._exit(0)
+    os.close(go_read)
+    try:
+        lock.release()
+        with InstanceLock("main", tmp_path / "main", data_in):
+            pass
+    finally:
+        os.close(go_write)
+        os.waitpid(child, 0)
+
+
+def test_the_holder_of_an_instance_is_known(tmp_path, data_in) -> None:
+    var = tmp_path / "main"
+    assert holder(var) is None
+    with held_elsewhere("main", var, data_in) as process:
+        assert holder(var) == process.pid
+        assert (var / "lock").read_text() == f"{process.pid}\n"
+    assert holder(var) is None
+
+
+def test_a_missing_drop_directory_is_an_error_of_the_spool(tmp_path) -> None:
+    with pytest.raises(SpoolError, match="cannot lock .*nowhere: No such file"):
+        InstanceLock("main", tmp_path / "main", tmp_path / "nowhere").acquire()
+    assert holder(tmp_path / "main") is None
