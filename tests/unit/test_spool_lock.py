@@ -46,22 +46,22 @@ def held_elsewhere(name: str, directory: Path, data_in: Path) -> Iterator[subpro
 
 def test_a_second_start_of_an_instance_is_refused_and_told_by_whom(tmp_path, data_in) -> None:
     var = tmp_path / "var" / "main"
-    with held_elsewhere("main", var, data_in) as process:
-        with pytest.raises(LockedError, match=f"instance main is run by process {process.pid} "):
-            InstanceLock("main", var, data_in).acquire()
+    with held_elsewhere("main", var, data_in) as process, pytest.raises(LockedError) as caught:
+        InstanceLock("main", var, data_in).acquire()
+    assert f"instance main is run by process {process.pid} " in str(caught.value)
 
 
 def test_another_instance_on_the_same_directory_is_refused_and_told_by_whom(tmp_path, data_in):
-    with held_elsewhere("main", tmp_path / "main", data_in) as process:
-        with pytest.raises(LockedError, match=rf"data_in is used by process {process.pid} "):
-            InstanceLock("two", tmp_path / "two", data_in).acquire()
+    var = tmp_path / "main"
+    with held_elsewhere("main", var, data_in) as process, pytest.raises(LockedError) as caught:
+        InstanceLock("two", tmp_path / "two", data_in).acquire()
+    assert f"data_in is used by process {process.pid} " in str(caught.value)
 
 
 def test_a_link_to_the_directory_is_the_same_directory(tmp_path, data_in) -> None:
     (tmp_path / "link").symlink_to(data_in)
-    with InstanceLock("main", tmp_path / "main", data_in):
-        with pytest.raises(LockedError):
-            InstanceLock("two", tmp_path / "two", tmp_path / "link").acquire()
+    with InstanceLock("main", tmp_path / "main", data_in), pytest.raises(LockedError):
+        InstanceLock("two", tmp_path / "two", tmp_path / "link").acquire()
 
 
 def test_a_refused_start_leaves_nothing_locked(tmp_path, data_in) -> None:
@@ -73,9 +73,10 @@ def test_a_refused_start_leaves_nothing_locked(tmp_path, data_in) -> None:
 
 def test_different_instances_run_side_by_side(tmp_path, data_in) -> None:
     (tmp_path / "other").mkdir()
-    with InstanceLock("main", tmp_path / "main", data_in):
-        with InstanceLock("two", tmp_path / "two", tmp_path / "other"):
-            assert holder(tmp_path / "main") == holder(tmp_path / "two") == os.getpid()
+    one = InstanceLock("main", tmp_path / "main", data_in)
+    two = InstanceLock("two", tmp_path / "two", tmp_path / "other")
+    with one, two:
+        assert holder(tmp_path / "main") == holder(tmp_path / "two") == os.getpid()
 
 
 def test_a_released_lock_is_free(tmp_path, data_in) -> None:
@@ -124,6 +125,6 @@ def test_the_holder_of_an_instance_is_known(tmp_path, data_in) -> None:
 
 
 def test_a_missing_drop_directory_is_an_error_of_the_spool(tmp_path) -> None:
-    with pytest.raises(SpoolError, match="cannot lock .*nowhere: No such file"):
+    with pytest.raises(SpoolError, match=r"cannot lock .*nowhere: No such file"):
         InstanceLock("main", tmp_path / "main", tmp_path / "nowhere").acquire()
     assert holder(tmp_path / "main") is None

@@ -104,9 +104,11 @@ def test_a_file_of_exactly_the_limit_is_taken(data_in) -> None:
 def test_a_file_over_the_limit_is_too_large_and_not_read(data_in, monkeypatch) -> None:
     (data_in / "a.1.data").write_bytes(WHOLE)
     monkeypatch.setattr(directory, "read_whole", lambda *_: pytest.fail("it was read"))
-    with make_spool(data_in, max_packet=len(WHOLE) - 1) as spool:
-        with pytest.raises(PacketError) as caught:
-            spool.read(spool.scan()[0])
+    with (
+        make_spool(data_in, max_packet=len(WHOLE) - 1) as spool,
+        pytest.raises(PacketError) as caught,
+    ):
+        spool.read(spool.scan()[0])
     assert caught.value.reason is Reason.TOO_LARGE
 
 
