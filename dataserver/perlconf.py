@@ -2,7 +2,8 @@
 
 Pure: text in, settings and one line about each of its keys out.  Only keys that concern
 its data server count; where the file is silent, its own default is taken over if ours
-differs.  Keys and defaults: Pandora Open 1.0's documentation of its configuration file.
+differs.  Keys and defaults are facts read from the Perl server's sources of about version
+7.0NG.776; another version may have other defaults.
 """
 
 from __future__ import annotations
