@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Table
@@ -32,6 +34,8 @@ _TEXT_TAGS = (
     "warning_instructions",
     "unknown_instructions",
 )
+#: Of these, the ones that are empty and not unset where the packet has none.
+_EMPTY_TAGS = ("custom_id", "critical_instructions", "warning_instructions", "unknown_instructions")
 _FLOAT_TAGS = ("post_process", "min_warning", "max_warning", "min_critical", "max_critical")
 _BIG_TAGS = ("max", "min")
 _INT_TAGS = (
@@ -42,14 +46,7 @@ _INT_TAGS = (
     "module_ff_interval",
     "ff_timeout",
 )
-_FLAG_TAGS = (
-    "disabled",
-    "quiet",
-    "each_ff",
-    "ff_type",
-    "warning_inverse",
-    "critical_inverse",
-)
+_FLAG_TAGS = ("disabled", "quiet", "each_ff", "ff_type", "warning_inverse", "critical_inverse")
 #: Known, but not columns of the module's row, or handled elsewhere.
 _OTHER_TAGS = (
     "description",
@@ -64,9 +61,7 @@ _OTHER_TAGS = (
     "module_parent",
     "module_parent_unlink",
 )
-_KNOWN = frozenset(
-    _TEXT_TAGS + _FLOAT_TAGS + _BIG_TAGS + _INT_TAGS + _FLAG_TAGS + _OTHER_TAGS
-)
+_KNOWN = frozenset(_TEXT_TAGS + _FLOAT_TAGS + _BIG_TAGS + _INT_TAGS + _FLAG_TAGS + _OTHER_TAGS)
 _LEADING_INT = re.compile(r"\s*([+-]?[0-9]+)")
 
 
@@ -155,10 +150,27 @@ def timezone_offset(packet: Packet) -> int:
     return to_int(packet.timezone_offset, -128, 127)
 
 
+#: How the tags that have a column of the same name are read.
+_READERS: dict[str, Callable[[str], object]] = {
+    **{tag: partial(fit, schema.module, tag) for tag in _TEXT_TAGS},
+    **dict.fromkeys(_FLOAT_TAGS, to_float),
+    **dict.fromkeys(_BIG_TAGS, to_big),
+    **dict.fromkeys(_INT_TAGS, to_int),
+    **dict.fromkeys(_FLAG_TAGS, partial(to_int, low=0, high=255)),
+}
+#: What a module has whose packet says nothing.
+_DEFAULTS: dict[str, object] = {
+    **dict.fromkeys((*_FLOAT_TAGS, *_BIG_TAGS, *_INT_TAGS, *_FLAG_TAGS), 0),
+    **dict.fromkeys(_TEXT_TAGS),
+    **dict.fromkeys(_EMPTY_TAGS, ""),
+}
+
+
 def new_module(module: Module, name: str, interval: int) -> dict[str, Any]:
     """The columns of a new module's row that follow from the packet and its agent's interval."""
     tags, table = module.tags, schema.module
     row: dict[str, Any] = {
+        **_DEFAULTS,
         "name": name,
         "description": fit(table, "description", tags.get("description", "")),
         "extended_info": extended_info(module),
@@ -166,12 +178,8 @@ def new_module(module: Module, name: str, interval: int) -> dict[str, Any]:
         "cron_interval": fit(table, "cron_interval", tags.get("cron_interval", "")),
         "server_kind": 1,
     }
-    for tag in _TEXT_TAGS:
-        # Without a tag the three instructions and the id are empty, the others unset.
-        missing = "" if tag.endswith("_instructions") or tag == "custom_id" else None
-        row[tag] = fit(table, tag, tags[tag]) if tag in tags else missing
-    row.update({tag: to_float(tags.get(tag)) for tag in _FLOAT_TAGS})
-    row.update({tag: to_big(tags.get(tag)) for tag in _BIG_TAGS})
-    row.update({tag: to_int(tags.get(tag)) for tag in _INT_TAGS})
-    row.update({tag: to_int(tags.get(tag), 0, 255) for tag in _FLAG_TAGS})
+    for tag, text in tags.items():
+        read = _READERS.get(tag)
+        if read is not None:
+            row[tag] = read(text)
     return row
