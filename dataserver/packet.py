@@ -28,7 +28,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from lxml import etree
 
@@ -41,12 +41,13 @@ ROOT: Final = "agent_data"
 #: A module's type where the packet gives none.
 DEFAULT_TYPE: Final = "generic_data"
 
-#: Bounds of one packet: levels, and elements.
+#: Bounds of one packet: levels, elements, attributes of all elements, and of the root.
 MAX_DEPTH: Final = 256
 MAX_ELEMENTS: Final = 1_000_000
-#: Up to this size (bytes) libxml2's own limits hold, and there is no room for more than
-#: MAX_ELEMENTS elements; beyond, a text may be longer than libxml2 allows by default.
-_SMALL: Final = 4 * MAX_ELEMENTS
+MAX_ATTRIBUTES: Final = 100_000
+MAX_ROOT_ATTRIBUTES: Final = 1000
+#: Up to this size (bytes) there is no room for more, and libxml2 bounds the depth itself.
+_SMALL: Final = 5 * MAX_ATTRIBUTES
 #: Bytes between two looks at the bounds.
 _CHUNK: Final = 65_536
 #: An error text of libxml2 may quote a name of any length.
@@ -54,7 +55,10 @@ _LONGEST_REASON: Final = 200
 
 _WHITE_SPACE: Final = b" \t\r\n"
 _USUAL_ENDS: Final = (b"</agent_data>", b"</agent_data>\n")
-_END: Final = re.compile(rb"</agent_data\s*>|<agent_data\s[^<]*/>")
+_END: Final = re.compile(rb"</agent_data\s*>|<agent_data(?:\s[^<]*)?/>")
+#: Ends every construct that an XML parser waits for the end of, but for those that may hold
+#: the closing tag of the root as text: a comment, an instruction, a CDATA section.
+_PROBE: Final = b";\">'>"
 
 #: Attributes of the root, as attribute -> field of Packet.  Any other is ignored.
 _ATTRIBUTES: Final = {
@@ -71,6 +75,18 @@ _ATTRIBUTES: Final = {
 }
 
 
+#: For both parsers.  There are no entities, since a document type is refused beforehand;
+#: "internal" all the same, since with False lxml's feed() keeps quiet about undefined ones.
+_OPTIONS: Final[dict[str, Any]] = {
+    "encoding": "utf-8",
+    "resolve_entities": "internal",
+    "no_network": True,
+    "load_dtd": False,
+    "remove_comments": True,
+    "remove_pis": True,
+    "collect_ids": False,
+}
+
 #: Sections that have fields of their own in Packet.
 _READ_SECTIONS: Final = frozenset({"custom_fields", "inventory", "events", "log_module"})
 _LOG_TAGS: Final = ("source", "type", "encoding", "data")
@@ -84,17 +100,7 @@ class _Local(threading.local):
     """The quick parser, one for each thread: threads that share one wait for each other."""
 
     def __init__(self) -> None:
-        self.parser = etree.XMLParser(
-            encoding="utf-8",
-            resolve_entities=False,
-            no_network=True,
-            remove_comments=True,
-            remove_pis=True,
-            collect_ids=False,
-        )
-
-
-_LOCAL: Final = _Local()
+        self.parser = etree.XMLParser(**_OPTIONS)
 
 
 def parse(content: bytes) -> Packet:
@@ -147,6 +153,7 @@ def _read_carefully(content: bytes) -> tuple[etree._Element, tuple[str, ...]]:
     text = text.rstrip("\0")  # a file that was given its size before its content
     if not text:
         raise IncompletePacket("the file is empty", reason=Reason.MALFORMED)
+    repair.refuse_crowd(text, MAX_ATTRIBUTES)
     whole = repair.escape_attributes(text, repair.root_start(text))
     repairs = ("encoding",) * mended + ("attributes",) * (whole is not text)
     try:
@@ -170,16 +177,7 @@ def _read_bounded(data: bytes) -> etree._Element:
     Raises XMLSyntaxError where it is not well-formed, whatever follows; IncompletePacket
     where it is well-formed so far; PacketError where it is beyond the bounds.
     """
-    parser = etree.XMLPullParser(
-        events=("start", "end"),
-        encoding="utf-8",
-        resolve_entities=False,
-        no_network=True,
-        remove_comments=True,
-        remove_pis=True,
-        collect_ids=False,
-        huge_tree=True,
-    )
+    parser = etree.XMLPullParser(events=("start", "end"), huge_tree=True, **_OPTIONS)
     depth = elements = 0
     for start in range(0, len(data), _CHUNK):
         parser.feed(data[start : start + _CHUNK])
@@ -191,15 +189,19 @@ def _read_bounded(data: bytes) -> etree._Element:
             elements += 1
             if depth > MAX_DEPTH or elements > MAX_ELEMENTS:
                 raise _malformed(f"it has over {MAX_DEPTH} levels or {MAX_ELEMENTS} elements")
-    if depth or not elements:
-        raise IncompletePacket
-    return parser.close()
+    if elements and not depth:
+        return parser.close()
+    if elements and ends_complete(data):
+        parser.feed(_PROBE)
+    raise IncompletePacket
 
 
 def _packet(root: etree._Element, content: bytes, repairs: tuple[str, ...]) -> Packet:
     """The packet that a document is; ``content`` is what it was read from."""
     if root.tag != ROOT:
         raise _malformed(f"its root is not {ROOT}")
+    if len(root.attrib) > MAX_ROOT_ATTRIBUTES:  # lxml lists them in quadratic time
+        raise _malformed(f"its root has over {MAX_ROOT_ATTRIBUTES} attributes")
     items = cast("list[tuple[str, str]]", root.items())
     attributes = {_ATTRIBUTES[key]: text for key, text in items if key in _ATTRIBUTES}
     name = attributes.pop("agent_name", "")

@@ -17,6 +17,13 @@ _BEGINNINGS: Final = ("<agent_data", "<!--")
 #: The root's name and its end, or a comment or instruction that has not ended yet.
 _ROOT: Final = re.compile(r"<agent_data[\s/>]|<\?|<!--")
 _ROOT_TAG: Final = re.compile(r"<agent_data(?=\s)(?>[^\"'>]+|\"[^\"]*\"|'[^']*')*+>")
+#: Everything that begins with ``<``; a tag is the group.  Each part may lack its end, so that
+#: none is looked for twice.
+_MARKUP: Final = re.compile(
+    r"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|<\?.*?(?:\?>|\Z)"
+    r"|(<(?>[^\"'<>]+|\"[^\"]*\"|'[^']*')*+>?)",
+    re.DOTALL,
+)
 _QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 _BARE_AMPERSAND: Final = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#[0-9]+|#x[0-9a-fA-F]+);)")
 
@@ -35,10 +42,26 @@ def root_start(text: str) -> int:
     start = prolog.end() if prolog else 0
     if text.startswith("<!D", start):
         raise PacketError(Reason.MALFORMED, "it has a document type, which no packet has")
-    rest = text[start : start + max(map(len, _BEGINNINGS))]
+    rest = text[start : start + max(map(len, _BEGINNINGS)) + 1]
     if not _ROOT.match(text, start) and not any(tag.startswith(rest) for tag in _BEGINNINGS):
         raise PacketError(Reason.MALFORMED, "its root is not agent_data")
     return start
+
+
+def refuse_crowd(text: str, most: int) -> None:
+    """Raise PacketError (Reason.MALFORMED) for more than ``most`` attributes in all.
+
+    An XML parser needs some 500 bytes of memory for each, and has no limit of its own.
+    Quotes are counted first, which is quick; many of them may also be in values.
+    """
+    if _attributes_at_most(text) <= most:
+        return
+    if sum(_attributes_at_most(markup[1] or "") for markup in _MARKUP.finditer(text)) > most:
+        raise PacketError(Reason.MALFORMED, f"it has over {most} attributes")
+
+
+def _attributes_at_most(text: str) -> int:
+    return (text.count('"') + text.count("'")) // 2
 
 
 def escape_attributes(text: str, start: int) -> str:
