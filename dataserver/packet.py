@@ -103,6 +103,9 @@ class _Local(threading.local):
         self.parser = etree.XMLParser(**_OPTIONS)
 
 
+_LOCAL: Final = _Local()
+
+
 def parse(content: bytes) -> Packet:
     """The packet that ``content``, the whole of a file, is.
 
