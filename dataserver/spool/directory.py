@@ -22,19 +22,10 @@ from dataserver.failpoints import reach
 from dataserver.packet import ends_complete
 from dataserver.spool import checksums
 from dataserver.spool.content import mark_of, read_whole
-from dataserver.spool.files import (
-    CHECKSUM_NAME,
-    PACKET_NAME,
-    Reading,
-    SpoolFile,
-    Unreadable,
-    Vanished,
-    checksum_name,
-    oldest_first,
-)
+from dataserver.spool.files import Reading, SpoolFile, Unreadable, Vanished, checksum_name
 from dataserver.spool.leaving import Leaving
+from dataserver.spool.listing import Listing
 from dataserver.spool.moves import READ_FLAGS, open_directory, unlink_if_there
-from dataserver.spool.oddities import Oddities
 from dataserver.spool.rejected import RETRY_PREFIX, Rejected
 
 #: A file read this soon after it was written may be written again within one tick of the
@@ -71,9 +62,8 @@ class Spool:
         self._leaving = Leaving(rejected.path.with_name("leaving"))
         self._clock_ns = clock_ns
         self._fd: int | None = None
-        self._oddities = Oddities()
+        self._listing = Listing()
         self._unreadable: dict[str, str] = {}
-        self._has_checksums = False
 
     @property
     def unreadable(self) -> MappingProxyType[str, str]:
@@ -101,20 +91,14 @@ class Spool:
         Raises SpoolError where the directory is missing, unreadable or was replaced.
         """
         fd = self._directory()
-        found: list[SpoolFile] = []
         try:
             self._must_be_the_same(fd)
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    file = self._judge(entry)
-                    if file is not None:
-                        found.append(file)
+            found, failed = self._listing.look(fd)
         except OSError as error:
             raise self._unusable("list", error) from error
-        if self._unreadable:
-            present = {file.name for file in found}
-            self._unreadable = {k: v for k, v in self._unreadable.items() if k in present}
-        found.sort(key=oldest_first)
+        if self._unreadable or failed:
+            known = self._unreadable
+            self._unreadable = {f.name: known[f.name] for f in found if f.name in known} | failed
         return found
 
     def read(self, file: SpoolFile) -> Reading:
@@ -215,21 +199,6 @@ class Spool:
             hint="check that it exists and that this user may read, write and enter it",
         )
 
-    def _judge(self, entry: os.DirEntry[str]) -> SpoolFile | None:
-        """A directory entry as a packet file, None where it is none."""
-        name = entry.name
-        match = PACKET_NAME.fullmatch(name)
-        if match is None or not entry.is_file(follow_symlinks=False):
-            self._oddities.see(entry, named_like_packet=match is not None)
-            if not self._has_checksums and CHECKSUM_NAME.fullmatch(name):
-                self._has_checksums = True
-            return None
-        try:
-            info = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        return SpoolFile(name, match[1], int(match[2]), info.st_size, info.st_mtime_ns, info.st_ino)
-
     def _read(self, file: SpoolFile, fd: int) -> Reading:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
@@ -277,7 +246,7 @@ class Spool:
             return True
         if expected is None:
             return False
-        if self._has_checksums or self._verify:
+        if self._listing.has_checksums or self._verify:
             # Before its packet: a crash in between leaves a packet, not a stray checksum.
             unlink_if_there(checksum_name(file.name), dir_fd=fd)
         return self._leaving.remove(file.name, expected, dir_fd=fd)

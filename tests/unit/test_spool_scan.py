@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 from dataserver.errors import SpoolError
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import is_packet_name
+from dataserver.spool.listing import Listing
 from dataserver.spool.rejected import Rejected
 
 WHOLE = b"<agent_data agent_name='a'></agent_data>"
@@ -199,3 +201,22 @@ def test_sixty_thousand_files_are_listed_whole(spool, data_in) -> None:
         os.link(one, data_in / f"host.{number}.data")
     listed = spool.scan()
     assert [file.number for file in listed] == list(range(60_000))
+
+
+def test_an_entry_of_which_the_disk_knows_nothing_does_not_hide_the_others(
+    spool, data_in, monkeypatch
+) -> None:
+    put(data_in, "bad.1.data")
+    put(data_in, "good.1.data")
+    real_judge = Listing._judge
+
+    def judge(self: Listing, entry: os.DirEntry[str]):
+        if entry.name.startswith("bad"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real_judge(self, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Listing, "_judge", judge)
+        assert names(spool) == ["good.1.data"]
+    assert dict(spool.unreadable) == {"bad.1.data": "Input/output error"}
+    assert names(spool) == ["bad.1.data", "good.1.data"]
