@@ -43,7 +43,7 @@ class Meaning(NamedTuple):
 
 
 _WAIT = Meaning(StoreUnavailable)
-_GRANT = "grant the user SELECT, INSERT, UPDATE, DELETE and CREATE on the database"
+_GRANT = "grant the user SELECT, INSERT, UPDATE, DELETE, CREATE and INDEX on the database"
 _SPACE = Meaning(StoreUnavailable, "the database's disk is full", "make room")
 _READ_ONLY = Meaning(StoreUnavailable, "the database is read-only", "write to its primary")
 _CHANGED = Meaning(StoreUnavailable, "a table or column is missing", "run: dataserver db check")

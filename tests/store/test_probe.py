@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import func, select, text
 
-from dataserver.errors import SchemaError
+from dataserver.errors import SchemaError, StoreUnavailable
 from dataserver.store import probe, schema
 from dataserver.store.probe import Finding, Kind
 from dataserver.store.seeds import SEEDS
@@ -118,6 +119,28 @@ def test_a_creation_that_was_cut_short_before_its_rows_is_completed(database: Da
     database.prepare()
     with database.engine().connect() as conn:
         assert conn.scalar(select(func.count()).select_from(schema.module_type))
+
+
+def test_a_user_who_may_not_create_tables_is_told_which_rights_are_needed(
+    pandora: Database,
+) -> None:
+    with pytest.raises(StoreUnavailable, match=r"grant the user .* CREATE"):
+        probe.prepare(as_plain_user(pandora).engine())
+
+
+def test_once_our_tables_are_there_no_right_to_create_is_needed(pandora: Database) -> None:
+    pandora.prepare()
+    assert probe.prepare(as_plain_user(pandora).engine()).kind is Kind.PANDORA
+
+
+def as_plain_user(database: Database) -> Database:
+    """The same database for a user who may only read and write rows."""
+    existing(
+        database,
+        "CREATE OR REPLACE USER plain@127.0.0.1",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {database.name}.* TO plain@127.0.0.1",
+    )
+    return replace(database, url=database.url.replace("root@", "plain@"))
 
 
 def test_the_tables_of_an_existing_database_are_not_altered(pandora: Database) -> None:

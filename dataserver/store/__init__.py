@@ -1,0 +1,1 @@
+"""The database: its tables, opening it, and recording and reading what packets carry."""
