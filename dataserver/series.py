@@ -2,29 +2,36 @@
 
 Points are (time, value) in order of time; of several with the same time the last one
 is the value from then on.  Pure: whoever calls has read the points.
+
+Reading back (:func:`steps`, :func:`aggregate`) takes points one by one and keeps none of
+them, so that a span may hold any number; putting in late values works on a list.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right, insort_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, takewhile
 from typing import NamedTuple, TypeVar
 
-V = TypeVar("V", float, str)
+V = TypeVar("V", bound=float | str)
 Point = tuple[int, V]
 
 
 class Aggregate(NamedTuple):
-    """One span of a series: its bounds in time, and what the function did there.
+    """One span of a series, [start, end) in seconds, and what the function did there.
 
-    ``mean`` is weighted by time; None where the function was not yet defined or is text.
+    ``last`` is the value at the span's end, None where the function is not defined yet.
+    ``minimum``, ``maximum`` and ``mean``, which is weighted by time, are those of the part
+    where it is defined; None where there is none, and where some value is text.
     """
 
     start: int
     end: int
     last: float | str | None
-    minimum: float | str | None
-    maximum: float | str | None
+    minimum: float | None
+    maximum: float | None
     mean: float | None
 
 
@@ -38,35 +45,78 @@ def value_at(points: Sequence[Point[V]], time: int) -> V | None:
     return points[index - 1][1] if index else None
 
 
-def steps(points: Sequence[Point[V]], start: int, end: int) -> list[Point[V]]:
-    """The function between ``start`` and ``end``: its value at the start, then each change."""
-    first = value_at(points, start)
-    inside = points[bisect_right(points, start, key=_time) : bisect_right(points, end, key=_time)]
-    return ([(start, first)] if first is not None else []) + list(inside)
+def steps(points: Iterable[Point[V]], start: int, end: int) -> Iterator[Point[V]]:
+    """The function from ``start`` to ``end``: its value at the start, then each point after it.
+
+    ``points`` need not go back further than the last one that is not after ``start``.
+    """
+    path = iter(points)
+    at_start: Point[V] | None = None
+    for point in path:
+        if point[0] > start:
+            path = chain((point,), path)
+            break
+        at_start = (start, point[1])
+    if at_start is not None:
+        yield at_start
+    yield from takewhile(lambda point: point[0] <= end, path)
 
 
-def aggregate(points: Sequence[Point[V]], start: int, end: int, step: int) -> Iterator[Aggregate]:
-    """The function from ``start`` to ``end`` in spans of ``step`` seconds (the last may be short)."""
-    if step <= 0:
+def aggregate(points: Iterable[Point[V]], start: int, end: int, step: int) -> Iterator[Aggregate]:
+    """The function from ``start`` to ``end`` in spans of ``step`` seconds, the last maybe shorter.
+
+    ``points`` as for :func:`steps`.  A point on the edge between two spans belongs to the
+    later one.  Raises ValueError where ``step`` is less than a second.
+    """
+    if step < 1:
         raise ValueError("step must be at least one second")
+    path = steps(points, start, end - 1)
+    following = next(path, None)
+    value: V | None = None
     for left in range(start, end, step):
         right = min(left + step, end)
-        # A point exactly on the right edge belongs to the next span.
-        yield _span(steps(points, left, right - 1), left, right)
+        span, since = _Span(), left
+        while following is not None and following[0] < right:
+            span.hold(value, following[0] - since)
+            since, value = following
+            following = next(path, None)
+        span.hold(value, right - since)
+        yield Aggregate(left, right, value, *span.summary())
 
 
-def _span(path: list[Point[V]], left: int, right: int) -> Aggregate:
-    if not path:
-        return Aggregate(left, right, None, None, None, None)
-    values = [value for _, value in path]
-    ends = [time for time, _ in path[1:]] + [right]
-    mean = None
-    if all(isinstance(value, int | float) for value in values):
-        weighted = sum(
-            float(value) * (end - time) for (time, value), end in zip(path, ends, strict=True)
-        )
-        mean = weighted / (right - path[0][0])
-    return Aggregate(left, right, values[-1], min(values), max(values), mean)
+class _Span:
+    """Sums up the values held in one span, in constant memory."""
+
+    __slots__ = ("_area", "_has_text", "_maximum", "_minimum", "_seconds")
+
+    def __init__(self) -> None:
+        self._seconds = 0
+        self._area = 0.0
+        self._minimum = math.inf
+        self._maximum = -math.inf
+        self._has_text = False
+
+    def hold(self, value: float | str | None, seconds: int) -> None:
+        """The function is ``value`` for so long; of no time at all it never was that."""
+        if value is None or not seconds:
+            return
+        if isinstance(value, str):
+            self._has_text = True
+            return
+        self._seconds += seconds
+        self._area += value * seconds
+        self._minimum = min(self._minimum, value)
+        self._maximum = max(self._maximum, value)
+
+    def summary(self) -> tuple[float | None, float | None, float | None]:
+        """Minimum, maximum, mean."""
+        if self._has_text or not self._seconds:
+            return None, None, None
+        mean = self._area / self._seconds
+        # Rounding may carry the mean of equal values a bit away from them; the sum of values
+        # near both ends of the number line may be no number at all.
+        within = min(max(mean, self._minimum), self._maximum)
+        return self._minimum, self._maximum, None if math.isnan(mean) else within
 
 
 def insert_late(
@@ -100,8 +150,3 @@ def next_after(times: Sequence[int], time: int) -> int | None:
     """The first of the sorted ``times`` that is after ``time``."""
     index = bisect_right(times, time)
     return times[index] if index < len(times) else None
-
-
-def in_order(points: Iterable[Point[V]]) -> list[Point[V]]:
-    """``points`` sorted by time; those of the same time stay in the order they came."""
-    return sorted(points, key=_time)

@@ -13,6 +13,9 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+#: Longer texts are no everyday numbers, and stay out of the cache.
+_CACHED_LENGTH = 40
+
 #: A value that did not change is stored again when the last stored one is older (s).
 DAY = 86_400
 
@@ -124,14 +127,21 @@ def limited(number: float, limits: Bounds) -> Number | None:
     return Number(text, float(text))
 
 
-@lru_cache(maxsize=65_536)
 def number(text: str, limits: Bounds = NO_BOUNDS) -> Number | None:
     """A plain numeric value as it is kept; None: refused.
 
-    Cached: most values of most modules are a few small numbers.
+    Cached: most values of most modules are a few small numbers.  Not so a text of megabytes
+    that some agent sends for a number: the cache would keep it.
     """
+    return _number(text, limits) if len(text) <= _CACHED_LENGTH else _uncached(text, limits)
+
+
+def _uncached(text: str, limits: Bounds) -> Number | None:
     parsed = parse_number(text)
     return None if parsed is None else limited(parsed, limits)
+
+
+_number = lru_cache(maxsize=65_536)(_uncached)
 
 
 def reading(kind: Kind, value: float, time: int, last: tuple[float, int] | None) -> Reading:

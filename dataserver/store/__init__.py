@@ -1,1 +1,1 @@
-"""The database: its tables, opening it, and recording and reading what packets carry."""
+"""The store: opening a database, what is known of its agents, recording batches, reading back."""

@@ -32,7 +32,7 @@ class Evaluator:
     """Turns modules of packets into entries' new states and a batch's rows."""
 
     def __init__(self, zone: tzinfo, longest_text: int, max_ahead: int) -> None:
-        """``longest_text``: bytes that the database takes in one value; ``max_ahead`` in seconds."""
+        """``longest_text``: bytes that the database takes in a value; ``max_ahead`` in seconds."""
         self._zone = zone
         self._max_ahead = max_ahead
         self._longest_text = longest_text
@@ -91,27 +91,37 @@ class Evaluator:
     ) -> None:
         tally = batch.tally
         tally.samples += 1
-        kind, is_async, _ = rule
+        kind = rule.kind
         if not raw or time is None:
             self._refuse(batch, agent, entry, time)
             return
-        text: str
-        value: float | str
+        kept: tuple[str, float | str] | None
         if kind is Kind.NUMBER:
             kept = number(raw, entry.bounds)
             if kept is None:
                 self._refuse(batch, agent, entry, time)
-                return
-            text, value = kept
         elif kind is Kind.TEXT:
             if len(raw) * 4 > self._longest_text:
                 self._check_length(raw)
-            text = value = raw
+            kept = raw, raw
         else:
-            amount = self._counter(batch, agent, entry, kind, raw, time)
-            if amount is None:
-                return
-            text, value = amount
+            kept = self._counter(batch, agent, entry, kind, raw, time)
+        if kept is not None:
+            self._accept(batch, agent, entry, rule, kept, time, own_time)
+
+    def _accept(
+        self,
+        batch: Batch,
+        agent: AgentEntry,
+        entry: ModuleEntry,
+        rule: TypeRule,
+        kept: tuple[str, float | str],
+        time: int,
+        own_time: bool,
+    ) -> None:
+        """A value as it is kept: into the state, and into history where it is new."""
+        kind, is_async, _ = rule
+        text, value = kept
         if time < entry.time:
             if is_async or entry.history:
                 is_text = kind is Kind.TEXT
@@ -174,5 +184,6 @@ class Evaluator:
         length = len(text.encode("utf-8", "replace")) + len(_ESCAPED.findall(text))
         if length > self._longest_text:
             raise StoreRefused(
-                f"a value of {length} bytes is longer than the database takes ({self._longest_text})"
+                f"a value of {length} bytes is longer than the database takes"
+                f" ({self._longest_text})"
             )

@@ -60,7 +60,7 @@ class Learner:
     # -- agents ----------------------------------------------------------------
 
     def check_agent(self, packet: Packet, reference: Reference) -> None:
-        """Raise PacketError where the agent of ``packet``, which is not known, cannot be created."""
+        """Raise PacketError where the unknown agent of ``packet`` cannot be created."""
         name = entities.encode(entities.clean_name(packet.agent_name))
         if len(name) > AGENT_NAME_LENGTH:
             raise PacketError(
@@ -366,7 +366,7 @@ class Learner:
                 parent_id = 0
             elif parent := agent.modules.get(module_name(tags.get("module_parent", "")) or ""):
                 parent_id = parent.id
-            if parent_id != entry.parent_id and parent_id != entry.id:
+            if parent_id not in (entry.parent_id, entry.id):
                 entry.parent_id = parent_id
                 row = self._there(schema.module, {"parent_module_id": parent_id})
                 if row:

@@ -123,12 +123,7 @@ def newest_times(
 def packet_times(conn: Connection, agent_id: int, after: int) -> list[int]:
     """The times, in order, of the agent's packets after ``after``."""
     c = schema.packet.c
-    query = (
-        select(c.time)
-        .where(c.agent_id == agent_id, c.time > after)
-        .order_by(c.time)
-        .distinct()
-    )
+    query = select(c.time).where(c.agent_id == agent_id, c.time > after).order_by(c.time).distinct()
     return [row[0] for row in conn.execute(query)]
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine
 
 from dataserver.errors import PacketError, Reason, StoreConflict
 from dataserver.failpoints import reach
-from dataserver.model import Arrival, Module
+from dataserver.model import Arrival, Module, Packet
 from dataserver.store import ledger, schema
 from dataserver.store.batch import Batch, Tally, Writer
 from dataserver.store.catalog import AgentEntry, Catalog
@@ -59,7 +59,7 @@ class Work(NamedTuple):
 
     agent: AgentEntry
     arrival: Arrival
-    index: int
+    place: int
     late: bool
 
 
@@ -175,7 +175,7 @@ class Recorder:
         reference: Reference,
     ) -> None:
         """Find, create, lock and load the agents of the packets."""
-        packets = {}
+        packets: dict[str, Packet] = {}
         for _, arrival in waiting:
             packets.setdefault(arrival.packet.agent_name, arrival.packet)
         unknown = [name for name in packets if self.catalog.get(name) is None]

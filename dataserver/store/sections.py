@@ -62,7 +62,7 @@ class Sections:
                 self._set_inventory(conn, agent, module, time, local_text, reference)
 
     def add_addresses(self, conn: Connection, told: Mapping[int, Sequence[str]]) -> None:
-        """Enter addresses (by agent's id), and the agents' links to them, where they are missing."""
+        """Enter addresses (by agent's id) and the agents' links to them, where missing."""
         wanted = sorted({ip for listed in told.values() for ip in listed})
         known = _address_ids(conn, wanted)
         if missing := [ip for ip in wanted if ip not in known]:

@@ -111,4 +111,4 @@ class Delivery:
 
 def _growing(bounds: tuple[float, float], tries: int) -> float:
     first, longest = bounds
-    return min(first * 2 ** min(tries - 1, 16), longest)
+    return min(first * 2.0 ** min(tries - 1, 16), longest)

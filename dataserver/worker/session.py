@@ -161,9 +161,9 @@ class Session:
         """Set aside what is none, hold what is to settle, store the rest."""
         counters = self._report.counters
         counters.bytes_read += load.bytes
-        for error in load.unreadable:
-            if error.first:
-                log.warning("%s", error)
+        for unreadable in load.unreadable:
+            if unreadable.first:
+                log.warning("%s", unreadable)
         progress = False
         for bad in load.bad:
             progress |= self._reject(bad)
