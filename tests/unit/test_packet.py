@@ -66,9 +66,7 @@ def test_a_module_has_its_name_type_value_and_every_other_tag() -> None:
     assert only_module(
         "<name><![CDATA[a b]]></name><type>generic_proc</type><data>1</data><unit/>"
         "<min_critical>5</min_critical><my_own>x</my_own>"
-    ) == Module(
-        "a b", "generic_proc", "1", (), {"unit": "", "min_critical": "5", "my_own": "x"}
-    )
+    ) == Module("a b", "generic_proc", "1", (), {"unit": "", "min_critical": "5", "my_own": "x"})
 
 
 def test_a_module_without_name_or_type_gets_none_and_the_default() -> None:
