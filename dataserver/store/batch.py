@@ -6,7 +6,8 @@ sorted by how much of them changed, since that is where the time goes:
 * changed (:data:`CHANGED`): the row's value and times;
 * seen again, unchanged (:data:`SEEN`): its times only, and where that holds for every
   module of an agent, one row per agent refreshes them all;
-* refused (:data:`TRIED`) or only remembered (:data:`REMEMBERED`): the time of the try.
+* refused (:data:`TRIED`) or only remembered (:data:`REMEMBERED`): the time of the try;
+* new (:data:`CREATED`): a row of its own, whether it had a value or not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, delete, func, select
 
 from dataserver.errors import StoreConflict
 from dataserver.store import schema
@@ -23,7 +24,7 @@ from dataserver.store.catalog import AgentEntry, ModuleEntry, in_chunks
 from dataserver.store.sql import Row, Sql
 from dataserver.values import Kind
 
-SEEN, CHANGED, TRIED, REMEMBERED = 1, 2, 4, 8
+SEEN, CHANGED, TRIED, REMEMBERED, CREATED = 1, 2, 4, 8, 16
 
 _INTERVAL = 300
 _STATE_KEYS = (
@@ -137,6 +138,18 @@ class Writer:
                 self._sql.insert(conn, table, ("module_id", "time", "value"), rows)
             if again:
                 self.points(conn, table, again)
+
+    def late_points(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
+        """History rows (module, time, value) that are to be the last word on their second.
+
+        Where no ordinal says which of two rows of a second came later, they replace it.
+        """
+        if not self.has_ordinal:
+            c = table.c
+            rows = [(*key, value) for key, value in {row[:2]: row[2] for row in rows}.items()]
+            for module_id, time, _ in rows:
+                conn.execute(delete(table).where(c.module_id == module_id, c.time == time))
+        self.points(conn, table, rows)
 
     def points(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
         """History rows (module, time, value) whose second may be taken: each gets the next ordinal.

@@ -48,7 +48,7 @@ def _write_agent(
             path = points.setdefault(sample.module.id, [])
             rows += [(sample.module.id, *point) for point in _added(path, sample, known)]
         if rows:
-            writer.points(conn, table, rows)
+            writer.late_points(conn, table, rows)
             batch.tally.stored += len(rows)
 
 

@@ -224,8 +224,8 @@ class Learner:
         conn: Connection,
         wanted: Sequence[tuple[AgentEntry, Module]],
         reference: Reference,
-    ) -> int:
-        """Create each (agent, module) that the database does not know; how many were created.
+    ) -> list[tuple[AgentEntry, ModuleEntry]]:
+        """Create each (agent, module) that the database does not know; those that were created.
 
         A module of unknown type, without a name or with one that does not fit, or of an agent
         that has its fill, is left out: its values will be refused.
@@ -262,7 +262,8 @@ class Learner:
             self._enter_modules(conn, pairs, rows, reference)
         for agent, module, name in pairs:
             agent.by_raw[module.name] = agent.modules[name]
-        return len(rows)
+        by_id = {agent.id: agent for agent, _, _ in pairs}
+        return [(by_id[agent_id], by_id[agent_id].modules[name]) for agent_id, name in rows]
 
     def _same_name(self, conn: Connection, agent: AgentEntry, one: str, other: str) -> bool:
         """Whether the database's own comparison takes two names for one."""

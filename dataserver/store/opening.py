@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from dataserver.settings import Settings
-from dataserver.store.engine import limits, open_engine, open_readonly
+from dataserver.store.engine import READING, limits, open_engine, open_readonly
 from dataserver.store.errors import translating
 from dataserver.store.learning import Rules
 from dataserver.store.probe import prepare
@@ -38,8 +38,8 @@ def open_recorder(settings: Settings, engine: Engine, zone: tzinfo) -> Recorder:
     Raises StoreUnavailable (try again later), SchemaError (it will not do).
     """
     layout = prepare(engine, accept_no_alerts=settings.accept_no_alerts)
-    with translating("ask for the database's limits"), engine.connect() as conn:
-        taken = limits(conn)
+    with translating("ask for the database's limits"), engine.connect() as plain:
+        taken = limits(plain.execution_options(**{READING: True}))
     longest = min(taken.value, taken.statement - _FRAME)
     if layout.dialect != "sqlite":
         longest = min(longest, _MEDIUMTEXT)

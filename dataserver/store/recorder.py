@@ -26,7 +26,7 @@ from dataserver.errors import PacketError, Reason, StoreConflict
 from dataserver.failpoints import reach
 from dataserver.model import Arrival, Module, Packet
 from dataserver.store import ledger, schema
-from dataserver.store.batch import Batch, Tally, Writer
+from dataserver.store.batch import CREATED, Batch, Tally, Writer
 from dataserver.store.catalog import AgentEntry, Catalog
 from dataserver.store.errors import translating
 from dataserver.store.evaluate import Evaluator
@@ -304,7 +304,10 @@ class Recorder:
                         continue
                     wanted.append((agent, module))
         if wanted:
-            batch.tally.new_modules += self._learner.create_modules(conn, wanted, reference)
+            created = self._learner.create_modules(conn, wanted, reference)
+            batch.tally.new_modules += len(created)
+            for agent, entry in created:
+                batch.touch(agent, entry, CREATED)
 
     # -- step 5 ----------------------------------------------------------------
 

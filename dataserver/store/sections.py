@@ -151,7 +151,7 @@ def _address_ids(conn: Connection, wanted: list[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for some in in_chunks(wanted):
         query = select(c.ip, c.id).where(c.ip.in_(some)).order_by(c.id.desc())
-        found.update(conn.execute(query).tuples().all())
+        found.update((row[0], row[1]) for row in conn.execute(query))
     # A collation may have taken another spelling for one of ours.
     folded = {ip.casefold(): address_id for ip, address_id in found.items()}
     return {ip: folded[ip.casefold()] for ip in wanted if ip.casefold() in folded}

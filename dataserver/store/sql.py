@@ -48,8 +48,6 @@ class Sql:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._is_sqlite = dialect.name == "sqlite"
-        # A list of values is `VALUES (..), (..)` for MariaDB, `VALUES ROW(..), ROW(..)` for MySQL.
-        self._row_word = "" if getattr(dialect, "is_mariadb", False) else "ROW"
         self._texts: dict[object, tuple[str, str]] = {}
         self._formats: dict[object, _RowFormat] = {}
         self._literals: dict[str, str] = {}
@@ -93,7 +91,10 @@ class Sql:
             make = self._update_text if self._is_sqlite else self._joined_text
             text = self._texts["update", table, keys] = make(table, keys)
         if not self._is_sqlite:
-            return self._written(conn, text, table, keys, rows, self._row_word)
+            # A list is `VALUES (..), (..)` for MariaDB, `VALUES ROW(..), ROW(..)` for MySQL; which
+            # of them it is, the dialect knows once it was connected.
+            word = "" if getattr(self._dialect, "is_mariadb", False) else "ROW"
+            return self._written(conn, text, table, keys, rows, word)
         matched = 0
         for chunk in chunks(rows, CHUNK):
             turned = [(*row[1:], row[0]) for row in chunk]
