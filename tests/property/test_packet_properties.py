@@ -17,11 +17,10 @@ GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*/in/*/*.data"))
 REAL = [file.read_bytes() for file in GOLDEN if file.parts[-4] in {"real", "encodings", "names"}]
 
 #: What a mutation puts in: pieces of markup that mean something to a parser.
-PIECES = st.sampled_from(
-    [b"<", b">", b"&", b"'", b'"', b"\0", b"</agent_data>", b"<agent_data ", b"<![CDATA[", b"]]>"]
-    + [b"<!--", b"-->", b"<?", b"?>", b"<!DOCTYPE a>", b"&#0;", b"&x;", b"\xff\xfe", b"\xc3"]
-    + [b"\xef\xbb\xbf", b"<a:b>", b" xmlns='u' ", b"encoding='UTF-16'", b"\xed\xa0\x80", b"/>"]
-) | st.binary(max_size=8)
+MARKUP = rb"""< > & ' " /> --> <!-- <? ?> <![CDATA[ ]]> <!DOCTYPE &#0; &x; <a:b> xmlns='u'
+    <agent_data </agent_data> encoding='UTF-16'""".split()
+BYTES = [b"\0", b"\x1b", b"\xc3", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80"]
+PIECES = st.sampled_from([*MARKUP, *BYTES]) | st.binary(max_size=8)
 
 #: Characters that XML allows.
 TEXT = st.text(
