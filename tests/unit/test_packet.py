@@ -329,6 +329,11 @@ def test_a_text_of_twenty_megabytes_is_read_whole() -> None:
     assert module.value == text
 
 
+def test_the_reason_says_what_is_wrong_and_where() -> None:
+    message = str(refusal(packet(b"<module>\n<name>&nbsp;</name></module>")))
+    assert "'nbsp' not defined, line 2" in message
+
+
 def test_the_reason_stays_short_however_long_the_name_in_it() -> None:
     assert len(str(refusal(packet(b"<" + b"n" * 40_000 + b"></m>")))) <= 200
 
