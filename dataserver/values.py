@@ -20,9 +20,10 @@ _CACHED_LENGTH = 40
 DAY = 86_400
 
 # Perl's \d takes every Unicode digit, but a number ends where the ASCII digits do: "٣" counts
-# as a number, and as zero (golden case number_formats).
-_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
-_ASCII_PREFIX = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+# as a number, and as zero (golden case number_formats).  Nothing that was taken is given back
+# (`++`): a value of a million digits and one letter must not be tried in a million ways.
+_NUMBER = re.compile(r"\s*+([+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?)\s*+")
+_ASCII_PREFIX = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 
 
 class Kind(IntEnum):
