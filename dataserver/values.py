@@ -160,8 +160,3 @@ def reading(kind: Kind, value: float, time: int, last: tuple[float, int] | None)
         return Reading(True, None)
     amount = value - last_value
     return Reading(True, amount / (time - last_time) if kind is Kind.RATE else amount)
-
-
-def is_new(text: str, time: int, last_text: str, saved: int) -> bool:
-    """Whether a value is to be stored: it differs, or the last stored one is over a day old."""
-    return text != last_text or saved < time - DAY
