@@ -30,8 +30,9 @@ from sqlalchemy import Connection, Dialect, Table
 Row = tuple[Any, ...]
 #: Rows of one ``executemany`` or joined update; more is not faster, and locks longer.
 CHUNK = 2_000
-#: Characters of one multi-row statement, far below any max_allowed_packet; one row may be longer.
-_LONGEST = 1_000_000
+#: Characters of one multi-row statement, of up to four bytes each: below MySQL's smallest usual
+#: max_allowed_packet (1 MiB), over which the server hangs up.  One row may be longer.
+_LONGEST = 250_000
 #: Texts up to this length are worth remembering as literals: times, numbers, short words.
 _SHORT = 64
 _REMEMBERED = 50_000

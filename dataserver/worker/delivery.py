@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from dataserver.errors import (
     PacketError,
@@ -31,6 +31,8 @@ AWAY_WAIT = (0.25, 5.0)
 CONFLICTS = 20
 
 Delivered = list[tuple[Arrival, Outcome]]
+
+_T = TypeVar("_T")
 
 
 class Records(Protocol):
@@ -69,29 +71,15 @@ class Delivery:
         self._well = well
         self._patient = patient
 
-    def deliver(self, arrivals: Sequence[Arrival]) -> Delivered:
-        """Record ``arrivals``; what became of each.
+    def insist(self, action: Callable[[], _T]) -> _T:
+        """What ``action``, a transaction, gives, however often it has to be tried.
 
-        Raises Stopped, and StoreUnavailable where it is not to wait.  What was recorded of a
-        halved batch before that is found in the ledger the next time.
+        Raises Stopped, StoreRefused, and StoreUnavailable where it is not to wait.
         """
-        try:
-            return self._insist(arrivals)
-        except StoreRefused as error:
-            self._trouble(error)
-            if len(arrivals) == 1:
-                packet_error = PacketError(Reason.REFUSED, error.message)
-                return [(arrivals[0], Outcome(error=packet_error))]
-            # In order of agent and time, so that no agent's packets change places.
-            ordered = sorted(arrivals, key=lambda a: (a.packet.agent_name, a.time or 0, a.number))
-            middle = len(ordered) // 2
-            return self.deliver(ordered[:middle]) + self.deliver(ordered[middle:])
-
-    def _insist(self, arrivals: Sequence[Arrival]) -> Delivered:
         away = conflicts = 0
         while True:
             try:
-                outcomes, tally = self._recorder.record(arrivals, int(self._clock()))
+                return action()
             except StoreConflict as error:
                 conflicts += 1
                 self._trouble(error)
@@ -102,11 +90,31 @@ class Delivery:
                 away += 1
                 self._trouble(error)
                 wait = _growing(AWAY_WAIT, away)
-            else:
-                self._well(tally)
-                return list(zip(arrivals, outcomes, strict=True))
             if self._pause(wait):
                 raise Stopped
+
+    def deliver(self, arrivals: Sequence[Arrival]) -> Delivered:
+        """Record ``arrivals``; what became of each.
+
+        Raises Stopped, and StoreUnavailable where it is not to wait.  What was recorded of a
+        halved batch before that is found in the ledger the next time.
+        """
+        try:
+            return self._record(arrivals)
+        except StoreRefused as error:
+            self._trouble(error)
+            if len(arrivals) == 1:
+                packet_error = PacketError(Reason.REFUSED, error.message)
+                return [(arrivals[0], Outcome(error=packet_error))]
+            # In order of agent and time, so that no agent's packets change places.
+            ordered = sorted(arrivals, key=lambda a: (a.packet.agent_name, a.time or 0, a.number))
+            middle = len(ordered) // 2
+            return self.deliver(ordered[:middle]) + self.deliver(ordered[middle:])
+
+    def _record(self, arrivals: Sequence[Arrival]) -> Delivered:
+        outcomes, tally = self.insist(lambda: self._recorder.record(arrivals, int(self._clock())))
+        self._well(tally)
+        return list(zip(arrivals, outcomes, strict=True))
 
 
 def _growing(bounds: tuple[float, float], tries: int) -> float:

@@ -16,7 +16,7 @@ from typing import Self, cast
 
 from sqlalchemy import Engine
 
-from dataserver.errors import Reason, SpoolError, StoreError
+from dataserver.errors import Reason, SpoolError, StoreError, StoreUnavailable
 from dataserver.health import Heartbeat, Phase
 from dataserver.maintenance import Maintenance
 from dataserver.model import Arrival
@@ -202,7 +202,8 @@ class Session:
         if not suspects:
             return arrivals
         # The cache may be behind (a twin took some): only the database's word holds a packet.
-        newest = self._recorder.newest({a.packet.agent_name for s in suspects.values() for a in s})
+        names = {a.packet.agent_name for some in suspects.values() for a in some}
+        newest = self._delivery.insist(lambda: self._recorder.newest(names))
         now = self._report.monotonic()
         held = set()
         for stem, some in suspects.items():
@@ -259,6 +260,8 @@ class Session:
 
     def _trouble(self, error: StoreError) -> None:
         self._report.counters.retries[type(error).__name__] += 1
+        if isinstance(error, StoreUnavailable):
+            self._report.away(error)
         log.debug("%s", error)
 
     def _wait_for_database(self, seconds: float) -> bool:
