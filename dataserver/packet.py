@@ -217,6 +217,14 @@ def _packet(root: etree._Element, content: bytes, repairs: tuple[str, ...]) -> P
             modules.append(_module(element))
         else:
             others.append(element)
+    if not others:  # most packets
+        return Packet(
+            agent_name=name,
+            digest=_digest(content),
+            modules=tuple(modules),
+            repairs=repairs,
+            **cast("dict[str, Any]", attributes),
+        )
     logs = tuple(_logs(others))
     sections = tuple(_sections(others))
     unstored = Counter(["log_module"] * len(logs) + [section.name for section in sections])

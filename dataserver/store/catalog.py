@@ -107,6 +107,7 @@ class AgentEntry:
         "parent_id",
         "sections",
         "timezone_offset",
+        "told",
         "version",
     )
 
@@ -135,7 +136,9 @@ class AgentEntry:
         self.loaded = 0.0
         #: Created by the batch under way.
         self.created = False
-        #: Digest of addresses, custom fields and inventory last written.
+        #: What the last packet said of the agent itself, and in sections: the same again needs
+        #: no second look.
+        self.told: object = None
         self.sections: object = None
 
 
@@ -223,6 +226,7 @@ class Catalog:
         agent.loaded = now
         agent.modules = {}
         agent.by_raw = {}
+        agent.told = None
 
     def _load_modules(self, conn: Connection, by_id: dict[int, AgentEntry], ids: list[int]) -> None:
         for row in conn.execute(self._modules, {"ids": ids}):

@@ -180,8 +180,17 @@ class Learner:
 
     def update_agent(self, conn: Connection, agent: AgentEntry, packet: Packet) -> None:
         """Let ``packet``, the agent's newest, change the agent's row (modes 1 and 2 only)."""
-        if agent.mode == 0:
+        told = (
+            packet.interval,
+            packet.os_version,
+            packet.version,
+            packet.address,
+            packet.timezone_offset,
+            packet.parent_agent_name,
+        )
+        if agent.mode == 0 or (told == agent.told and not agent.disabled):
             return
+        agent.told = told
         wanted = self._agent_changes(conn, agent, packet)
         changed = {key: value for key, value in wanted.items() if getattr(agent, key) != value}
         if not changed:

@@ -85,7 +85,8 @@ class Intake:
         if time is not None and time > self._clock() + self._max_ahead:
             found.bad.append(Bad(file, self._ahead(packet), packet.agent_name))
             return
-        found.repairs.update(packet.repairs)
+        if packet.repairs:
+            found.repairs.update(packet.repairs)
         if packet.unstored:
             found.unstored.update(dict(packet.unstored))
         found.arrivals.append(Arrival(packet, time, file.number, modified, file))

@@ -1,7 +1,9 @@
 """One configuration's worth of work: the drop directory and the database put together.
 
 A step of the loop is :meth:`Session.step`: scan, and take in what is complete.  What one
-agent has queued stays together; reading and parsing run one batch ahead of the database.
+agent has queued stays together.  Three batches are under way at a time: one is read and
+parsed (a thread), one is stored (here), and the files of the one before, committed, are
+unlinked (a thread: on a slow disk that takes longer than storing).
 """
 
 from __future__ import annotations
@@ -84,6 +86,8 @@ class Session:
         )
         self._maintenance = Maintenance(engine, self._rejected, settings, report.monotonic)
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        self._behind = ThreadPoolExecutor(1, thread_name_prefix="acknowledge")
+        self._leaving: Future[int] | None = None
 
     def __enter__(self) -> Self:
         recovered = self.spool.recover()
@@ -93,6 +97,7 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self._ahead.shutdown(wait=True, cancel_futures=True)
+        self._behind.shutdown(wait=True)
         self.spool.close()
 
     def step(self) -> bool:
@@ -112,6 +117,8 @@ class Session:
                 break
             if self._pause(0):
                 raise Stopped
+        # All gone before the next scan, so that it finds none of them again.
+        progress |= self._gone() > 0
         if not self._patient:
             return progress
         if self._maintenance.due():
@@ -179,12 +186,15 @@ class Session:
         counters.commit_seconds.observe(self._report.monotonic() - started)
         counters.repaired.update(load.repairs)
         counters.unstored.update(load.unstored)
+        taken = []
         for arrival, outcome in delivered:
-            if outcome.error is not None:
+            if outcome.error is None:
+                taken.append(_file(arrival))
+            else:
                 bad = Bad(_file(arrival), outcome.error, arrival.packet.agent_name)
                 progress |= self._reject(bad)
-            else:
-                progress |= self._acknowledge(_file(arrival))
+        progress |= self._gone() > 0
+        self._leaving = self._behind.submit(self._acknowledge, taken)
         last = delivered[-1][0]
         self._report.last_agent = last.packet.agent_name
         self._report.last_time = last.time
@@ -212,18 +222,26 @@ class Session:
                 held.add(stem)
         return [arrival for arrival in arrivals if _file(arrival).stem not in held]
 
-    def _acknowledge(self, file: SpoolFile) -> bool:
-        self.waiting.forget(file)
-        try:
-            gone = self.spool.done(file)
-        except SpoolError as error:
-            # It is stored; the ledger knows it when it is found again.
-            log.error("%s", error)
-            return False
-        if not gone:
-            self._report.counters.replaced += 1
-        self._report.gauges.queue = max(0, self._report.gauges.queue - 1)
-        return True
+    def _acknowledge(self, files: list[SpoolFile]) -> int:
+        """Unlink the files of a committed batch; how many left.  Runs in a thread of its own."""
+        left = 0
+        for file in files:
+            try:
+                if not self.spool.done(file):
+                    self._report.counters.replaced += 1
+            except SpoolError as error:
+                # It is stored; the ledger knows it when it is found again.
+                log.error("%s", error)
+            else:
+                left += 1
+        return left
+
+    def _gone(self) -> int:
+        """Wait until the batch before has left; how many of its files did."""
+        leaving, self._leaving = self._leaving, None
+        left = leaving.result() if leaving is not None else 0
+        self._report.gauges.queue = max(0, self._report.gauges.queue - left)
+        return left
 
     def _reject(self, bad: Bad) -> bool:
         error = bad.error
