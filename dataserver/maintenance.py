@@ -32,6 +32,8 @@ class Maintenance:
         self._settings = settings
         self._monotonic = monotonic
         self._last = monotonic()
+        #: How far the present pass through the agents has come.
+        self._after = 0
 
     def due(self) -> bool:
         """Whether the last round is long enough ago."""
@@ -43,5 +45,5 @@ class Maintenance:
         settings = self._settings
         dropped = self._rejected.prune(settings.rejected_max_days, settings.rejected_max_bytes)
         with translating("fold the ledger"), self._engine.begin() as conn:
-            ledger.fold(conn, self._sql, settings.ledger_days)
+            self._after = ledger.fold(conn, self._sql, settings.ledger_days, self._after) or 0
         return dropped

@@ -61,6 +61,7 @@ class Doorbell:
         self.path = path
         #: How often the kernel dropped events because nobody took them in time.
         self.overflows = 0
+        self._told = 0
         self._matters = matters
         # An eventfd, not a threading.Event: it may be set from a signal handler that
         # interrupted the very thread that waits for it.
@@ -97,6 +98,11 @@ class Doorbell:
         """Wake who waits; from any thread or signal handler."""
         if self._bell != _CLOSED:
             os.eventfd_write(self._bell, 1)
+
+    def take_overflows(self) -> int:
+        """How many overflows there were since the last call."""
+        taken, self._told = self.overflows - self._told, self.overflows
+        return taken
 
     def wait(self, timeout: float) -> bool:
         """Wait until it rings, at most ``timeout`` seconds; True: it rang.

@@ -94,6 +94,11 @@ class Rejected:
         """How many there are by reason, from the names alone."""
         return dict(Counter(reason_of(rid) for rid in self._whole()))
 
+    def usage(self) -> tuple[int, int]:
+        """How many packets are here, and their bytes."""
+        sizes = self._whole()
+        return len(sizes), sum(sizes.values())
+
     def retry(self, rid: str, into: Path) -> str:
         """Move a packet back under its own name, at once or not at all; returns the name.
 

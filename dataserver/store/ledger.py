@@ -22,7 +22,7 @@ from dataserver.store.sql import Row, Sql
 
 _VERSION_KEYS = ("agent_id", "version", "newest")
 _LEDGER_KEYS = ("agent_id", "time", "digest", "server", "arrived")
-_HOUR = 3_600
+_HOUR, _DAY = 3_600, 86_400
 
 #: The kinds of names that are locked in ``tname``.
 KIND_AGENT, KIND_ADDRESS = 1, 2
@@ -127,26 +127,30 @@ def packet_times(conn: Connection, agent_id: int, after: int) -> list[int]:
     return [row[0] for row in conn.execute(query)]
 
 
-def fold(conn: Connection, sql: Sql, ledger_days: int, limit: int = 500) -> int:
-    """Fold old rows into packets per agent and hour; how many agents had any.
+def fold(
+    conn: Connection, sql: Sql, ledger_days: int, after: int = 0, limit: int = 1_000
+) -> int | None:
+    """Fold old rows of up to ``limit`` agents into packets per agent and hour.
 
-    Old is counted from each agent's own newest packet, so that old files can still be taken in.
-    At most ``limit`` agents at a time: the transaction stays short.
+    Old is counted from each agent's own newest packet, so that old files can still be taken in,
+    and by whole hours, so that an agent is folded once an hour.  Goes through the agents in the
+    order of ids from the one after ``after``; returns where to go on, None at the end.
     """
     p, v = schema.packet.c, schema.agent_version.c
-    oldest = v.newest - ledger_days * 86_400
+    oldest = select(func.min(p.time)).where(p.agent_id == v.agent_id).scalar_subquery()
     query = (
-        select(v.agent_id, func.max(oldest))
-        .join(schema.packet, p.agent_id == v.agent_id)
-        .where(p.time < oldest)
-        .group_by(v.agent_id)
+        select(v.agent_id, v.newest, oldest)
+        .where(v.agent_id > after)
         .order_by(v.agent_id)
         .limit(limit)
     )
-    agents = [(row[0], int(row[1])) for row in conn.execute(query)]
-    for agent_id, before in agents:
-        _fold_agent(conn, sql, agent_id, before)
-    return len(agents)
+    agents = conn.execute(query).all()
+    for agent_id, newest, first in agents:
+        before = newest - ledger_days * _DAY
+        before -= before % _HOUR
+        if first is not None and first < before:
+            _fold_agent(conn, sql, agent_id, before)
+    return agents[-1][0] if len(agents) == limit else None
 
 
 def _fold_agent(conn: Connection, sql: Sql, agent_id: int, before: int) -> None:
@@ -155,12 +159,11 @@ def _fold_agent(conn: Connection, sql: Sql, agent_id: int, before: int) -> None:
     hours: dict[int, int] = {}
     for (time,) in conn.execute(select(p.time).where(p.agent_id == agent_id, p.time < before)):
         hours[time - time % _HOUR] = hours.get(time - time % _HOUR, 0) + 1
-    known: dict[int, Any] = {
-        row[0]: row[1]
-        for row in conn.execute(
-            select(h.hour, h.packets).where(h.agent_id == agent_id, h.hour.in_(list(hours)))
-        )
-    }
-    rows = [(agent_id, hour, count + known.get(hour, 0)) for hour, count in hours.items()]
+    if not hours:
+        return  # another server was faster
+    known = select(h.hour, h.packets).where(h.agent_id == agent_id, h.hour.in_(list(hours)))
+    for hour, packets in conn.execute(known):
+        hours[hour] += packets
+    rows = [(agent_id, hour, packets) for hour, packets in sorted(hours.items())]
     sql.upsert(conn, schema.packet_hour, ("agent_id", "hour", "packets"), rows)
     conn.execute(delete(schema.packet).where(p.agent_id == agent_id, p.time < before))

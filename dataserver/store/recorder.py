@@ -34,6 +34,7 @@ from dataserver.store.late import write_late
 from dataserver.store.learning import Learner, Rules, module_name
 from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference, read_reference
+from dataserver.store.rehearsal import NotingWriter, Rehearsal, summary
 from dataserver.store.sections import Sections
 from dataserver.store.sql import Sql
 from dataserver.times import local_text
@@ -82,6 +83,7 @@ class Recorder:
         self._server_name = rules.server_name
         self._ledger_days = ledger_days
         self._cache_seconds = cache_seconds
+        self._layout = layout
         self._sql = Sql(engine.dialect)
         self._writer = Writer(
             self._sql, has_ordinal=layout.has_ordinal, counter_unique=layout.counter_unique
@@ -115,6 +117,26 @@ class Recorder:
             agent.created = False
         reach("after-commit")
         return outcomes, batch.tally
+
+    def rehearse(self, arrival: Arrival, now: int) -> Rehearsal:
+        """What :meth:`record` would do with this packet alone: done, told and rolled back.
+
+        Raises as it does.
+        """
+        batch, outcomes = Batch(now), [Outcome()]
+        writer = NotingWriter(self._sql, self._layout)
+        try:
+            with translating("rehearse a packet"), self._engine.connect() as conn:
+                with _always_undone(conn):
+                    work = self._prepare(conn, [arrival], batch, outcomes)
+                    known = {module.id for module in _modules(batch)}
+                    self._evaluate(conn, work, batch)
+                    self._write(conn, work, batch, writer)
+        finally:
+            # Agents and modules that are not there after all, also some that are in no batch.
+            self.catalog.clear()
+        outcome = outcomes[0]
+        return summary(batch, writer.noted, known, outcome.error, late=outcome.late)
 
     def known(self, arrival: Arrival) -> Known:
         """The newest packet time and interval of the arrival's agent, as far as is remembered."""
@@ -311,8 +333,14 @@ class Recorder:
 
     # -- step 5 ----------------------------------------------------------------
 
-    def _write(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
-        writer = self._writer
+    def _write(
+        self,
+        conn: Connection,
+        work: Sequence[Work],
+        batch: Batch,
+        writer: Writer | None = None,
+    ) -> None:
+        writer = writer or self._writer
         ledger.add_packets(conn, self._sql, batch.ledger)
         writer.history(conn, batch)
         if batch.late:
@@ -343,6 +371,20 @@ class Recorder:
         keys = ("id", "contact", "packet_contact")
         if self._sql.update(conn, schema.agent, keys, rows) < len(rows):
             raise StoreConflict("agents were deleted by somebody else meanwhile")
+
+
+@contextmanager
+def _always_undone(conn: Connection) -> Iterator[None]:
+    """A transaction that is rolled back, whatever happens in it."""
+    transaction = conn.begin()
+    try:
+        yield
+    finally:
+        transaction.rollback()
+
+
+def _modules(batch: Batch) -> Iterator[ModuleEntry]:
+    return (module for agent in batch.agents.values() for module in agent.modules.values())
 
 
 def _order(item: tuple[AgentEntry, Arrival, int]) -> tuple[int, float, int, bytes]:

@@ -139,7 +139,6 @@ class Worker:
     def _finish(self) -> None:
         assert self._bell is not None
         bell, self._bell = self._bell, None
-        self.report.counters.doorbell_overflows += bell.overflows
         bell.stop()
         ending = self._stopping or self._once or not self._reloading
         if ending:
@@ -197,6 +196,7 @@ class Worker:
                 break
             rang = self._bell.wait(min(left, 1.0))
             self._heartbeat.step()
+            self.report.counters.doorbell_overflows += self._bell.take_overflows()
             self.report.write(self._settings, self._heartbeat.phase)
             if rang and for_files:
                 break

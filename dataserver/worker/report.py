@@ -74,9 +74,11 @@ class Report:
             log.info("the database is back")
         self.database_error = self.database_down_since = None
 
-    def rejected(self, reason: Reason) -> None:
-        """A file was set aside."""
+    def rejected(self, reason: Reason, size: int) -> None:
+        """A file of ``size`` bytes was set aside."""
         self.counters.rejected[reason.value] += 1
+        self.gauges.rejected_files += 1
+        self.gauges.rejected_bytes += size
 
     def away(self, error: StoreError) -> None:
         """The database cannot be used now; said once for as long as the reason stays."""

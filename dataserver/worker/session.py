@@ -93,6 +93,7 @@ class Session:
         recovered = self.spool.recover()
         if recovered:
             log.info("put back %d files that a crash had left half-way", recovered)
+        self._count_rejected()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -252,7 +253,7 @@ class Session:
             return False
         if gone:
             self.waiting.forget(bad.file)
-            self._report.rejected(error.reason)
+            self._report.rejected(error.reason, bad.file.size)
             level = logging.DEBUG if error.reason is Reason.INCOMPLETE else logging.WARNING
             extra = {"file": bad.file.name, "reason": error.reason.value, "agent": bad.agent}
             log.log(level, "set aside: %s", error.message, extra=extra)
@@ -266,8 +267,13 @@ class Session:
         except (StoreError, OSError) as error:
             log.warning("maintenance put off: %s", error)
             return
+        self._count_rejected()
         if dropped:
             log.info("dropped %d rejected packets that were too old or too many", dropped)
+
+    def _count_rejected(self) -> None:
+        gauges = self._report.gauges
+        gauges.rejected_files, gauges.rejected_bytes = self._rejected.usage()
 
     def _gauges(self) -> None:
         gauges = self._report.gauges
