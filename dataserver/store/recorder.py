@@ -34,7 +34,7 @@ from dataserver.store.late import write_late
 from dataserver.store.learning import Learner, Rules, module_name
 from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference, read_reference
-from dataserver.store.rehearsal import NotingWriter, Rehearsal, summary
+from dataserver.store.rehearsal import NotingWriter, Rehearsal, module_names
 from dataserver.store.sections import Sections
 from dataserver.store.sql import Sql
 from dataserver.times import local_text
@@ -126,17 +126,20 @@ class Recorder:
         batch, outcomes = Batch(now), [Outcome()]
         writer = NotingWriter(self._sql, self._layout)
         try:
-            with translating("rehearse a packet"), self._engine.connect() as conn:
-                with _always_undone(conn):
-                    work = self._prepare(conn, [arrival], batch, outcomes)
-                    known = {module.id for module in _modules(batch)}
-                    self._evaluate(conn, work, batch)
-                    self._write(conn, work, batch, writer)
+            with (
+                translating("rehearse a packet"),
+                self._engine.connect() as conn,
+                conn.begin() as transaction,
+            ):
+                work = self._prepare(conn, [arrival], batch, outcomes)
+                known = module_names(batch)
+                self._evaluate(conn, work, batch)
+                self._write(conn, work, batch, writer)
+                transaction.rollback()
         finally:
-            # Agents and modules that are not there after all, also some that are in no batch.
+            # What it holds of this agent is not there after all.
             self.catalog.clear()
-        outcome = outcomes[0]
-        return summary(batch, writer.noted, known, outcome.error, late=outcome.late)
+        return Rehearsal.of(batch, writer.noted, known, outcomes[0].error)
 
     def known(self, arrival: Arrival) -> Known:
         """The newest packet time and interval of the arrival's agent, as far as is remembered."""
@@ -371,20 +374,6 @@ class Recorder:
         keys = ("id", "contact", "packet_contact")
         if self._sql.update(conn, schema.agent, keys, rows) < len(rows):
             raise StoreConflict("agents were deleted by somebody else meanwhile")
-
-
-@contextmanager
-def _always_undone(conn: Connection) -> Iterator[None]:
-    """A transaction that is rolled back, whatever happens in it."""
-    transaction = conn.begin()
-    try:
-        yield
-    finally:
-        transaction.rollback()
-
-
-def _modules(batch: Batch) -> Iterator[ModuleEntry]:
-    return (module for agent in batch.agents.values() for module in agent.modules.values())
 
 
 def _order(item: tuple[AgentEntry, Arrival, int]) -> tuple[int, float, int, bytes]:

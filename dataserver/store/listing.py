@@ -1,0 +1,178 @@
+"""What is known of agents and modules, as an operator reads it: one query for each list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any, Self
+
+from sqlalchemy import Connection, Row, Select, func, null, select
+
+from dataserver import entities
+from dataserver.store import schema
+from dataserver.store.layout import Layout
+from dataserver.times import from_local_text
+from dataserver.values import Kind, parse_number, type_rule
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """One agent.  Names as people read them; times in epoch seconds, None: never.
+
+    ``contact`` is when its last packet was taken in, ``packet_time`` what that packet said;
+    ``modules`` how many it has, ``interval`` in seconds, ``mode`` 0 (fixed), 1 (learns),
+    2 (learns, and its packets enable it).
+    """
+
+    id: int
+    name: str
+    alias: str
+    group: str | None
+    os: str | None
+    contact: int | None
+    packet_time: int | None
+    modules: int
+    interval: int
+    mode: int
+    disabled: bool
+
+    @classmethod
+    def from_row(cls, row: Row[Any], zone: tzinfo) -> Self:
+        """From a row of :func:`agents`'s query."""
+        return cls(
+            id=row.id,
+            name=entities.decode(row.name),
+            alias=entities.decode(row.alias or ""),
+            group=_decoded(row.group_name),
+            os=_decoded(row.os_name),
+            contact=_epoch(row.contact, zone),
+            packet_time=_epoch(row.packet_contact, zone),
+            modules=row.modules or 0,
+            interval=row.interval,
+            mode=row.mode,
+            disabled=bool(row.disabled),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRecord:
+    """One module and its state.  Times in epoch seconds, None: never.
+
+    ``value`` is the newest one, a float where it is a number, None before the first;
+    ``time`` its time, ``saved`` that of the last one that went into history.
+    ``interval`` in seconds.  Texts are decoded, as the console shows them.
+    """
+
+    id: int
+    name: str
+    type: str | None
+    value: float | str | None
+    unit: str
+    time: int | None
+    saved: int | None
+    interval: int
+    description: str
+    disabled: bool
+
+    @classmethod
+    def from_row(cls, row: Row[Any], zone: tzinfo) -> Self:
+        """From a row of :func:`modules`'s query."""
+        # Of the two meanings of a doubled hour, that of the last value that was taken.
+        time = _epoch(row.local_time, zone, row.last_execution_try)
+        return cls(
+            id=row.id,
+            name=entities.decode(row.name or ""),
+            type=row.type,
+            value=None if time is None else _value(row.value or "", row.type),
+            unit=entities.decode(row.unit or ""),
+            time=time,
+            saved=_epoch(row.saved, zone, row.last_execution_try),
+            interval=row.module_interval or 0,
+            description=entities.decode(row.description or ""),
+            disabled=bool(row.disabled),
+        )
+
+
+def agents(conn: Connection, layout: Layout, zone: tzinfo) -> Iterator[AgentRecord]:
+    """All agents in order of name, as they are read."""
+    return (AgentRecord.from_row(row, zone) for row in conn.execute(_agents_query(layout)))
+
+
+def modules(
+    conn: Connection, layout: Layout, zone: tzinfo, agent_id: int
+) -> Iterator[ModuleRecord]:
+    """The modules of one agent in order of name, as they are read."""
+    query = _modules_query(layout).where(schema.module.c.agent_id == agent_id)
+    return (ModuleRecord.from_row(row, zone) for row in conn.execute(query))
+
+
+def _agents_query(layout: Layout) -> Select[Any]:
+    a, g, o, m = schema.agent.c, schema.group.c, schema.os.c, schema.module.c
+    counted = select(m.agent_id, func.count().label("modules")).group_by(m.agent_id)
+    if layout.has(m.delete_pending):
+        counted = counted.where(m.delete_pending == 0)
+    count = counted.subquery()
+    joined = (
+        schema.agent.outerjoin(schema.group, g.id == a.group_id)
+        .outerjoin(schema.os, o.id == a.os_id)
+        .outerjoin(count, count.c.agent_id == a.id)
+    )
+    return (
+        select(
+            a.id,
+            a.name,
+            a.alias,
+            g.name.label("group_name"),
+            o.name.label("os_name"),
+            a.contact,
+            a.packet_contact,
+            count.c.modules,
+            a.interval,
+            a.mode,
+            a.disabled,
+        )
+        .select_from(joined)
+        .order_by(a.name, a.id)
+    )
+
+
+def _modules_query(layout: Layout) -> Select[Any]:
+    m, s, t = schema.module.c, schema.state.c, schema.module_type.c
+    joined = schema.module.outerjoin(schema.state, s.module_id == m.id).outerjoin(
+        schema.module_type, t.id == m.type_id
+    )
+    query = select(
+        m.id,
+        m.name,
+        t.name.label("type"),
+        s.value,
+        m.unit if layout.has(m.unit) else null().label("unit"),
+        s.local_time,
+        s.saved,
+        s.last_execution_try,
+        m.module_interval,
+        m.description,
+        m.disabled,
+    ).select_from(joined)
+    if layout.has(m.delete_pending):
+        query = query.where(m.delete_pending == 0)
+    return query.order_by(m.name, m.id)
+
+
+def _decoded(text: str | None) -> str | None:
+    return None if text is None else entities.decode(text)
+
+
+def _value(text: str, type_name: str | None) -> float | str:
+    """The state's text as a number, unless the module's type is text or it is none."""
+    if type_rule(type_name or "").kind is Kind.TEXT:
+        return text
+    number = parse_number(text)
+    return text if number is None else number
+
+
+def _epoch(local_time: object, zone: tzinfo, hint: int | None = None) -> int | None:
+    """Epoch seconds of a date column (text or datetime); None for 1970-01-01 and no date."""
+    text = str(local_time)[:19] if local_time else ""
+    return from_local_text(text, zone, hint) or None if text > "1970-01-02" else None
