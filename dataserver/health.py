@@ -123,8 +123,8 @@ class Heartbeat:
         return self._phase[0]
 
     def start(self) -> None:
-        """Write the first beat, then go on in a thread; OSError if the first cannot be written."""
-        write_atomic(self._path, self._text())
+        """Write the first beat, then go on in a thread."""
+        self._write()
         self._thread.start()
 
     def enter(self, phase: Phase) -> None:

@@ -82,8 +82,10 @@ class InstanceLock:
                 f"instance {self._name} is run by {_who(fd)} already",
                 hint="stop that one first",
             )
-        os.truncate(fd, 0)
-        os.write(fd, b"%d\n" % os.getpid())
+        # The number only helps who asks; on a full disk the lock holds without it.
+        with suppress(OSError):
+            os.truncate(fd, 0)
+            os.write(fd, b"%d\n" % os.getpid())
 
     def _lock_data_in(self) -> None:
         fd = os.open(self._data_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,154 @@
+"""A full disk, under the database or under var/: nothing is lost, and all goes on with room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from dataserver.errors import Reason
+from tests.faults import corpus
+from tests.faults.conftest import Undisturbed
+from tests.faults.corpus import File
+from tests.support.databases import SQLITE, Database, opened
+from tests.support.dump import differences, dump
+from tests.support.server import Place, Server
+
+#: Mounting needs root, or the right to become it.
+ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
+BAD = b"<agent_data>it has no name</agent_data>"
+
+
+class Disk:
+    """A small file system of its own at ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ballast = path / "ballast"
+
+    def fill(self, free: int = 0) -> None:
+        """Take all room but ``free`` bytes."""
+        with self._ballast.open("ab", buffering=0) as ballast, suppress(OSError):
+            while self._free() > free:
+                ballast.write(bytes(4096))
+
+    def _free(self) -> int:
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize
+
+    def make_room(self) -> None:
+        self._ballast.unlink()
+
+
+@contextmanager
+def mounted(path: Path, size: int) -> Iterator[Disk]:
+    """A file system of so many bytes in memory, for as long as the block lasts."""
+    path.mkdir(parents=True, exist_ok=True)
+    options = f"size={size},mode=0777"
+    subprocess.run([*ROOT, "mount", "-t", "tmpfs", "-o", options, "none", path], check=True)
+    try:
+        yield Disk(path)
+    finally:
+        subprocess.run([*ROOT, "umount", "--lazy", path], check=True)
+
+
+@pytest.fixture
+def disk(store: Database) -> Iterator[Disk]:
+    """The disk of var/, 16 MB."""
+    with mounted(store.home / "var", 16 << 20) as disk:
+        yield disk
+
+
+class TestOfTheDatabase:
+    """SQLite's file lies in var/, as it does by default."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Database]:
+        with opened(SQLITE, tmp_path / "home") as database:
+            yield database
+
+    @pytest.mark.parametrize("free", [100_000, 400_000, 1_000_000])
+    def test_full_amid_the_making_of_the_database_or_a_backlog_it_is_waited_for(
+        self,
+        place: Place,
+        store: Database,
+        disk: Disk,
+        small: list[File],
+        undisturbed: Undisturbed,
+        free: int,
+    ) -> None:
+        corpus.write(small, place.data_in())
+        disk.fill(free)
+        with Server(place) as server:
+            server.wait(lambda: "disk is full" in server.log, "a word about it")
+            assert place.packets_left()
+            disk.make_room()
+            server.wait_taken()
+            assert server.stop() == 0
+        assert differences(undisturbed(small), dump(store.engine())) == []
+
+    def test_filled_again_and_again_it_goes_on_each_time(
+        self,
+        place: Place,
+        store: Database,
+        disk: Disk,
+        large: list[File],
+        undisturbed: Undisturbed,
+    ) -> None:
+        corpus.write(large, place.data_in())
+        with Server(place) as server:
+            for left in (4500, 3000, 1500):
+                server.wait(lambda left=left: len(place.packets_left()) < left, "progress")
+                disk.fill()
+                said = server.log.count("disk is full")
+                server.wait(lambda said=said: server.log.count("disk is full") > said, "a word")
+                disk.make_room()
+            server.wait_taken()
+            assert server.stop() == 0
+        assert differences(undisturbed(large), dump(store.engine())) == []
+
+
+class TestOfVar:
+    """The database is elsewhere: packets are stored although nothing can be written here."""
+
+    @pytest.fixture
+    def place(self, store: Database) -> Place:
+        url = "sqlite:///other.db" if store.kind == SQLITE else store.url
+        return Place(store.home, url, batch_packets=5)
+
+    def test_full_from_the_start_packets_are_stored_all_the_same(
+        self, place: Place, disk: Disk, small: list[File]
+    ) -> None:
+        disk.fill()
+        corpus.write(small, place.data_in())
+        with Server(place) as server:
+            taken(server)
+            disk.make_room()
+            server.wait_counted("packets", len(small))
+            assert server.stop() == 0
+
+    def test_full_a_bad_packet_stays_until_there_is_room(
+        self, place: Place, disk: Disk, small: list[File]
+    ) -> None:
+        with Server(place) as server:
+            server.wait_ready()
+            disk.fill()
+            bad = place.drop("bad.1.data", BAD)
+            corpus.write(small, place.data_in())
+            server.wait(lambda: place.packets_left() == ["bad.1.data"], "the good ones stored")
+            assert bad.read_bytes() == BAD
+            disk.make_room()
+            server.wait(place.rejected, "the rejected packet")
+            assert [packet.reason for packet in place.rejected()] == [Reason.NO_AGENT]
+            assert not bad.exists()
+            server.wait_counted("packets", len(small))
+            assert server.stop() == 0
+
+
+def taken(server: Server) -> None:
+    """Wait until all packets are gone, of a server that cannot write its status."""
+    server.wait(lambda: not server.place.packets_left(), "an empty drop directory")
