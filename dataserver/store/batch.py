@@ -4,8 +4,9 @@ Each table gets one statement (more only where a batch is very large).  State ro
 sorted by how much of them changed, since that is where the time goes:
 
 * changed (:data:`CHANGED`): the row's value and times;
-* seen again, unchanged (:data:`SEEN`): its times only, and where that holds for every
-  module of an agent, one row per agent refreshes them all;
+* seen again, unchanged (:data:`SEEN`): its times only;
+* where every module of an agent was seen at one time, one row per agent sets the times of
+  them all, and of those that changed only the value is written;
 * refused (:data:`TRIED`) or only remembered (:data:`REMEMBERED`): the time of the try;
 * new (:data:`CREATED`): a row of its own, whether it had a value or not.
 """
@@ -190,6 +191,7 @@ class Writer:
         plan = _StatePlan(batch, local_text)
         for keys, rows in (
             (_STATE_KEYS, plan.changed),
+            (("id", "value", "saved"), plan.values),
             (("id", *_SEEN_KEYS), plan.seen),
             (("id", "last_execution_try", "current_interval"), plan.tried),
             (("id", "last_execution_try", "current_interval", "processed"), plan.remembered),
@@ -205,6 +207,8 @@ class Writer:
             self._sql.insert(conn, schema.state, _NEW_STATE_KEYS, plan.new)
             _read_state_ids(conn, plan.new_modules)
         for _, module in batch.touched:
+            if module.dirty != CREATED:
+                module.current_interval = module.interval or _INTERVAL
             module.dirty = 0
             module.tried = 0
 
@@ -216,6 +220,7 @@ class _StatePlan:
         self._now = batch.now
         self._text = local_text
         self.changed: list[Row] = []
+        self.values: list[Row] = []
         self.seen: list[Row] = []
         self.tried: list[Row] = []
         self.remembered: list[Row] = []
@@ -233,6 +238,8 @@ class _StatePlan:
         for module in agent.modules.values():
             if not module.dirty or module.dirty & ~(SEEN | CHANGED) or not module.state_id:
                 return False
+            if module.current_interval != (module.interval or _INTERVAL):
+                return False
             if module.time != time:
                 if time >= 0:
                     return False
@@ -249,12 +256,18 @@ class _StatePlan:
         if not module.state_id:
             self.new.append(self._new_row(agent, module, interval))
             self.new_modules[module.id] = module
-        elif dirty & CHANGED or (dirty & SEEN and dirty != SEEN):
+        elif whole:
+            if dirty & CHANGED:
+                self.values.append((module.state_id, module.value, self._text(module.saved)))
+        elif (
+            dirty & CHANGED
+            or (dirty & SEEN and dirty != SEEN)
+            or (dirty & SEEN and module.current_interval != interval)
+        ):
             self.changed.append((module.state_id, *self._row(module, interval)))
         elif dirty & SEEN:
-            if not whole:
-                row = (module.state_id, self._text(module.time), self._now, module.time)
-                self.seen.append(row)
+            row = (module.state_id, self._text(module.time), self._now, module.time)
+            self.seen.append(row)
         elif dirty & REMEMBERED:
             self.remembered.append((module.state_id, module.tried, interval, self._now))
         else:

@@ -33,6 +33,7 @@ class ModuleEntry:
         "bounds",
         "counter",
         "counter_stored",
+        "current_interval",
         "description",
         "dirty",
         "disabled",
@@ -74,6 +75,8 @@ class ModuleEntry:
         self.value = ""
         self.time = 0
         self.saved = 0
+        #: The interval in the state's row, which follows the module's with its next value.
+        self.current_interval = 0
         #: The remembered counter reading and its time.
         self.counter: tuple[float, int] | None = None
         self.counter_stored = False
@@ -238,7 +241,7 @@ class Catalog:
     def _module(self, row: Any) -> ModuleEntry:
         (_, module_id, name, type_id, disabled, interval, history, factor, low, high) = row[:10]
         description, extended_info, parent_id, state_id, value, local_time, saved = row[10:17]
-        last_try, counter_value, counter_time = row[17:]
+        last_try, current_interval, counter_value, counter_time = row[17:]
         module = ModuleEntry(module_id, name)
         module.type_id = type_id
         module.disabled = bool(disabled)
@@ -253,6 +256,7 @@ class Catalog:
         # The time of the last accepted value tells the two readings of a doubled hour apart.
         module.time = self.epoch(local_time, last_try)
         module.saved = self.epoch(saved, last_try)
+        module.current_interval = current_interval or 0
         if counter_time is not None:
             module.counter = (counter_value, counter_time)
             module.counter_stored = True
@@ -308,6 +312,7 @@ def _modules_query(layout: Layout) -> Select[Any]:
         s.local_time,
         s.saved,
         s.last_execution_try,
+        s.current_interval,
         k.value,
         k.time,
     )
