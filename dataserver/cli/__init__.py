@@ -17,6 +17,10 @@ COMMANDS = {
     "config": "dataserver.cli.config:config",
     "packet": "dataserver.cli.packet:packet",
     "rejected": "dataserver.cli.rejected:rejected",
+    "agents": "dataserver.cli.agents:agents",
+    "modules": "dataserver.cli.agents:modules",
+    "series": "dataserver.cli.series:series",
+    "db": "dataserver.cli.db:db",
 }
 
 main = LazyGroup(

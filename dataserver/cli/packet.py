@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import time
 from dataclasses import asdict, fields
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from dataserver.cli.base import App, Command, Group, json_option, pass_app
 from dataserver.cli.output import print_json, print_line, print_table
+from dataserver.home import MAIN
 from dataserver.model import Module, Packet
 from dataserver.packet import parse
+
+if TYPE_CHECKING:
+    from dataserver.cli.would import Would
+
 
 #: Shown as tables or lists of their own, not among the packet's attributes.
 _NESTED = frozenset(
@@ -27,21 +36,46 @@ def packet() -> None:
 
 @packet.command(cls=Command)
 @click.argument("file", type=click.File("rb"))
+@click.option("--would", "rehearse", is_flag=True, help="Also tell what storing it now would do.")
+@click.option(
+    "--instance", default=MAIN, metavar="NAME", help="--would in this instance (default: main)."
+)
 @json_option
 @pass_app
-def show(app: App, file: IO[bytes], as_json: bool) -> None:
+def show(app: App, file: IO[bytes], rehearse: bool, instance: str, as_json: bool) -> None:
     """Parse FILE (- for stdin) and print what it says; stores nothing.
+
+    With --would it goes all the way through the instance's database, to just before the
+    commit, and is then rolled back: which agent and modules would be created, which values
+    stored, or why it would be set aside.
 
     \b
     Examples:
       dataserver packet show data_in/web1.1767225600.data
+      dataserver packet show --would data_in/web1.1767225600.data
       dataserver rejected show ID --content | dataserver packet show - --json
     """
-    found = parse(file.read())
+    content = file.read()
+    found = parse(content)
+    told = _rehearsed(app, instance, file, found, len(content)) if rehearse else None
     if as_json:
-        print_json(_as_json(found))
+        print_json(_as_json(found) | ({"would": told.as_json()} if told else {}))
     else:
         _print(found)
+        if told:
+            told.show()
+
+
+def _rehearsed(app: App, instance: str, file: IO[bytes], found: Packet, size: int) -> Would:
+    # Imported here: the rest of this command needs no database.
+    from dataserver.cli.would import would  # noqa: PLC0415
+
+    settings, paths = app.settings(instance)
+    now, status = time.time(), os.fstat(file.fileno())
+    # A pipe has no time of its own that would say anything.
+    modified = status.st_mtime if stat.S_ISREG(status.st_mode) else now
+    name = Path(file.name).name
+    return would(found, size, name, int(modified), int(now), settings, paths)
 
 
 def _as_json(found: Packet) -> dict[str, Any]:

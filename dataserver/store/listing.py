@@ -21,8 +21,9 @@ class AgentRecord:
     """One agent.  Names as people read them; times in epoch seconds, None: never.
 
     ``contact`` is when its last packet was taken in, ``packet_time`` what that packet said;
-    ``modules`` how many it has, ``interval`` in seconds, ``mode`` 0 (fixed), 1 (learns),
-    2 (learns, and its packets enable it).
+    ``modules`` how many it has, ``interval`` in seconds, ``mode`` 0 (normal:
+    its packets change nothing but values), 1 (learning), 2 (autodisable: learning, and enabled
+    again by its packets).
     """
 
     id: int

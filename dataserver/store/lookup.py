@@ -25,31 +25,48 @@ class Agent(NamedTuple):
     name: str
 
 
+class _Candidate(NamedTuple):
+    """An agent with its names as stored."""
+
+    id: int
+    name: str
+    alias: str
+
+
 def find_agent(conn: Connection, text: str) -> Agent:
     """The agent whose name is ``text``, else the one whose alias it is.
 
-    Each exactly, else as the database compares.  Raises UsageError: none, or several.
+    Each exactly, else without regard to case.  Raises UsageError: none, or several.
     """
     a = schema.agent.c
     spelled = (entities.encode(entities.clean_name(text)), text)
-    query = select(a.id, a.name, a.alias).where(or_(a.name.in_(spelled), a.alias.in_(spelled)))
-    rows = conn.execute(query.order_by(a.id)).all()
-    folded = {folded_name(each) for each in spelled}
-    named = [row for row in rows if row.name in spelled] or [
-        row for row in rows if folded_name(row.name) in folded
+    query = select(a.id, a.name, a.alias).order_by(a.id)
+    spelled_so = query.where(or_(a.name.in_(spelled), a.alias.in_(spelled)))
+    found = [_Candidate(*row) for row in conn.execute(spelled_so)]
+    if not found:
+        everyone = [_Candidate(*row) for row in conn.execute(query)]
+        wanted = folded_name(text)
+        found = [each for each in everyone if wanted in map(folded_name, each[1:])]
+        if not found:
+            names = {entities.decode(name) for each in everyone for name in each[1:]}
+            raise UsageError(f"there is no agent {text!r}", hint=_advice(text, names))
+    return _one_of(found, spelled, text)
+
+
+def _one_of(candidates: list[_Candidate], spelled: tuple[str, str], text: str) -> Agent:
+    """Of the agents that some comparison found, the one that is meant."""
+    folded = folded_name(text)
+    named = [each for each in candidates if each.name in spelled] or [
+        each for each in candidates if folded_name(each.name) == folded
     ]
-    if named:
-        # Of several agents of one name the server uses the oldest, too.
-        return Agent(named[0].id, entities.decode(named[0].name))
-    called = [row for row in rows if row.alias in spelled] or rows
-    if len(called) > 1:
-        names = _listed(entities.decode(row.name) for row in called)
+    # Of several agents of one name the server uses the oldest, too.
+    found = named[:1] or [each for each in candidates if each.alias in spelled] or candidates
+    if len(found) > 1:
+        names = _listed(entities.decode(each.name) for each in found)
         raise UsageError(
-            f"{len(called)} agents have the alias {text!r}", hint=f"say which by its name: {names}"
+            f"{len(found)} agents have the alias {text!r}", hint=f"say which by its name: {names}"
         )
-    if not called:
-        raise UsageError(f"there is no agent {text!r}", hint=_advice(text, _agent_names(conn)))
-    return Agent(called[0].id, entities.decode(called[0].name))
+    return Agent(found[0].id, entities.decode(found[0].name))
 
 
 def choose_module(text: str, modules: Iterable[ModuleRecord]) -> ModuleRecord:
@@ -66,11 +83,6 @@ def choose_module(text: str, modules: Iterable[ModuleRecord]) -> ModuleRecord:
         return by_name[alike[0]]
     hint = f"there are {_listed(alike)}" if alike else _advice(wanted, by_name)
     raise UsageError(f"there is no module {text!r}", hint=hint)
-
-
-def _agent_names(conn: Connection) -> set[str]:
-    names = conn.execute(select(schema.agent.c.name, schema.agent.c.alias)).all()
-    return {entities.decode(each) for row in names for each in row if each}
 
 
 def _advice(text: str, names: Iterable[str]) -> str | None:

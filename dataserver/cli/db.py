@@ -1,0 +1,91 @@
+"""``dataserver db``: make a database, or look whether one will do."""
+
+from __future__ import annotations
+
+import click
+
+from dataserver.cli.base import App, Command, Group, json_option, pass_app
+from dataserver.cli.output import print_json, print_line
+from dataserver.cli.store import instance_option, missing_file
+from dataserver.home import Paths
+from dataserver.settings import Settings
+from dataserver.store.engine import shown
+from dataserver.store.layout import inspect
+from dataserver.store.opening import open_store
+from dataserver.store.probe import Finding, check, prepare
+
+
+@click.group(cls=Group)
+def db() -> None:
+    """Make the database, or look whether it will do."""
+
+
+@db.command(cls=Command)
+@instance_option
+@json_option
+@pass_app
+def create(app: App, instance: str, as_json: bool) -> None:
+    """Make the configured database ready, as the first start of an instance does.
+
+    An empty one gets all tables, an existing Pandora FMS database only those that are this
+    server's own; nothing that is there is changed. On MySQL and MariaDB the database itself
+    and its user must exist.
+
+    \b
+    Examples:
+      dataserver db create
+      dataserver db create --json
+    """
+    settings, paths = app.settings(instance)
+    engine = open_store(settings, paths.home)
+    try:
+        before = inspect(engine)
+        after = prepare(engine, accept_no_alerts=settings.accept_no_alerts)
+    finally:
+        engine.dispose()
+    made = sorted(after.tables - before.tables)
+    where = shown(settings.database)
+    if as_json:
+        print_json({"database": where, "kind": after.kind, "created": made})
+    elif made:
+        print_line(f"{where}: created {len(made)} tables: {', '.join(made)}")
+    else:
+        print_line(f"{where}: nothing to create, all tables are there")
+
+
+@db.command(cls=Command, name="check")
+@instance_option
+@json_option
+@click.pass_context
+@pass_app
+def check_(app: App, context: click.Context, instance: str, as_json: bool) -> None:
+    """Look whether the configured database will do; exit code 1 if anything is not in order.
+
+    Changes nothing. A database that cannot be reached is an error (exit code 6).
+
+    \b
+    Examples:
+      dataserver db check
+      dataserver db check --json
+    """
+    settings, paths = app.settings(instance)
+    findings = _findings(settings, paths)
+    ok = all(finding.ok for finding in findings)
+    if as_json:
+        checks = [{"name": each.name, "ok": each.ok, "text": each.text} for each in findings]
+        print_json({"database": shown(settings.database), "ok": ok, "checks": checks})
+    else:
+        for finding in findings:
+            print_line(f"{'ok' if finding.ok else 'PROBLEM':<8} {finding.name:<18} {finding.text}")
+    context.exit(0 if ok else 1)
+
+
+def _findings(settings: Settings, paths: Paths) -> list[Finding]:
+    missing = missing_file(settings, paths.home)
+    if missing is not None:
+        return [Finding("database", True, f"{missing}: the first start makes it")]
+    engine = open_store(settings, paths.home, readonly=True)
+    try:
+        return check(engine, accept_no_alerts=settings.accept_no_alerts)
+    finally:
+        engine.dispose()

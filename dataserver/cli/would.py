@@ -1,0 +1,199 @@
+"""``dataserver packet show --would``: what storing a packet now would do, without doing it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any
+
+from dataserver.cli.output import print_line, print_table
+from dataserver.cli.store import missing_file
+from dataserver.cli.text import number_text, shortened, time_text
+from dataserver.errors import PacketError, Reason, SchemaError, StoreRefused
+from dataserver.home import Paths
+from dataserver.model import Arrival, Packet
+from dataserver.settings import Settings
+from dataserver.spool.files import PACKET_NAME
+from dataserver.store import schema
+from dataserver.store.layout import Kind, inspect
+from dataserver.store.opening import open_recorder, open_store
+from dataserver.store.recorder import Recorder
+from dataserver.store.rehearsal import Rehearsal
+from dataserver.times import packet_time
+
+
+@dataclass(frozen=True, slots=True)
+class Would:
+    """What would become of a packet; ``rehearsal`` is None where it would not get so far.
+
+    ``time`` is the packet's, in epoch seconds, None: unreadable.  ``new_database``: there is
+    none yet, so that everything would be new.
+    """
+
+    time: int | None
+    error: PacketError | None
+    rehearsal: Rehearsal | None
+    new_database: bool
+    zone: tzinfo
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``: times in epoch seconds, ``rejected`` null where it would be taken."""
+        data: dict[str, Any] = {
+            "time": self.time,
+            "rejected": self.error.reason if self.error else None,
+            "detail": self.error.message if self.error else None,
+            "new_database": self.new_database,
+        }
+        rehearsal = self.rehearsal
+        if rehearsal is not None:
+            data |= {
+                "duplicate": rehearsal.duplicate,
+                "late": rehearsal.late,
+                "ignored": rehearsal.tally.ignored > 0,
+                "agent": rehearsal.agent,
+                "new_agent": rehearsal.new_agent,
+                "new_modules": list(rehearsal.new_modules),
+                "samples": rehearsal.tally.samples,
+                "refused": rehearsal.tally.refused,
+                "late_counters_dropped": rehearsal.tally.late_counters_dropped,
+                "stored": [point._asdict() for point in rehearsal.points],
+            }
+        return data
+
+    def show(self) -> None:
+        """For people."""
+        print_line()
+        for line in _lines(self):
+            print_line(line)
+        rehearsal = self.rehearsal
+        if rehearsal is not None and rehearsal.points:
+            print_line()
+            print_table(
+                ("STORED", "TIME", "VALUE"),
+                [
+                    (point.module, time_text(point.time, self.zone), _value(point.value))
+                    for point in rehearsal.points
+                ],
+            )
+
+
+def would(
+    packet: Packet,
+    size: int,
+    name: str,
+    modified: int,
+    now: int,
+    settings: Settings,
+    paths: Paths,
+) -> Would:
+    """Go the packet's way up to its commit.
+
+    ``name`` is its file's, ``modified`` the file's modification time; times in epoch seconds,
+    ``size`` in bytes.  Raises StoreError.
+    """
+    match = PACKET_NAME.fullmatch(name)
+    number = int(match[2]) if match else 0
+    zone = settings.zone(os.environ)
+    time = packet_time(packet, zone=zone, number=number, modified=modified)
+    error = _set_aside_unread(size, time, now, settings)
+    if error is not None:
+        return Would(time, error, None, False, zone)
+    arrival = Arrival(packet, time, number, modified)
+    with _recorder(settings, paths, zone) as (recorder, new_database):
+        try:
+            rehearsal = recorder.rehearse(arrival, now)
+        except StoreRefused as refused:
+            error = PacketError(Reason.REFUSED, refused.message)
+            return Would(time, error, None, new_database, zone)
+    return Would(time, rehearsal.error, rehearsal, new_database, zone)
+
+
+def _set_aside_unread(
+    size: int, time: int | None, now: int, settings: Settings
+) -> PacketError | None:
+    """What the worker sets aside before it asks the database."""
+    if size > settings.max_packet:
+        text = f"{size} bytes, at most {settings.max_packet} are taken"
+        return PacketError(Reason.TOO_LARGE, text)
+    if time is not None and time > now + settings.max_ahead:
+        text = f"its time is more than {settings.max_ahead} s ahead of the server's clock"
+        return PacketError(Reason.CLOCK, text)
+    return None
+
+
+@contextmanager
+def _recorder(settings: Settings, paths: Paths, zone: tzinfo) -> Iterator[tuple[Recorder, bool]]:
+    """A recorder, and whether it is on a database made for this once since there is none."""
+    with tempfile.TemporaryDirectory(prefix="dataserver-") as scratch:
+        new = not _is_there(settings, paths.home)
+        if new:
+            settings = replace(settings, database="sqlite:///scratch.db")
+        engine = open_store(settings, Path(scratch) if new else paths.home)
+        try:
+            yield open_recorder(settings, engine, zone), new
+        finally:
+            engine.dispose()
+
+
+def _is_there(settings: Settings, home: Path) -> bool:
+    """Whether the database is there with all tables; SchemaError where some are missing.
+
+    Opening a recorder would add those that are missing, and a rehearsal adds nothing.
+    """
+    if missing_file(settings, home) is not None:
+        return False
+    engine = open_store(settings, home, readonly=True)
+    try:
+        layout = inspect(engine)
+    finally:
+        engine.dispose()
+    if layout.kind is Kind.EMPTY:
+        return False
+    needed = [*schema.ours.sorted_tables]
+    if layout.kind is Kind.OWN:
+        needed += schema.pandora.sorted_tables
+    if not all(layout.has(table) for table in needed):
+        raise SchemaError("the database lacks tables of ours", hint="run: dataserver db create")
+    return True
+
+
+def _lines(told: Would) -> Iterator[str]:
+    yield f"its time: {time_text(told.time, told.zone)}"
+    if told.new_database:
+        yield "there is no database yet: as for a new one"
+    if told.error is not None:
+        yield f"would be set aside: {told.error.reason}: {told.error.message}"
+        return
+    rehearsal = told.rehearsal
+    assert rehearsal is not None
+    tally = rehearsal.tally
+    if rehearsal.duplicate:
+        yield "would only be acknowledged: it is stored already"
+    elif tally.ignored:
+        yield f"would be ignored: agent {rehearsal.agent} is disabled"
+    elif rehearsal.agent is None:
+        yield "would refresh the row of the server that sent it"
+    else:
+        yield from _taken(rehearsal)
+
+
+def _taken(rehearsal: Rehearsal) -> Iterator[str]:
+    tally = rehearsal.tally
+    yield f"agent: {rehearsal.agent}, {'would be created' if rehearsal.new_agent else 'known'}"
+    if rehearsal.late:
+        yield "late: its agent has had a newer packet, so only history changes"
+    for name in rehearsal.new_modules:
+        yield f"would create module: {name}"
+    yield f"values: {tally.samples}, of them refused: {tally.refused}"
+    if tally.late_counters_dropped:
+        yield f"late counter readings, dropped: {tally.late_counters_dropped}"
+    yield f"would store: {len(rehearsal.points)} history rows"
+
+
+def _value(value: float | str) -> str:
+    return shortened(value) if isinstance(value, str) else number_text(value)
