@@ -48,7 +48,7 @@ def find_agent(conn: Connection, text: str) -> Agent:
         wanted = folded_name(text)
         found = [each for each in everyone if wanted in map(folded_name, each[1:])]
         if not found:
-            names = {entities.decode(name) for each in everyone for name in each[1:]}
+            names = {entities.decode(name) for each in everyone for name in each[1:] if name}
             raise UsageError(f"there is no agent {text!r}", hint=_advice(text, names))
     return _one_of(found, spelled, text)
 

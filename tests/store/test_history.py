@@ -1,0 +1,299 @@
+"""Reading back: points page by page, lists of agents and modules, finding them by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, select, text, update
+
+from dataserver import entities
+from dataserver.errors import UsageError
+from dataserver.series import steps
+from dataserver.store import schema
+from dataserver.store.engine import open_readonly
+from dataserver.store.history import History
+from dataserver.store.layout import Layout, inspect
+from dataserver.store.listing import AgentRecord, ModuleRecord, agents, modules
+from dataserver.store.lookup import choose_module, find_agent
+from tests.support.databases import Database
+from tests.support.ingest import NOW, ZONE, Ingest
+from tests.support.packets import START, Value, packet
+
+
+@pytest.fixture
+def ingest(database: Database) -> Ingest:
+    return Ingest(database)
+
+
+@pytest.fixture
+def engine(database: Database, ingest: Ingest) -> Iterator[Engine]:
+    """The database as reading commands open it."""
+    readonly = open_readonly(database.url, home=database.home)
+    yield readonly
+    readonly.dispose()
+
+
+@pytest.fixture
+def layout(engine: Engine) -> Layout:
+    return inspect(engine)
+
+
+def module_id(engine: Engine, name: str) -> int:
+    c = schema.module.c
+    with engine.connect() as conn:
+        return conn.execute(select(c.id).where(c.name == entities.encode(name))).scalar_one()
+
+
+def read(
+    engine: Engine, layout: Layout, name: str, start: int, end: int, page: int = 5_000
+) -> list[tuple[int, float | str]]:
+    """(Seconds after the start, value) of a module's points."""
+    history = History(engine, layout, page)
+    found = history.points(module_id(engine, name), START + start, START + end)
+    return [(time - START, value) for time, value in found]
+
+
+class TestPoints:
+    @pytest.fixture(autouse=True)
+    def _hour(self, ingest: Ingest) -> None:
+        """Two modules change every minute of an hour, in the same and in different tables."""
+        for minute in range(60):
+            number = {"load": str(minute), "other": str(-minute)}
+            ingest.record([packet(minute, number)])
+            ingest.record([packet(minute, {"state": f"s{minute}"}, types="_string", version="2")])
+
+    def test_a_span_has_the_last_point_before_it_and_those_inside(
+        self, engine: Engine, layout: Layout
+    ) -> None:
+        assert read(engine, layout, "load", 150, 300) == [
+            (120, 2.0),
+            (180, 3.0),
+            (240, 4.0),
+            (300, 5.0),
+        ]
+
+    def test_text_is_read_from_its_own_table(self, engine: Engine, layout: Layout) -> None:
+        assert read(engine, layout, "state", 60, 120) == [(60, "s1"), (120, "s2")]
+
+    def test_before_the_first_point_there_is_none(self, engine: Engine, layout: Layout) -> None:
+        assert read(engine, layout, "load", -600, -1) == []
+
+    def test_after_the_last_point_there_is_the_one_that_holds(
+        self, engine: Engine, layout: Layout
+    ) -> None:
+        assert read(engine, layout, "load", 86_400, 90_000) == [(3540, 59.0)]
+
+    @pytest.mark.parametrize("page", [1, 7, 59, 60])
+    def test_pages_of_any_length_give_the_same(
+        self, engine: Engine, layout: Layout, page: int
+    ) -> None:
+        whole = read(engine, layout, "load", -1, 4000)
+        assert len(whole) == 60
+        assert read(engine, layout, "load", -1, 4000, page) == whole
+
+    def test_nothing_is_read_but_through_an_index(self, engine: Engine, layout: Layout) -> None:
+        sent: list[tuple[str, Any]] = []
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def note(_conn: object, _cursor: object, statement: str, given: Any, *_: object) -> None:
+            sent.append((statement, given))
+
+        key = module_id(engine, "load")
+        list(History(engine, layout, 10).points(key, START + 60, START + 1800))
+        queries = [(statement, given) for statement, given in sent if "datos" in statement]
+        assert len(queries) >= 6
+        prefix = "EXPLAIN QUERY PLAN " if layout.dialect == "sqlite" else "EXPLAIN "
+        with engine.connect() as conn:
+            for statement, given in queries:
+                plan = conn.exec_driver_sql(prefix + statement, given).mappings().all()
+                assert not re.search("SCAN|'type': 'ALL'|filesort", str(plan)), statement
+
+
+class TestSeconds:
+    def test_points_of_one_second_stay_in_order_and_whole_on_any_page(
+        self, engine: Engine, layout: Layout, ingest: Ingest
+    ) -> None:
+        stamp = "2026/01/01 00:00:10"
+        burst: Value = [(str(value), stamp) for value in range(5)]
+        ingest.record([packet(1, {"burst": burst})])
+        expected = [(10, float(value)) for value in range(5)]
+        for page in range(1, 8):
+            assert read(engine, layout, "burst", 0, 60, page) == expected
+        assert read(engine, layout, "burst", 10, 60) == [(10, 4.0)]
+
+    def test_a_module_whose_packets_changed_their_type_has_points_of_both(
+        self, engine: Engine, layout: Layout, ingest: Ingest
+    ) -> None:
+        for minute, (value, types) in enumerate(
+            [("1", ""), ("up", "_string"), ("2", ""), ("down", "_string")]
+        ):
+            ingest.record([packet(minute, {"mixed": value}, types=types)])
+        whole = [(0, 1.0), (60, "up"), (120, 2.0), (180, "down")]
+        assert read(engine, layout, "mixed", 0, 600) == whole
+        path = steps(iter(whole), 130, 600)
+        assert list(path) == [(130, 2.0), (180, "down")]
+
+
+def test_late_packets_read_back_as_what_they_carried(
+    engine: Engine, layout: Layout, ingest: Ingest
+) -> None:
+    carried = {0: "1", 1: "1", 2: "5", 3: "1", 4: "1", 5: "7", 6: "7", 7: "1"}
+    for minute in (0, 7, 3, 5, 1, 6, 2, 4):
+        ingest.record([packet(minute, {"load": carried[minute]})])
+    key = module_id(engine, "load")
+    history = History(engine, layout)
+    for minute, value in carried.items():
+        time = START + 60 * minute
+        assert list(steps(history.points(key, time, time), time, time)) == [(time, float(value))]
+
+
+def all_agents(engine: Engine, layout: Layout) -> list[AgentRecord]:
+    with engine.connect() as conn:
+        return list(agents(conn, layout, ZONE))
+
+
+def modules_of(engine: Engine, layout: Layout, name: str) -> dict[str, ModuleRecord]:
+    with engine.connect() as conn:
+        found = modules(conn, layout, ZONE, find_agent(conn, name).id)
+        return {module.name: module for module in found}
+
+
+class TestListing:
+    def test_agents_are_told_with_their_names_as_people_write_them(
+        self, engine: Engine, layout: Layout, ingest: Ingest
+    ) -> None:
+        root = {"agent_alias": "Wéb & Co", "group": "Servers", "interval": "60", "agent_mode": "2"}
+        ingest.record([packet(5, {"a": "1", "b": "2"}, agent="we b<1>", **root)])
+        ingest.record([packet(1, {}, agent="alone")])
+        alone, web = all_agents(engine, layout)
+        assert web == AgentRecord(
+            id=web.id,
+            name="we b<1>",
+            alias="Wéb & Co",
+            group="Servers",
+            os="Linux",
+            contact=NOW,
+            packet_time=START + 300,
+            modules=2,
+            interval=60,
+            mode=2,
+            disabled=False,
+        )
+        assert (alone.name, alone.alias, alone.modules, alone.interval) == (
+            "alone",
+            "alone",
+            0,
+            300,
+        )
+
+    def test_modules_are_told_with_their_newest_value(
+        self, engine: Engine, layout: Layout, ingest: Ingest
+    ) -> None:
+        for minute in range(3):
+            ingest.record([packet(minute, {"load": "1,5"})])
+        ingest.record([packet(3, {"state": "1.50"}, types="_string")])
+        ingest.record([packet(4, {"counter": "7"}, types="_inc")])
+        found = modules_of(engine, layout, "web1")
+        load = found["load"]
+        assert (load.value, load.time, load.saved) == (1.5, START + 120, START)
+        assert (load.type, load.interval, load.disabled) == ("generic_data", 300, False)
+        assert found["state"].value == "1.50"
+        assert (found["counter"].value, found["counter"].time) == (None, None)
+
+    def test_a_module_that_is_to_be_deleted_is_gone(
+        self, database: Database, engine: Engine, layout: Layout, ingest: Ingest
+    ) -> None:
+        ingest.record([packet(0, {"stays": "1", "goes": "1"})])
+        c = schema.module.c
+        with database.engine().begin() as conn:
+            conn.execute(update(schema.module).where(c.name == "goes").values(delete_pending=1))
+        assert list(modules_of(engine, layout, "web1")) == ["stays"]
+        assert all_agents(engine, layout)[0].modules == 1
+
+    def test_a_time_of_zeros_is_never(
+        self, pandora_database: Database, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        Ingest(pandora_database).record([packet(0, {"load": "1"})])
+        engine = pandora_database.engine()
+        with engine.begin() as conn:
+            conn.execute(text("SET SESSION sql_mode = ''"))
+            conn.execute(text("UPDATE tagente SET ultimo_contacto_remoto = '0000-00-00'"))
+        (agent,) = all_agents(engine, inspect(engine))
+        assert agent.packet_time is None
+
+
+class TestFindAgent:
+    @pytest.fixture(autouse=True)
+    def _agents(self, ingest: Ingest) -> None:
+        for name, alias in [
+            ("web 1", "Front"),
+            ("web 2", "Twin"),
+            ("web 3", "Twin"),
+            ("Front", "Back"),
+            ("db1", "Straße"),
+        ]:
+            ingest.record([packet(0, {}, agent=name, agent_alias=alias)])
+
+    @pytest.mark.parametrize(
+        ("typed", "name"),
+        [("web 1", "web 1"), ("WEB 1", "web 1"), ("Back", "Front"), ("straße", "db1")],
+    )
+    def test_by_name_or_alias(self, engine: Engine, typed: str, name: str) -> None:
+        with engine.connect() as conn:
+            assert find_agent(conn, typed).name == name
+
+    @pytest.mark.parametrize("typed", ["Front", "front"])
+    def test_a_name_goes_before_an_alias(self, engine: Engine, typed: str) -> None:
+        with engine.connect() as conn:
+            assert find_agent(conn, typed).name == "Front"
+
+    def test_an_alias_of_several_names_them(self, engine: Engine) -> None:
+        with engine.connect() as conn, pytest.raises(UsageError, match="'web 2', 'web 3'"):
+            find_agent(conn, "Twin")
+
+    def test_an_unknown_one_is_told_what_is_near(self, engine: Engine) -> None:
+        with engine.connect() as conn, pytest.raises(UsageError, match="did you mean 'web 1'"):
+            find_agent(conn, "web-1")
+
+    def test_where_nothing_is_near_some_are_named(self, engine: Engine) -> None:
+        with (
+            engine.connect() as conn,
+            pytest.raises(UsageError, match=r"there are .* and \d+ more"),
+        ):
+            find_agent(conn, "qqqqqqqqqqqq")
+
+    @pytest.mark.parametrize("typed", ["' OR 1=1 --", "%", "", "a\0b", "x" * 5000])
+    def test_no_text_is_anything_but_a_name(self, engine: Engine, typed: str) -> None:
+        with engine.connect() as conn, pytest.raises(UsageError):
+            find_agent(conn, typed)
+
+
+def record_of(number: int, name: str) -> ModuleRecord:
+    return ModuleRecord(number, name, None, None, "", None, None, 0, "", False)
+
+
+class TestChooseModule:
+    MODULES = (record_of(1, "Load avg"), record_of(2, "disk"), record_of(3, "DISK"))
+
+    @pytest.mark.parametrize(("typed", "chosen"), [("load AVG", 1), ("disk", 2), ("DISK", 3)])
+    def test_case_matters_only_where_it_must(self, typed: str, chosen: int) -> None:
+        assert choose_module(typed, self.MODULES).id == chosen
+
+    def test_two_that_differ_in_case_are_both_named(self) -> None:
+        with pytest.raises(UsageError, match="there are 'DISK', 'disk'"):
+            choose_module("Disk", self.MODULES)
+
+    def test_of_two_with_one_name_the_older_counts(self) -> None:
+        assert choose_module("a", [record_of(9, "a"), record_of(4, "a")]).id == 4
+
+    def test_an_unknown_one_is_told_what_is_near(self) -> None:
+        with pytest.raises(UsageError, match="did you mean 'Load avg'"):
+            choose_module("load", self.MODULES)
+
+    def test_an_agent_without_modules_says_just_that(self) -> None:
+        with pytest.raises(UsageError) as caught:
+            choose_module("load", [])
+        assert caught.value.hint is None

@@ -1,0 +1,148 @@
+"""Rehearsing a packet: it tells what recording would do, and leaves no trace."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from dataserver import entities
+from dataserver.errors import Reason, StoreRefused
+from dataserver.model import Arrival
+from dataserver.store import schema
+from tests.support.databases import Database
+from tests.support.ingest import NOW, Ingest
+from tests.support.packets import START, Value, packet
+
+BURST: Value = [("1", "2026/01/01 00:00:10"), ("2", "2026/01/01 00:00:10")]
+
+
+@pytest.fixture
+def ingest(database: Database) -> Ingest:
+    return Ingest(database)
+
+
+@pytest.fixture
+def engine(database: Database) -> Engine:
+    return database.engine()
+
+
+def everything(engine: Engine) -> dict[str, list[str]]:
+    """All rows of all tables."""
+    tables = [*schema.pandora.sorted_tables, *schema.ours.sorted_tables]
+    with engine.connect() as conn:
+        return {
+            table.name: sorted(map(str, conn.exec_driver_sql(f"SELECT * FROM {table.name}")))
+            for table in tables
+        }
+
+
+def history(engine: Engine) -> list[tuple[str, int, float | str]]:
+    """(Module, time, value) of all that is stored."""
+    m = schema.module.c
+    found = []
+    with engine.connect() as conn:
+        for table in (schema.number_history, schema.text_history):
+            query = select(m.name, table.c.time, table.c.value).join(
+                table, table.c.module_id == m.id
+            )
+            found += [(entities.decode(row[0]), row[1], row[2]) for row in conn.execute(query)]
+    return sorted(found)
+
+
+CASES = {
+    "a new agent": ([], packet(0, {"load avg": "1", "disk": "2"})),
+    "a changed value": ([packet(0, {"load": "1"})], packet(1, {"load": "2"})),
+    "an unchanged value": ([packet(0, {"load": "1"})], packet(1, {"load": "1"})),
+    "a counter": ([packet(0, {"c": "60"}, types="_inc")], packet(1, {"c": "180"}, types="_inc")),
+    "text": ([packet(0, {"s": "a"}, types="_string")], packet(1, {"s": "b"}, types="_string")),
+    "a datalist": ([packet(0, {"load": "1"})], packet(1, {"load": BURST})),
+    "a late packet": (
+        [packet(minute, {"load": "1"}) for minute in (0, 5, 9)],
+        packet(3, {"load": "2"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_tells_the_values_that_recording_then_stores(
+    case: str, ingest: Ingest, engine: Engine
+) -> None:
+    before, candidate = CASES[case]
+    for earlier in before:
+        ingest.record([earlier])
+    known = history(engine)
+    told = ingest.recorder.rehearse(candidate, NOW)
+    assert history(engine) == known
+    ingest.record([candidate])
+    assert sorted([*known, *map(tuple, told.points)]) == history(engine)
+    assert told.error is None
+    assert told.late == (case == "a late packet")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_leaves_no_trace(case: str, ingest: Ingest, engine: Engine) -> None:
+    before, candidate = CASES[case]
+    for earlier in before:
+        ingest.record([earlier])
+    rows = everything(engine)
+    ingest.recorder.rehearse(candidate, NOW)
+    assert everything(engine) == rows
+
+
+def test_it_tells_what_would_be_created(ingest: Ingest) -> None:
+    told = ingest.recorder.rehearse(packet(0, {"load avg": "1", "<b>": "x"}, agent="we b"), NOW)
+    assert (told.agent, told.new_agent) == ("we b", True)
+    assert set(told.new_modules) == {"load avg", "<b>"}
+    assert (told.tally.samples, told.tally.refused) == (2, 1)
+    ingest.record([packet(0, {"load avg": "1"}, agent="we b")])
+    told = ingest.recorder.rehearse(packet(1, {"load avg": "1", "new": "2"}, agent="we b"), NOW)
+    assert (told.new_agent, told.new_modules) == (False, ("new",))
+
+
+def test_a_packet_that_is_stored_already_is_a_duplicate(ingest: Ingest) -> None:
+    ingest.record([packet(0, {"load": "1"})])
+    told = ingest.recorder.rehearse(packet(0, {"load": "1"}), NOW)
+    assert told.duplicate
+    assert told.points == ()
+
+
+def test_a_packet_of_a_disabled_agent_would_be_ignored(ingest: Ingest, engine: Engine) -> None:
+    ingest.record([packet(0, {"load": "1"})])
+    with engine.begin() as conn:
+        conn.execute(update(schema.agent).values(disabled=1))
+    ingest.recorder.catalog.clear()
+    told = ingest.recorder.rehearse(packet(1, {"load": "2"}), NOW)
+    assert (told.tally.ignored, told.points) == (1, ())
+
+
+def test_a_packet_that_would_be_set_aside_says_why(ingest: Ingest) -> None:
+    told = ingest.recorder.rehearse(packet(0, {}, agent="x" * 700), NOW)
+    assert told.error is not None
+    assert told.error.reason is Reason.NAME_TOO_LONG
+    assert not told.new_agent
+
+
+def test_what_the_database_would_refuse_is_refused(ingest: Ingest, engine: Engine) -> None:
+    rows = everything(engine)
+    with pytest.raises(StoreRefused):
+        ingest.recorder.rehearse(packet(0, {"s": "x" * 17_000_000}, types="_string"), NOW)
+    assert everything(engine) == rows
+
+
+def test_a_servers_own_packet_has_no_agent(ingest: Ingest, engine: Engine) -> None:
+    rows = everything(engine)
+    told = ingest.recorder.rehearse(_of_a_server(), NOW)
+    assert (told.agent, told.error, told.points) == (None, None, ())
+    assert everything(engine) == rows
+
+
+def _of_a_server() -> Arrival:
+    return packet(0, {}, agent="", server_name="satellite")
+
+
+def test_the_recorder_goes_on_as_if_nothing_had_been(ingest: Ingest, engine: Engine) -> None:
+    ingest.record([packet(0, {"load": "1"})])
+    ingest.recorder.rehearse(packet(1, {"load": "2", "more": "3"}), NOW)
+    ingest.recorder.rehearse(packet(1, {"load": "2"}, agent="web2"), NOW)
+    ingest.record([packet(2, {"load": "2"})])
+    assert history(engine) == [("load", START, 1.0), ("load", START + 120, 2.0)]
