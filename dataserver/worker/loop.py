@@ -64,6 +64,8 @@ class Worker:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        #: What worked until the configuration was read again, until the new one works.
+        self._before: Settings | None = None
         self._paths = paths
         self._once = once
         self._reload = reload
@@ -92,13 +94,19 @@ class Worker:
     def run(self) -> Summary:
         """Work until told to stop (``once``: until everything that is there is taken in).
 
-        Raises LockedError, SpoolError (no drop directory at the start), SchemaError, and with
-        ``once`` also StoreUnavailable.
+        Raises LockedError, SpoolError (no drop directory at the start), ConfigError, SchemaError,
+        and with ``once`` also StoreUnavailable.
         """
         started = self._monotonic()
         while True:
-            with InstanceLock(self._paths.name, self._paths.var, Path(self._settings.data_in)):
-                self._run_settings()
+            try:
+                with InstanceLock(self._paths.name, self._paths.var, Path(self._settings.data_in)):
+                    self._run_settings()
+            except DataserverError as error:
+                if self._before is None:
+                    raise
+                self._go_back(error)
+                continue
             if self._stopping or self._once:
                 break
             self._take_new_settings()
@@ -108,12 +116,19 @@ class Worker:
         self._reloading = False
         if self._reload is None:
             return
+        self._before = self._settings
         try:
             self._settings = self._reload()
         except DataserverError as error:
-            log.error("the configuration stays as it was: %s", error)
+            self._go_back(error)
         else:
             log.info("configuration read again")
+
+    def _go_back(self, error: DataserverError) -> None:
+        """The configuration that was read again cannot be used: go on with the one before."""
+        assert self._before is not None
+        log.error("the configuration stays as it was: %s", error)
+        self._settings, self._before = self._before, None
 
     def _run_settings(self) -> None:
         """Work with the present settings until told to stop or to read them again."""
@@ -121,8 +136,8 @@ class Worker:
         if not self._beating:
             self._heartbeat.start()
             self._beating = True
-        self._bell = Doorbell(Path(settings.data_in))
         engine = open_store(settings, self._paths.home)
+        self._bell = Doorbell(Path(settings.data_in))
         try:
             if not self._once:
                 self._bell.start()
@@ -140,7 +155,8 @@ class Worker:
         assert self._bell is not None
         bell, self._bell = self._bell, None
         bell.stop()
-        ending = self._stopping or self._once or not self._reloading
+        staying = self._reloading or self._before is not None
+        ending = self._stopping or self._once or not staying
         if ending:
             self._heartbeat.stop()
         phase = Phase.STOPPED if ending else Phase.STARTING
@@ -169,7 +185,8 @@ class Worker:
             wait = min(wait * 2, AWAY_WAIT[1])
 
     def _work(self, session: Session) -> None:
-        self.report.gauges.database_up = 1
+        self._before = None
+        self.report.back()
         while not (self._stopping or self._reloading):
             try:
                 progress = session.step()

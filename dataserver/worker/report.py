@@ -69,6 +69,10 @@ class Report:
         counters.agents_created += tally.new_agents
         counters.modules_created += tally.new_modules
         self.gauges.last_commit_time_seconds = round(self.clock(), 3)
+        self.back()
+
+    def back(self) -> None:
+        """The database can be used."""
         self.gauges.database_up = 1
         if self.database_error is not None:
             log.info("the database is back")

@@ -126,7 +126,8 @@ class Server:
     def start(self, *, failpoint: str | None = None) -> None:
         """Start it, at once; ``failpoint`` as :mod:`dataserver.failpoints` has it."""
         assert not self.running, "it is running"
-        environment = {**os.environ, **self._environment}
+        ours = {k: v for k, v in os.environ.items() if not k.startswith("DATASERVER_")}
+        environment = {**ours, **self._environment}
         if failpoint is not None:
             environment[VARIABLE] = failpoint
         command = [*self._wrapper, str(COMMAND), "--home", str(self.place.home.root)]
@@ -189,11 +190,10 @@ class Server:
         found = _json(self.paths.status)
         return found if found.get("pid") == self.pid else {}
 
-    @property
-    def phase(self) -> str:
-        """What its main loop does, by the heartbeat of the present process."""
+    def _beat(self) -> dict[str, Any]:
+        """The heartbeat of the present process, written once a second; empty before the first."""
         found = _json(self.paths.heartbeat)
-        return str(found.get("phase", "")) if found.get("pid") == self.pid else ""
+        return found if found.get("pid") == self.pid else {}
 
     @property
     def peak_memory(self) -> int:
@@ -210,8 +210,14 @@ class Server:
             assert time.monotonic() < deadline, f"waited for: {what}\n{self.log[-2000:]}"
             time.sleep(_LOOK)
 
-    def wait_phase(self, *phases: Phase) -> None:
-        self.wait(lambda: self.phase in phases, f"phase {' or '.join(phases)}")
+    def wait_phase(self, *phases: Phase, since: float = 0.0) -> None:
+        """Wait until it is in one of the phases, which began after ``since`` (epoch seconds)."""
+
+        def is_in_phase() -> bool:
+            beat = self._beat()
+            return beat.get("phase") in phases and beat["phase_since"] > since
+
+        self.wait(is_in_phase, f"phase {' or '.join(phases)}")
 
     def wait_ready(self) -> None:
         """Wait until it has done something, if only looked into its drop directory."""
