@@ -317,6 +317,9 @@ class Learner:
                 row = rows.get((agent_id, name))
                 if row is not None and name not in agents[agent_id].modules:
                     agents[agent_id].modules[name] = _entry(module_id, row)
+        for agent, module, name in pairs:
+            if (agent.id, name) in rows and agent.modules[name].tags is None:
+                agent.modules[name].tags = module.tags
         self._add_tags(conn, pairs, reference)
 
     def _add_tags(

@@ -3,7 +3,8 @@
 A step of the loop is :meth:`Session.step`: scan, and take in what is complete.  What one
 agent has queued stays together.  Three batches are under way at a time: one is read and
 parsed (a thread), one is stored (here), and the files of the one before, committed, are
-unlinked (a thread: on a slow disk that takes longer than storing).
+unlinked (some threads: where that waits for the file system's journal, one alone would take
+longer than storing).
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a long queue is scanned anew, so that its length is known.
 _RESCAN = 5.0
+#: Threads that unlink.
+_UNLINKING = 4
 
 
 class Session:
@@ -86,8 +89,8 @@ class Session:
         )
         self._maintenance = Maintenance(engine, self._rejected, settings, report.monotonic)
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="intake")
-        self._behind = ThreadPoolExecutor(1, thread_name_prefix="acknowledge")
-        self._leaving: Future[int] | None = None
+        self._behind = ThreadPoolExecutor(_UNLINKING, thread_name_prefix="acknowledge")
+        self._leaving: list[Future[int]] = []
 
     def __enter__(self) -> Self:
         recovered = self.spool.recover()
@@ -195,7 +198,8 @@ class Session:
                 bad = Bad(_file(arrival), outcome.error, arrival.packet.agent_name)
                 progress |= self._reject(bad)
         progress |= self._gone() > 0
-        self._leaving = self._behind.submit(self._acknowledge, taken)
+        parts = (taken[part::_UNLINKING] for part in range(_UNLINKING))
+        self._leaving = [self._behind.submit(self._acknowledge, part) for part in parts if part]
         last = delivered[-1][0]
         self._report.last_agent = last.packet.agent_name
         self._report.last_time = last.time
@@ -224,7 +228,7 @@ class Session:
         return [arrival for arrival in arrivals if _file(arrival).stem not in held]
 
     def _acknowledge(self, files: list[SpoolFile]) -> int:
-        """Unlink the files of a committed batch; how many left.  Runs in a thread of its own."""
+        """Unlink files that are committed; how many left.  Runs beside the next batch."""
         left = 0
         for file in files:
             try:
@@ -239,8 +243,8 @@ class Session:
 
     def _gone(self) -> int:
         """Wait until the batch before has left; how many of its files did."""
-        leaving, self._leaving = self._leaving, None
-        left = leaving.result() if leaving is not None else 0
+        leaving, self._leaving = self._leaving, []
+        left = sum(future.result() for future in leaving)
         self._report.gauges.queue = max(0, self._report.gauges.queue - left)
         return left
 
