@@ -1,10 +1,10 @@
 """One configuration's worth of work: the drop directory and the database put together.
 
 A step of the loop is :meth:`Session.step`: scan, and take in what is complete.  What one
-agent has queued stays together.  Three batches are under way at a time: one is read and
-parsed (a thread), one is stored (here), and the files of the one before, committed, are
-unlinked (some threads: where that waits for the file system's journal, one alone would take
-longer than storing).
+agent has queued stays together.  Of a backlog, three batches are under way at a time: one is
+read and parsed (a process of its own), one is stored (here), and the files of the one before,
+committed, are unlinked (some threads: where that waits for the file system's journal, one alone
+would take longer than storing).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Self, cast
 
@@ -26,12 +26,13 @@ from dataserver.model import Arrival
 from dataserver.settings import Settings
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
+from dataserver.spool.intake import Bad, Intake, Load, batches
+from dataserver.spool.reader import Reader, ReadOptions
 from dataserver.spool.rejected import Rejected
 from dataserver.spool.waiting import Waiting
 from dataserver.store.opening import open_recorder
 from dataserver.worker.delivery import Delivery, Stopped
 from dataserver.worker.holds import Holds, has_gap
-from dataserver.worker.intake import Bad, Intake, Load, batches
 from dataserver.worker.report import Report
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,17 @@ class Session:
             patient=patient,
         )
         self._maintenance = Maintenance(engine, self._rejected, settings, report.monotonic)
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        self._reader = Reader(
+            ReadOptions(
+                data_in=str(settings.data_in),
+                max_packet=settings.max_packet,
+                checksum="verify" if settings.checksum == "verify" else "ignore",
+                max_ahead=settings.max_ahead,
+                timezone=settings.timezone,
+            )
+        )
+        #: Files that could not be read, by name, with the reason.
+        self._unreadable: dict[str, str] = {}
         self._behind = ThreadPoolExecutor(_UNLINKING, thread_name_prefix="acknowledge")
         self._leaving: list[Future[int]] = []
 
@@ -100,7 +111,7 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ahead.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
         self._behind.shutdown(wait=True)
         self.spool.close()
 
@@ -110,6 +121,9 @@ class Session:
         files = self.spool.scan()
         self.waiting.keep(files)
         self._report.queue(files)
+        if self._unreadable:
+            there = {file.name for file in files}
+            self._unreadable = {k: v for k, v in self._unreadable.items() if k in there}
         progress = False
         deadline = self._report.monotonic() + _RESCAN
         for load in self._loads(self._groups(files)):
@@ -154,17 +168,32 @@ class Session:
                 yield group
 
     def _loads(self, groups: Iterator[list[SpoolFile]]) -> Iterator[Load]:
-        """The batches as read and parsed, each while the one before it is being stored."""
+        """The batches as read and parsed, each while the one before it is being stored.
+
+        A single batch is read here: for a few packets no second process is worth its memory.
+        """
         settings = self._settings
         queue = batches(groups, settings.batch_packets, settings.batch_bytes)
-        ahead: Future[Load] | None = None
-        for batch in queue:
-            following = self._ahead.submit(self._intake.load, batch)
-            if ahead is not None:
-                yield ahead.result()
-            ahead = following
-        if ahead is not None:
-            yield ahead.result()
+        first, second = next(queue, None), next(queue, None)
+        if first is None:
+            return
+        if second is None:
+            yield self._intake.load(first)
+            return
+        try:
+            self._reader.begin(first)
+        except OSError as error:
+            log.warning("no second process to read the backlog: %s", error)
+            yield from map(self._intake.load, chain((first, second), queue))
+            return
+        try:
+            for batch in chain((second,), queue):
+                load = self._reader.finish()
+                self._reader.begin(batch)
+                yield load
+            yield self._reader.finish()
+        finally:
+            self._reader.cancel()
 
     # -- one batch ----------------------------------------------------------------
 
@@ -172,9 +201,7 @@ class Session:
         """Set aside what is none, hold what is to settle, store the rest."""
         counters = self._report.counters
         counters.bytes_read += load.bytes
-        for unreadable in load.unreadable:
-            if unreadable.first:
-                log.warning("%s", unreadable)
+        self._note_unreadable(load)
         progress = False
         for bad in load.bad:
             progress |= self._reject(bad)
@@ -283,8 +310,18 @@ class Session:
         gauges = self._report.gauges
         gauges.held = len(self.holds)
         gauges.waiting = len(self.waiting)
-        gauges.unreadable = len(self.spool.unreadable)
-        self._report.unreadable = dict(self.spool.unreadable)
+        self._report.unreadable = {**self.spool.unreadable, **self._unreadable}
+        gauges.unreadable = len(self._report.unreadable)
+
+    def _note_unreadable(self, load: Load) -> None:
+        """Warn of each file the first time that it cannot be read."""
+        for name, why in load.unreadable.items():
+            if name not in self._unreadable:
+                log.warning("%s", why)
+        if self._unreadable:
+            for arrival in load.arrivals:
+                self._unreadable.pop(_file(arrival).name, None)
+        self._unreadable.update(load.unreadable)
 
     def _trouble(self, error: StoreError) -> None:
         self._report.counters.retries[type(error).__name__] += 1

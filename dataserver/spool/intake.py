@@ -1,7 +1,7 @@
 """From files to packets: what a batch's files hold, and which of them are none.
 
-Runs in a thread of its own, one batch ahead of the database: reading and parsing leave the
-interpreter to the others where they wait.  It changes nothing but the spool's memory.
+It changes nothing, so it can be done anywhere: in the worker for a few files, in a process of
+its own (:mod:`.reader`) for a backlog.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import tzinfo
 from typing import NamedTuple
 
 from dataserver.errors import IncompletePacket, PacketError, Reason
+from dataserver.failpoints import reach
 from dataserver.model import Arrival, Packet
 from dataserver.packet import parse
 from dataserver.spool.directory import Spool
@@ -35,10 +36,21 @@ class Load:
     arrivals: list[Arrival] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
     incomplete: list[tuple[SpoolFile, IncompletePacket]] = field(default_factory=list)
-    unreadable: list[Unreadable] = field(default_factory=list)
+    #: Files that cannot be read now, by name, with the reason.
+    unreadable: dict[str, str] = field(default_factory=dict)
     repairs: Counter[str] = field(default_factory=Counter)
     unstored: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
+
+    def add(self, other: Load) -> None:
+        """Take over what ``other`` holds."""
+        self.arrivals += other.arrivals
+        self.bad += other.bad
+        self.incomplete += other.incomplete
+        self.unreadable |= other.unreadable
+        self.repairs += other.repairs
+        self.unstored += other.unstored
+        self.bytes += other.bytes
 
 
 class Intake:
@@ -61,7 +73,7 @@ class Intake:
             except Vanished:
                 continue
             except Unreadable as error:
-                found.unreadable.append(error)
+                found.unreadable[file.name] = str(error)
                 continue
             except PacketError as error:
                 found.bad.append(Bad(file, error))
@@ -72,6 +84,7 @@ class Intake:
         return found
 
     def _take(self, found: Load, file: SpoolFile, content: bytes) -> None:
+        reach("inside-read")
         try:
             packet = parse(content)
         except IncompletePacket as error:
