@@ -78,7 +78,9 @@ def cut_scripts(text: str) -> str:
     Agent, alias, group, tag and inventory-module names are stored as
     ``encode(cut_scripts(name))``.
     """
-    return _SCRIPT.sub("", text) if "<" in text else text
+    # No tag ends after the last ">", and looking for one there takes quadratic time.
+    end = text.rfind(">") + 1
+    return _SCRIPT.sub("", text[:end]) + text[end:] if end else text
 
 
 def clean_name(text: str) -> str:

@@ -79,12 +79,17 @@ class MariaDB:
         """Start (installing the system tables the first time) and wait until it answers."""
         if not self.data.exists():
             self._install()
+        temporary = self.directory / "tmp"
+        temporary.mkdir(exist_ok=True)
         # PDEATHSIG: the server dies with the test's process, however that ends.
         command = [
             *("setpriv", "--pdeathsig", "KILL", "mariadbd", "--no-defaults"),
             f"--datadir={self.data}",
             f"--user={getpass.getuser()}",
             f"--socket={self.socket}",
+            # A starting server removes what it takes for leftovers in its folder for temporary
+            # tables, so each needs one of its own.
+            f"--tmpdir={temporary}",
             f"--pid-file={self.directory / 'pid'}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
