@@ -25,6 +25,8 @@ from dataserver.values import NO_BOUNDS, Bounds, TypeRule, bounds, type_rule
 #: Keys of one `IN (...)`; SQLite takes 32,766 parameters, MySQL plans short lists better.
 IN_CHUNK = 1_000
 
+_AGENT, _MODULE = schema.agent.c, schema.module.c
+
 
 class ModuleEntry:
     """One module: what its configuration and its state say, as far as a packet needs it."""
@@ -151,6 +153,10 @@ class Catalog:
     def __init__(self, zone: tzinfo, layout: Layout) -> None:
         self._zone = zone
         self._agents, self._modules = _agents_query(layout), _modules_query(layout)
+        agent_id, module_id = _AGENT.id, _MODULE.id
+        ids: ColumnElement[Any] = bindparam("ids", expanding=True)
+        self._agent_ids = select(agent_id).where(agent_id.in_(ids))
+        self._module_ids = _undeleted(layout, select(module_id).where(module_id.in_(ids)))
         self._by_raw: dict[str, AgentEntry] = {}
         self._by_id: dict[int, AgentEntry] = {}
 
@@ -211,6 +217,14 @@ class Catalog:
                 missing.discard(agent.id)
                 self._fill_agent(agent, row, now)
             self._load_modules(conn, by_id, ids)
+        return missing
+
+    def gone(self, conn: Connection, agents: Iterable[int], modules: Iterable[int]) -> int:
+        """How many of these ids are not in the database any more."""
+        missing = 0
+        for ids, query in ((agents, self._agent_ids), (modules, self._module_ids)):
+            for some in in_chunks(sorted(set(ids))):
+                missing += len(some) - len(conn.execute(query, {"ids": some}).all())
         return missing
 
     def _fill_agent(self, agent: AgentEntry, row: Any, now: float) -> None:
@@ -318,9 +332,13 @@ def _modules_query(layout: Layout) -> Select[Any]:
     )
     query = select(*_there(layout, wanted)).select_from(joined)
     query = query.where(m.agent_id.in_(bindparam("ids", expanding=True)))
-    if layout.has(m.delete_pending):
-        query = query.where(m.delete_pending == 0)
-    return query.order_by(m.agent_id, m.id)
+    return _undeleted(layout, query).order_by(m.agent_id, m.id)
+
+
+def _undeleted(layout: Layout, query: Select[Any]) -> Select[Any]:
+    """Without modules that the console deleted and that wait to be cleared away."""
+    pending = _MODULE.delete_pending
+    return query.where(pending == 0) if layout.has(pending) else query
 
 
 def _there(layout: Layout, wanted: Sequence[Column[Any]]) -> list[ColumnElement[Any]]:

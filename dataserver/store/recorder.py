@@ -344,6 +344,7 @@ class Recorder:
         writer: Writer | None = None,
     ) -> None:
         writer = writer or self._writer
+        self._look_for_gone(conn, work, batch)
         ledger.add_packets(conn, self._sql, batch.ledger)
         writer.history(conn, batch)
         if batch.late:
@@ -357,6 +358,15 @@ class Recorder:
         if work:
             touched = {item.agent.id: item.agent for item in work}
             ledger.raise_versions(conn, self._sql, touched.values())
+
+    def _look_for_gone(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
+        """What is late updates no row that would not be there; so it is asked for."""
+        if not batch.tally.late and not batch.late:
+            return
+        late = {item.agent.id for item in work if item.late}
+        modules = {sample.module.id for sample in batch.late}
+        if gone := self.catalog.gone(conn, late, modules):
+            raise StoreConflict(f"{gone} agents or modules were deleted by somebody else meanwhile")
 
     def _contacts(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
         """When each agent was last heard of; a late packet says nothing about that."""

@@ -45,6 +45,10 @@ _MYSQL: dict[str, Any] = {
     "mysql_collate": "utf8mb4_unicode_520_ci",
 }
 
+#: Of tables from which the console deletes.  SQLite would give the id of the last row, once it
+#: is deleted, to the next one, which then takes over its history, ledger and place in time.
+_IDS_USED_ONCE: dict[str, Any] = {"sqlite_autoincrement": True}
+
 #: What Pandora has for a time that never was.
 _NEVER = "1970-01-01 00:00:00"
 
@@ -132,6 +136,7 @@ agent = Table(
     Index("tagente_id_grupo", "group_id"),
     Index("tagente_nombre", "name"),
     **_MYSQL,
+    **_IDS_USED_ONCE,
 )
 
 module = Table(
@@ -228,6 +233,7 @@ module = Table(
     Index("tagente_modulo_nombre", "name", mysql_length=_TEXT_PREFIX),
     Index("tagente_modulo_tam_agente", "agent_id"),
     **_MYSQL,
+    **_IDS_USED_ONCE,
 )
 
 state = Table(
@@ -261,6 +267,7 @@ state = Table(
     Index("tagente_estado_running_by", "running_by"),
     Index("tagente_estado_status_index_1", "module_id"),
     **_MYSQL,
+    **_IDS_USED_ONCE,
 )
 
 number_history = Table(
