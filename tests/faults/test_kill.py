@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from dataserver.health import process_start
 from tests.faults import corpus
 from tests.faults.conftest import Undisturbed
 from tests.faults.corpus import File
@@ -76,10 +80,43 @@ def test_killed_after_its_first_commit_every_time_it_gets_on_all_the_same(
     assert differences(undisturbed(small), dump(store.engine())) == []
 
 
+def test_its_reading_process_killed_again_and_again_it_stores_what_an_undisturbed_run_does(
+    store: Database, place: Place, large: list[File], undisturbed: Undisturbed
+) -> None:
+    corpus.write(large, place.data_in())
+    with Server(place) as server:
+        for left in (4500, 3000, 1500):
+            server.wait(lambda left=left: len(place.packets_left()) < left, "progress")
+            for pid in children(server.pid):
+                os.kill(pid, signal.SIGKILL)
+        server.wait_taken()
+        assert "the reading process died" in server.log
+        assert server.stop() == 0
+    assert place.rejected() == []
+    assert differences(undisturbed(large), dump(store.engine())) == []
+
+
+def test_killed_it_leaves_no_process_behind(place: Place, large: list[File]) -> None:
+    corpus.write(large, place.data_in())
+    with Server(place) as server:
+        server.wait(lambda: children(server.pid), "a reading process")
+        left = children(server.pid)
+        server.kill()
+    deadline = time.monotonic() + PATIENCE
+    while any(process_start(pid) is not None for pid in left):
+        assert time.monotonic() < deadline, "its reading process goes on without it"
+        time.sleep(0.005)
+
+
 def die_at(server: Server, failpoint: str) -> None:
     """Start the server and see it die at that place."""
     server.start(failpoint=failpoint)
     assert server.wait_exit() == -9
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not ended."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def finish(place: Place) -> None:
