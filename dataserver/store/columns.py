@@ -21,6 +21,10 @@ from dataserver.store import schema
 from dataserver.values import parse_number
 
 _INT_MAX = 2**31 - 1
+#: Characters of an agent's name, as stored.
+AGENT_NAME_LENGTH = 600
+#: Of one packet; an agent has a few, and each is a row for ever.
+_MOST_ADDRESSES = 100
 #: What a TEXT column takes, in bytes.
 TEXT_BYTES = 65_535
 
@@ -100,9 +104,9 @@ def agent_interval(packet: Packet) -> int:
 
 
 def addresses(packet: Packet) -> list[str]:
-    """The packet's addresses in their order, without blanks and doubles."""
+    """The packet's addresses in their order, without blanks and doubles; not very many."""
     parts = (part.strip() for part in (packet.address or "").split(","))
-    return list(dict.fromkeys(part for part in parts if part))
+    return list(dict.fromkeys(part for part in parts if part))[:_MOST_ADDRESSES]
 
 
 def extended_info(module: Module) -> str:
@@ -123,7 +127,7 @@ def module_interval(module: Module, interval: int) -> int:
     factor = parse_number(module.tags.get("module_interval", ""))
     if factor is None:
         return interval
-    return min(max(int(interval * factor), 0), _INT_MAX)
+    return int(min(max(interval * factor, 0), _INT_MAX))
 
 
 def new_agent(packet: Packet, name: str, now_text: str) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def new_agent(packet: Packet, name: str, now_text: str) -> dict[str, Any]:
         "mode": to_int(packet.agent_mode, 0, 2) if (packet.agent_mode or "").strip() else 1,
         "interval": agent_interval(packet) or 300,
         "custom_id": fit(table, "custom_id", packet.custom_id or ""),
-        "url_address": packet.url_address,
+        "url_address": packet.url_address and fit(table, "url_address", packet.url_address),
         "timezone_offset": timezone_offset(packet),
         "contact": now_text,
     }
@@ -156,7 +160,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(_FLOAT_TAGS, to_float),
     **dict.fromkeys(_BIG_TAGS, to_big),
     **dict.fromkeys(_INT_TAGS, to_int),
-    **dict.fromkeys(_FLAG_TAGS, partial(to_int, low=0, high=255)),
+    **dict.fromkeys(_FLAG_TAGS, partial(to_int, low=0, high=127)),
 }
 #: What a module has whose packet says nothing.
 _DEFAULTS: dict[str, object] = {

@@ -215,12 +215,15 @@ def _own_words(exc: Exception) -> str:
 
 
 def _sent(exc: DBAPIError) -> int:
-    """About how many bytes the failed statement had, values written into it (at least)."""
-    return len(exc.statement or "") + _size(exc.params)
+    """How many bytes the failed statement may have had, values written into it."""
+    # The driver escapes a byte of a value with one more at most.
+    return _size(exc.statement) + 2 * _size(exc.params)
 
 
 def _size(value: object) -> int:
-    if isinstance(value, str | bytes):
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, bytes):
         return len(value)
     if isinstance(value, dict):
         return sum(map(_size, value.values()))

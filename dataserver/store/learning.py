@@ -29,9 +29,6 @@ from dataserver.store.reference import Reference
 from dataserver.store.sql import Sql
 from dataserver.values import bounds, type_rule
 
-#: Characters of an agent's name, as stored.
-AGENT_NAME_LENGTH = 600
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -59,15 +56,19 @@ class Learner:
 
     # -- agents ----------------------------------------------------------------
 
+    def check_name(self, raw: str) -> PacketError | None:
+        """Why no agent can be called ``raw``; so long a name is not even to be looked up."""
+        name = entities.encode(entities.clean_name(raw))
+        longest = columns.AGENT_NAME_LENGTH
+        if len(name) <= longest:
+            return None
+        return PacketError(
+            Reason.NAME_TOO_LONG,
+            f"the agent's name takes {len(name)} characters as stored, the column {longest}",
+        )
+
     def check_agent(self, packet: Packet, reference: Reference) -> None:
         """Raise PacketError where the unknown agent of ``packet`` cannot be created."""
-        name = entities.encode(entities.clean_name(packet.agent_name))
-        if len(name) > AGENT_NAME_LENGTH:
-            raise PacketError(
-                Reason.NAME_TOO_LONG,
-                f"the agent's name takes {len(name)} characters as stored, "
-                f"the column {AGENT_NAME_LENGTH}",
-            )
         if not self._rules.autocreate:
             raise PacketError(Reason.NO_AGENT, "the agent is not known and autocreate is off")
         if self._group(packet, reference) is None:
@@ -171,7 +172,7 @@ class Learner:
     def _parent(self, conn: Connection, packet: Packet) -> int | None:
         """The id of the agent that the packet names as its parent, if there is one."""
         raw = packet.parent_agent_name
-        if not raw:
+        if not raw or self.check_name(raw) is not None:
             return None
         if self._catalog.get(raw) is None:
             self._catalog.find(conn, [raw])

@@ -18,6 +18,7 @@ from dataserver import entities
 from dataserver.model import Arrival
 from dataserver.store import schema
 from dataserver.store.catalog import AgentEntry, folded_name, in_chunks
+from dataserver.store.columns import AGENT_NAME_LENGTH
 from dataserver.store.sql import Row, Sql
 
 _VERSION_KEYS = ("agent_id", "version", "newest")
@@ -105,7 +106,10 @@ def newest_times(
 ) -> dict[str, tuple[int | None, int | None]]:
     """Newest packet time and interval of those agents, by their names as written, that exist."""
     a, v = schema.agent.c, schema.agent_version.c
-    stored = {entities.encode(entities.clean_name(name)): name for name in names}
+    encoded = {entities.encode(entities.clean_name(name)): name for name in names}
+    # A longer one is nobody's, and may be longer than a statement.
+    stored = {key: name for key, name in encoded.items() if len(key) <= AGENT_NAME_LENGTH}
+    folded = {folded_name(key): name for key, name in stored.items()}
     joined = schema.agent.outerjoin(schema.agent_version, v.agent_id == a.id)
     found: dict[str, tuple[int | None, int | None]] = {}
     for some in in_chunks(list(stored)):
@@ -115,8 +119,9 @@ def newest_times(
             .where(a.name.in_(some))
         )
         for name, newest, contact, interval in conn.execute(query):
-            if name in stored:
-                found[stored[name]] = (newest or epoch(contact) or None, interval)
+            known = stored.get(name) or folded.get(folded_name(name))
+            if known is not None:
+                found[known] = (newest or epoch(contact) or None, interval)
     return found
 
 

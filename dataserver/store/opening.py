@@ -59,6 +59,7 @@ def open_recorder(settings: Settings, engine: Engine, zone: tzinfo) -> Recorder:
         zone=zone,
         rules=rules,
         longest_text=longest,
+        longest_statement=taken.statement,
         max_ahead=settings.max_ahead,
         ledger_days=settings.ledger_days,
         cache_seconds=settings.cache_seconds,

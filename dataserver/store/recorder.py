@@ -15,6 +15,7 @@ The steps, in the order in which locks are taken:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import tzinfo
 from time import monotonic
@@ -75,11 +76,13 @@ class Recorder:
         zone: tzinfo,
         rules: Rules,
         longest_text: int,
+        longest_statement: int | None = None,
         max_ahead: int = 86_400,
         ledger_days: int = 7,
         cache_seconds: float = 60.0,
     ) -> None:
         self._engine = engine
+        self._longest_statement = longest_statement
         self._server_name = rules.server_name
         self._ledger_days = ledger_days
         self._cache_seconds = cache_seconds
@@ -104,7 +107,7 @@ class Recorder:
         batch = Batch(now)
         outcomes = [Outcome()] * len(arrivals)
         try:
-            with translating("store packets"), self._engine.begin() as conn:
+            with self._translating("store packets"), self._engine.begin() as conn:
                 work = self._prepare(conn, arrivals, batch, outcomes)
                 self._evaluate(conn, work, batch)
                 self._write(conn, work, batch)
@@ -127,7 +130,7 @@ class Recorder:
         writer = NotingWriter(self._sql, self._layout)
         try:
             with (
-                translating("rehearse a packet"),
+                self._translating("rehearse a packet"),
                 self._engine.connect() as conn,
                 conn.begin() as transaction,
             ):
@@ -150,6 +153,10 @@ class Recorder:
         """The same from the database, for the agents that are there.  Raises StoreError."""
         with translating("look up agents"), self._engine.connect() as conn:
             return ledger.newest_times(conn, names, self.catalog.epoch)
+
+    def _translating(self, action: str) -> AbstractContextManager[None]:
+        # Not even a statement that the database hangs up on is to be tried for ever.
+        return translating(action, statement_limit=self._longest_statement)
 
     # -- steps 1 to 3 ----------------------------------------------------------
 
@@ -204,12 +211,14 @@ class Recorder:
         for _, arrival in waiting:
             packets.setdefault(arrival.packet.agent_name, arrival.packet)
         unknown = [name for name in packets if self.catalog.get(name) is None]
-        refused: dict[str, PacketError] = {}
+        refused = {name: error for name in unknown if (error := self._learner.check_name(name))}
+        if refused:
+            unknown = [name for name in unknown if name not in refused]
         if unknown:
             self.catalog.find(conn, unknown)
             new = {name: packets[name] for name in unknown if self.catalog.get(name) is None}
             if new:
-                refused = self._learner.create_agents(conn, new, reference, self._text(batch.now))
+                refused |= self._learner.create_agents(conn, new, reference, self._text(batch.now))
         for index, arrival in waiting:
             error = refused.get(arrival.packet.agent_name)
             if error is not None:

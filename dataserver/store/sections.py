@@ -54,7 +54,8 @@ class Sections:
             if agent.mode == 0:
                 del listed[1:]
             if listed:
-                addresses[agent.id] = [columns.fit(schema.address, "ip", ip) for ip in listed]
+                fitting = (columns.fit(schema.address, "ip", ip) for ip in listed)
+                addresses[agent.id] = list(dict.fromkeys(fitting))
             _set_custom_fields(conn, agent, packet.custom_fields, reference)
         agent.sections = told
         if self._inventory:
@@ -73,14 +74,14 @@ class Sections:
                 self._sql.insert(conn, schema.address, ("ip",), new)
                 known |= _address_ids(conn, missing)
         linked = _links(conn, list(told))
-        rows = [
-            (known[ip], agent_id)
+        rows = {
+            (known[ip], agent_id): None
             for agent_id, listed in sorted(told.items())
             for ip in listed
             if (known[ip], agent_id) not in linked
-        ]
+        }
         if rows:
-            self._sql.insert(conn, schema.agent_address, ("address_id", "agent_id"), rows)
+            self._sql.insert(conn, schema.agent_address, ("address_id", "agent_id"), list(rows))
 
     def _set_inventory(
         self,

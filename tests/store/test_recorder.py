@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from sqlalchemy import Engine, delete, func, select
 
-from dataserver.errors import StoreConflict
+from dataserver.errors import Reason, StoreConflict, StoreRefused
 from dataserver.store import schema
-from dataserver.store.recorder import Outcome
-from tests.support.databases import Database
-from tests.support.ingest import Ingest, arrival
+from dataserver.store.engine import limits
+from dataserver.store.learning import Rules
+from dataserver.store.probe import prepare
+from dataserver.store.recorder import Outcome, Recorder
+from tests.support.databases import PANDORA, Database, opened
+from tests.support.ingest import NOW, ZONE, Ingest, arrival
 
 START = 1_767_225_600
 
@@ -128,3 +131,95 @@ def test_an_agent_does_not_inherit_the_ledger_of_a_deleted_one(
     (outcome,) = take(server, packet(300, plain("2"), agent="two"))
     assert not outcome.late
     assert console.history() == [(300, 2.0)]
+
+
+# -- input that means no good ------------------------------------------------------
+
+#: Longer than the 16 MiB that a statement may have in MariaDB's default.
+_HUGE = "x " * 9_000_000
+
+
+def test_a_packet_longer_than_a_statement_is_refused_not_tried_for_ever(
+    pandora_database: Database,
+) -> None:
+    server = limited(pandora_database)
+    inventory = (
+        "<inventory><inventory_module><name>Software</name><datalist>"
+        f"<data>{_HUGE}</data></datalist></inventory_module></inventory>"
+    )
+    with pytest.raises(StoreRefused):
+        server.record([arrival(packet(300, inventory, more='os_name="Linux"'))], NOW)
+
+
+@pytest.mark.parametrize("attribute", ["parent_agent_name", "url_address", "agent_alias"])
+def test_a_huge_attribute_does_not_keep_its_packet_out(
+    attribute: str, pandora_database: Database
+) -> None:
+    huge = packet(300, plain("1"), more=f'{attribute}="{_HUGE}"')
+    limited(pandora_database).record([arrival(huge)], NOW)
+    assert Console(pandora_database).history() == [(300, 1.0)]
+
+
+def test_a_huge_agent_name_is_not_even_looked_up(pandora_database: Database) -> None:
+    server = limited(pandora_database)
+    packets = [arrival(packet(time, agent=_HUGE)) for time in (300, 600)]
+    outcomes, _ = server.record(packets, NOW)
+    assert [outcome.error and outcome.error.reason for outcome in outcomes] == [
+        Reason.NAME_TOO_LONG
+    ] * 2
+    assert server.newest([_HUGE]) == {}
+
+
+@pytest.mark.parametrize("value", ["-5", "200", "99999999999999", "1e307", "-1e308", "x" * 70_000])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("quiet", "disabled", "each_ff", "ff_type", "warning_inverse", "min_ff_event", "max"),
+        *("min", "post_process", "min_warning", "unit", "custom_id", "cron_interval"),
+        *("module_interval", "str_warning", "critical_instructions", "ff_timeout"),
+    ],
+)
+def test_no_tag_keeps_a_packet_out(tag: str, value: str, huge_tags: Ingest) -> None:
+    name = f"{tag}-{value[:6]}"
+    huge_tags.record([arrival(packet(300, plain("1", tags=f"<{tag}>{value}</{tag}>"), name))])
+    assert huge_tags.rejected == []
+
+
+@pytest.fixture(scope="module")
+def huge_tags(mariadb: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingest]:
+    """One existing Pandora database for all of them: it has the narrowest columns."""
+    with opened(PANDORA, tmp_path_factory.mktemp("tags")) as database:
+        yield Ingest(database)
+
+
+def limited(database: Database) -> Recorder:
+    """A recorder that knows how long a statement may be, as the server's does."""
+    engine = database.engine()
+    layout = prepare(engine)
+    with engine.connect() as conn:
+        taken = limits(conn)
+    return Recorder(
+        engine,
+        layout,
+        zone=ZONE,
+        rules=Rules("ingest"),
+        longest_text=taken.value,
+        longest_statement=taken.statement,
+    )
+
+
+def test_an_agent_cannot_make_any_number_of_addresses(server: Ingest, console: Console) -> None:
+    many = ",".join(f"10.0.{number // 256}.{number % 256}" for number in range(5_000))
+    take(server, packet(300, more=f'address="{many}"'))
+    assert console.count(schema.address) <= 100
+
+
+def test_addresses_that_are_one_once_cut_are_linked_once(server: Ingest, console: Console) -> None:
+    long = "a" * 60
+    take(server, packet(300, more=f'address="{long}1,{long}2,{long}3"'))
+    assert console.count(schema.agent_address) == 1
+
+
+def test_the_newest_time_of_an_agent_is_found_in_any_spelling(server: Ingest) -> None:
+    take(server, packet(600, agent="One"))
+    assert server.recorder.newest(["ONE"]) == {"ONE": (START + 600, 300)}
