@@ -102,6 +102,9 @@ class Batch:
     counters: dict[int, ModuleEntry] = field(default_factory=dict)
     late: list[LateSample] = field(default_factory=list)
     ledger: list[Row] = field(default_factory=list)
+    #: Ids of modules that had, as far as is remembered for the first time, a value with a time
+    #: of its own.
+    own_times: set[int] = field(default_factory=set)
     #: Addresses that agents told, by the agents' ids.
     addresses: dict[int, list[str]] = field(default_factory=dict)
 

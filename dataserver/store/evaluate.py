@@ -66,7 +66,9 @@ class Evaluator:
         if not module.samples and stamp is None:
             self._value(batch, agent, entry, rule, module.value, arrival.time, False)
             return
-        entry.own_times = True
+        if not entry.own_times:
+            entry.own_times = True
+            batch.own_times.add(entry.id)
         for text, written in module.samples or ((module.value, stamp),):
             time = self._own_time(batch, arrival, written)
             self._value(batch, agent, entry, rule, text, time, True)

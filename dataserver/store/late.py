@@ -38,6 +38,7 @@ def _write_agent(
     samples: Sequence[LateSample],
 ) -> None:
     known = packet_times(conn, agent.id, min(sample.time for sample in samples))
+    _recall_own_times(conn, samples)
     for table, is_text in ((schema.number_history, False), (schema.text_history, True)):
         chosen = [sample for sample in samples if sample.is_text is is_text]
         if not chosen:
@@ -50,6 +51,15 @@ def _write_agent(
         if rows:
             writer.late_points(conn, table, rows)
             batch.tally.stored += len(rows)
+
+
+def _recall_own_times(conn: Connection, samples: Sequence[LateSample]) -> None:
+    """Whether a module ever had values with times of their own, is remembered in the database."""
+    c = schema.own_times.c
+    modules = {s.module.id: s.module for s in samples if not s.module.own_times}
+    for ids in in_chunks(sorted(modules)):
+        for module_id in conn.scalars(select(c.module_id).where(c.module_id.in_(ids))):
+            modules[module_id].own_times = True
 
 
 def _added(

@@ -356,6 +356,9 @@ class Recorder:
         self._look_for_gone(conn, work, batch)
         ledger.add_packets(conn, self._sql, batch.ledger)
         writer.history(conn, batch)
+        if batch.own_times:
+            own_times = [(module_id,) for module_id in sorted(batch.own_times)]
+            self._sql.ensure(conn, schema.own_times, ("module_id",), own_times)
         if batch.late:
             write_late(conn, writer, batch)
         if batch.counters:

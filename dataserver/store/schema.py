@@ -623,3 +623,11 @@ unique_name = Table(
     comment="What Pandora's tables lack: one row per name, locked while it is created.",
     **_MYSQL,
 )
+
+own_times = Table(
+    "tmodule_times",
+    ours,
+    Column("module_id", UInt, primary_key=True, autoincrement=False),
+    comment="Modules that had values with times of their own, which are in no ledger.",
+    **_MYSQL,
+)

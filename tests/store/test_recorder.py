@@ -223,3 +223,16 @@ def test_addresses_that_are_one_once_cut_are_linked_once(server: Ingest, console
 def test_the_newest_time_of_an_agent_is_found_in_any_spelling(server: Ingest) -> None:
     take(server, packet(600, agent="One"))
     assert server.recorder.newest(["ONE"]) == {"ONE": (START + 600, 300)}
+
+
+# -- late values --------------------------------------------------------------------
+
+
+def test_values_at_their_own_times_survive_a_late_one_after_a_restart(
+    server: Ingest, console: Console, database: Database
+) -> None:
+    """A datalist's unchanged values leave no row, so a late value must not run over them."""
+    take(server, packet(300, plain("1")))
+    take(server, packet(900, listed((700, "1"), (800, "1"), (900, "1"))))
+    take(Ingest(database), packet(600, plain("2")))
+    assert [console.at(time) for time in (300, 600, 700, 800, 900)] == [1, 2, 1, 1, 1]
