@@ -2,28 +2,34 @@
 
 After an outage an agent sends what it buffered in random order.  A packet that comes more
 than one and a half intervals after the one before it shows that some are missing: the files
-of its stem (that is, of its agent) are left alone until none came for ``settle`` seconds, or
-for ``settle_max`` in all, and then taken together, in order.  Nothing but memory is needed:
-after a restart the gap shows itself again.
+of its stem (usually, those of its agent) are left alone until none came for ``settle`` seconds,
+or for ``settle_max`` in all, and then taken together, in order.  What the agent sends under
+another stem meanwhile is held as well.  Nothing but memory is needed: after a restart the gap
+shows itself again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dataserver.model import Arrival
 
 #: Intervals without a packet from which on some are thought missing.
 GAP = 1.5
 _DEFAULT_INTERVAL = 300
+#: Packets' times are whole seconds: two may seem this much further apart than they are.
+_ROUNDING = 1
+#: Seconds in which a stem that has settled must be taken in; longer than between two scans.
+_READY = 10.0
 
 
 @dataclass(slots=True)
 class _Hold:
     since: float
     last: float
-    files: int
+    files: int = 0
+    agents: set[str] = field(default_factory=set)
 
 
 class Holds:
@@ -33,15 +39,22 @@ class Holds:
         self._settle = settle
         self._settle_max = settle_max
         self._held: dict[str, _Hold] = {}
+        #: Stems that have settled and are to be taken in now, with the time until which.
+        self._ready: dict[str, float] = {}
 
     def __len__(self) -> int:
         """How many files are held back."""
         return sum(hold.files for hold in self._held.values())
 
-    def hold(self, stem: str, files: int, now: float) -> None:
-        """Leave the stem alone from now on; it has ``files`` files."""
-        if stem not in self._held:
-            self._held[stem] = _Hold(now, now, files)
+    def hold(self, stem: str, agent: str, files: int, now: float) -> None:
+        """Leave the stem alone from now on, of which ``files`` more files are the agent's."""
+        hold = self._held.setdefault(stem, _Hold(now, now))
+        hold.files += files
+        hold.agents.add(agent)
+
+    def agents(self) -> set[str]:
+        """The agents of which packets are held."""
+        return {agent for hold in self._held.values() for agent in hold.agents}
 
     def keeps(self, stem: str, files: int, now: float) -> bool:
         """Whether the stem, found with ``files`` files by a scan, is still to be left alone."""
@@ -50,15 +63,20 @@ class Holds:
             return False
         if files != hold.files:
             hold.files, hold.last = files, now
-        return now < self._due(hold)
+        if now < self._due(hold):
+            return True
+        del self._held[stem]
+        self._ready[stem] = now + _READY
+        return False
 
-    def release(self, stem: str) -> bool:
-        """The stem is being taken in; whether it had been held."""
-        return self._held.pop(stem, None) is not None
+    def ready(self, stem: str, now: float) -> bool:
+        """Whether the stem has been held and has settled: it is taken in, gaps or not."""
+        return now < self._ready.get(stem, 0.0)
 
     def retain(self, stems: set[str]) -> None:
         """Forget stems whose files are all gone."""
         self._held = {stem: hold for stem, hold in self._held.items() if stem in stems}
+        self._ready = {stem: until for stem, until in self._ready.items() if stem in stems}
 
     def next_due(self) -> float | None:
         """When the next one is due; None: nothing is held."""
@@ -77,7 +95,8 @@ def has_gap(arrivals: Sequence[Arrival], newest: int | None, interval: int | Non
     times = sorted(arrival.time for arrival in arrivals if arrival.time is not None)
     if not times:
         return False
-    allowed = GAP * (_told_interval(arrivals[-1]) or interval or _DEFAULT_INTERVAL)
+    told = _told_interval(arrivals[-1])
+    allowed = GAP * (told or interval or _DEFAULT_INTERVAL) + _ROUNDING
     before = newest if newest else times[0]
     for time in times:
         if time - before > allowed:

@@ -193,8 +193,10 @@ class Worker:
             except SpoolError as error:
                 if self._once:
                     raise
-                log.error("%s", error)
+                self.report.complain("the drop directory", str(error))
                 progress = False
+            else:
+                self.report.content("the drop directory")
             if self._once:
                 return
             if not progress:

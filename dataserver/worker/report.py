@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 EVERY = 1.0
 #: Unreadable files that the status names.
 _NAMED = 20
+#: Errors that are remembered as said.
+_COMPLAINTS = 1000
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Report:
     database_error: str | None = None
     database_down_since: float | None = None
     unreadable: dict[str, str] = field(default_factory=dict)
+    _complaints: dict[str, str] = field(default_factory=dict)
     _rates: Rates = field(default_factory=Rates)
     _written: float = float("-inf")
 
@@ -92,6 +95,19 @@ class Report:
             log.warning("waiting for the database: %s", error)
         self.database_error = error.message
         self.gauges.database_up = 0
+
+    def complain(self, about: str, text: str) -> None:
+        """Log an error about something once, for as long as it stays the same."""
+        if self._complaints.get(about) == text:
+            return
+        if len(self._complaints) >= _COMPLAINTS:
+            self._complaints.clear()
+        self._complaints[about] = text
+        log.error("%s", text)
+
+    def content(self, about: str) -> None:
+        """There is nothing to complain about any more."""
+        self._complaints.pop(about, None)
 
     def write(self, settings: Settings, phase: Phase, *, force: bool = False) -> None:
         """Write the status and metrics files, at most once a second unless ``force``."""

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Self, cast
 
 from sqlalchemy import Engine
 
-from dataserver.errors import Reason, SpoolError, StoreError, StoreUnavailable
+from dataserver.errors import Reason, SpoolError, StoreError, StoreRefused, StoreUnavailable
 from dataserver.health import Heartbeat, Phase
 from dataserver.maintenance import Maintenance
 from dataserver.model import Arrival
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a long queue is scanned anew, so that its length is known.
 _RESCAN = 5.0
+#: Sections that are counted by name, the length of such a name, and the name of all others.
+_NAMES, _LONGEST_NAME, _OTHER = 50, 50, "(other)"
 #: Threads that unlink.
 _UNLINKING = 4
 
@@ -165,7 +168,9 @@ class Session:
         now = self._report.monotonic()
         for stem, group in stems.items():
             if not self.holds.keeps(stem, len(group), now):
-                yield group
+                # Where one batch cannot hold them all, the later ones must not come first.  The
+                # number is a time with all agents that buffer.
+                yield sorted(group, key=lambda file: file.number) if len(group) > 1 else group
 
     def _loads(self, groups: Iterator[list[SpoolFile]]) -> Iterator[Load]:
         """The batches as read and parsed, each while the one before it is being stored.
@@ -216,7 +221,7 @@ class Session:
         delivered = self._delivery.deliver(arrivals)
         counters.commit_seconds.observe(self._report.monotonic() - started)
         counters.repaired.update(load.repairs)
-        counters.unstored.update(load.unstored)
+        count_bounded(counters.unstored, load.unstored)
         taken = []
         for arrival, outcome in delivered:
             if outcome.error is None:
@@ -233,26 +238,37 @@ class Session:
         return progress
 
     def _settled(self, arrivals: list[Arrival]) -> list[Arrival]:
-        """Without the packets of stems that are to settle first, which stay where they are."""
+        """Without the packets of agents that are to settle first, which stay where they are."""
         if not self._patient or self._settings.settle == 0:
             return arrivals
-        suspects: dict[str, list[Arrival]] = {}
-        for stem, group in groupby(arrivals, key=lambda arrival: _file(arrival).stem):
-            some = list(group)
-            if not self.holds.release(stem) and has_gap(some, *self._recorder.known(some[0])):
-                suspects.setdefault(stem, []).extend(some)
+        now = self._report.monotonic()
+        agents: dict[str, list[Arrival]] = {}
+        for arrival in arrivals:
+            agents.setdefault(arrival.packet.agent_name, []).append(arrival)
+        held = self.holds.agents()
+        suspects = {
+            name: some for name, some in agents.items() if self._is_suspect(name, some, held, now)
+        }
         if not suspects:
             return arrivals
         # The cache may be behind (a twin took some): only the database's word holds a packet.
-        names = {a.packet.agent_name for some in suspects.values() for a in some}
-        newest = self._delivery.insist(lambda: self._recorder.newest(names))
-        now = self._report.monotonic()
-        held = set()
-        for stem, some in suspects.items():
-            if has_gap(some, *newest.get(some[0].packet.agent_name, (None, None))):
-                self.holds.hold(stem, len(some), now)
-                held.add(stem)
-        return [arrival for arrival in arrivals if _file(arrival).stem not in held]
+        try:
+            newest = self._delivery.insist(lambda: self._recorder.newest(suspects))
+        except StoreRefused:
+            return arrivals  # one of them is poisonous: which one, storing them will tell
+        for name, some in suspects.items():
+            if name in held or has_gap(some, *newest.get(name, (None, None))):
+                held.add(name)
+                for stem, files in Counter(_file(arrival).stem for arrival in some).items():
+                    self.holds.hold(stem, name, files, now)
+        left = held & suspects.keys()
+        return [arrival for arrival in arrivals if arrival.packet.agent_name not in left]
+
+    def _is_suspect(self, agent: str, some: list[Arrival], held: set[str], now: float) -> bool:
+        """Whether packets of the agent are held, or seem to be missing around these."""
+        if any(self.holds.ready(_file(arrival).stem, now) for arrival in some):
+            return False
+        return agent in held or has_gap(some, *self._recorder.known(some[0]))
 
     def _acknowledge(self, files: list[SpoolFile]) -> int:
         """Unlink files that are committed; how many left.  Runs beside the next batch."""
@@ -263,8 +279,9 @@ class Session:
                     self._report.counters.replaced += 1
             except SpoolError as error:
                 # It is stored; the ledger knows it when it is found again.
-                log.error("%s", error)
+                self._report.complain(file.name, str(error))
             else:
+                self._report.content(file.name)
                 left += 1
         return left
 
@@ -280,8 +297,9 @@ class Session:
         try:
             gone = self.spool.reject(bad.file, error.reason, error.message, agent=bad.agent)
         except SpoolError as failure:
-            log.error("%s", failure)
+            self._report.complain(bad.file.name, str(failure))
             return False
+        self._report.content(bad.file.name)
         if gone:
             self.waiting.forget(bad.file)
             self._report.rejected(error.reason, bad.file.size)
@@ -335,6 +353,13 @@ class Session:
         self._report.write(self._settings, self._heartbeat.phase)
         self._heartbeat.enter(Phase.STORING)
         return stopping
+
+
+def count_bounded(counts: Counter[str], more: Mapping[str, int]) -> None:
+    """Add ``more`` to ``counts``, whose names are an uploader's: no more than a few of them."""
+    for name, count in more.items():
+        known = name in counts or len(counts) < _NAMES
+        counts[name if known and len(name) <= _LONGEST_NAME else _OTHER] += count
 
 
 def _file(arrival: Arrival) -> SpoolFile:

@@ -230,8 +230,8 @@ class TestDropDirectory:
         folder.mkdir()
         server.place.drop("web1.1.data", packet("web1"))
         server.wait(lambda: "was replaced" in server.log, "a word about it")
-        assert server.running
         assert server.stop() == 0
+        assert server.log.count("was replaced") == 1
         server.start()
         server.wait_taken()
         assert server.stop() == 0

@@ -148,6 +148,20 @@ class TestOfVar:
             server.wait_counted("packets", len(small))
             assert server.stop() == 0
 
+    def test_full_what_cannot_be_set_aside_is_spoken_of_once_however_often_it_is_tried(
+        self, place: Place, disk: Disk, small: list[File]
+    ) -> None:
+        with Server(place) as server:
+            server.wait_ready()
+            disk.fill()
+            place.drop("bad.1.data", BAD)
+            for file in small[:5]:
+                # Each brings a scan of its own, which finds the bad one again.
+                place.drop(file.name, file.content)
+                server.wait(lambda: place.packets_left() == ["bad.1.data"], "it stored")
+            assert server.log.count("cannot set 'bad.1.data' aside") == 1
+            assert server.stop() == 0
+
 
 def taken(server: Server) -> None:
     """Wait until all packets are gone, of a server that cannot write its status."""
