@@ -11,7 +11,15 @@ import pytest
 
 from tests.faults import corpus
 from tests.faults.corpus import File
-from tests.support.databases import MARIADB, SQLITE, Database, mariadb, mariadb_database, opened
+from tests.support.databases import (
+    KINDS,
+    MARIADB,
+    SQLITE,
+    Database,
+    mariadb,
+    mariadb_database,
+    opened,
+)
 from tests.support.dump import Dump, dump
 from tests.support.server import Place, Server
 
@@ -24,6 +32,15 @@ Undisturbed = Callable[[Sequence[File]], Dump]
 @pytest.fixture(params=[SQLITE, MARIADB])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty store of each kind in turn."""
+    if request.param != SQLITE:
+        request.getfixturevalue("mariadb")
+    with opened(request.param, tmp_path / "home") as database:
+        yield database
+
+
+@pytest.fixture(params=KINDS)
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """The same, and an existing Pandora FMS database, whose tables have no unique keys."""
     if request.param != SQLITE:
         request.getfixturevalue("mariadb")
     with opened(request.param, tmp_path / "home") as database:

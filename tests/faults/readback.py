@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, select
+from sqlalchemy import Column, Connection, Engine, inspect, select
 
 from dataserver import entities, series
 from dataserver.store import schema
@@ -118,13 +118,16 @@ def _counter_faults(conn: Connection, said: Told) -> Iterator[str]:
 
 
 def _history(conn: Connection) -> Points:
+    """Every module's points; of those of one second, the last one written is the last here."""
+    columns = inspect(conn).get_columns(schema.number_history.name)
+    has_ordinal = any(column["name"] == "ordinal" for column in columns)
     points: Points = defaultdict(list)
     for table in (schema.number_history, schema.text_history):
         c = table.c
         query = (
             select(agent.name, module.name, c.time, c.value)
             .where(c.module_id == module.id, module.agent_id == agent.id)
-            .order_by(c.module_id, c.time, c.ordinal)
+            .order_by(c.module_id, c.time, *([c.ordinal] if has_ordinal else []))
         )
         for agent_name, name, time, value in conn.execute(query):
             points[agent_name, entities.decode(name)].append((time, value))
