@@ -244,7 +244,8 @@ class Session:
         now = self._report.monotonic()
         agents: dict[str, list[Arrival]] = {}
         for arrival in arrivals:
-            agents.setdefault(arrival.packet.agent_name, []).append(arrival)
+            if not arrival.packet.server_name:
+                agents.setdefault(arrival.packet.agent_name, []).append(arrival)
         held = self.holds.agents()
         suspects = {
             name: some for name, some in agents.items() if self._is_suspect(name, some, held, now)
