@@ -69,7 +69,10 @@ class Beat:
 
     @classmethod
     def read(cls, path: Path) -> Beat | None:
-        """The heartbeat in ``path``; None where there is none, or one of another version."""
+        """The heartbeat in ``path``; None where there is none, or one of another version.
+
+        Raises OSError where it may not be read: that says nothing about the instance.
+        """
         data = _read(path)
         try:
             return cls(**{**data, "phase": Phase(data["phase"])}) if data else None
@@ -210,7 +213,10 @@ class Status:
 
     @classmethod
     def read(cls, path: Path) -> Status | None:
-        """The status in ``path``; None where there is none, or one of another version."""
+        """The status in ``path``; None where there is none, or one of another version.
+
+        Raises OSError where it may not be read.
+        """
         data = _read(path)
         known = {each.name for each in fields(cls)}
         try:
@@ -249,6 +255,6 @@ def process_start(pid: int) -> int | None:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
     return data if isinstance(data, dict) else None

@@ -111,6 +111,11 @@ def read(text: str, hostname: str) -> Takeover:
     return taken
 
 
+def recognised(text: str) -> bool:
+    """Whether the file ``text`` says anything that a Perl server's configuration says."""
+    return not parse(text).keys().isdisjoint(_DEFAULTS.keys() | _OTHERWISE)
+
+
 def parse(text: str) -> dict[str, str]:
     """Keys in lower case with their values; of a key that stands twice the last one."""
     values = {}

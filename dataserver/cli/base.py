@@ -15,7 +15,7 @@ import click
 
 from dataserver import __version__, home
 from dataserver.config import Settings, load
-from dataserver.errors import DataserverError, UsageError
+from dataserver.errors import DataserverError, StoreUnavailable, UsageError
 from dataserver.home import MAIN, Home, Paths
 from dataserver.logs import printable
 from dataserver.setting_kinds import masked
@@ -70,7 +70,8 @@ def _common_options() -> list[click.Parameter]:
     return [
         click.Option(
             ["--home"],
-            type=click.Path(path_type=Path),
+            # Whether it can be read is told by what is read in it.
+            type=click.Path(path_type=Path, readable=False),
             metavar="DIR",
             expose_value=False,
             callback=_keep_home,
@@ -161,9 +162,14 @@ def _guarded(run: Callable[[], object], app: App) -> int:
         if app.debug:
             traceback.print_exc()
         else:
-            click.echo(f"dataserver: {printable(masked(_line(exc)))}", err=True)
+            complain(exc)
         return _exit_code(exc)
     return code if isinstance(code, int) else 0
+
+
+def complain(exc: Exception) -> None:
+    """Say on stderr what went wrong, in one line: what, why, what next."""
+    click.echo(f"dataserver: {printable(masked(_line(exc)))}", err=True)
 
 
 def _line(exc: Exception) -> str:
@@ -172,12 +178,20 @@ def _line(exc: Exception) -> str:
         return f"{exc.format_message().rstrip('.')}; see `{command} --help`"
     if isinstance(exc, click.ClickException):
         return exc.format_message()
+    if isinstance(exc, StoreUnavailable) and exc.hint is None:
+        return f"{exc}; `dataserver check` looks at the database and at what is configured"
     if isinstance(exc, DataserverError):
         return str(exc)
     if isinstance(exc, OSError):
-        where = f"{exc.filename}: " if exc.filename else ""
-        return f"{where}{exc.strerror or exc}"
+        where = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, str | bytes) else ""
+        return f"{where}{exc.strerror or exc}{_remedy(exc)}"
     return f"internal error: {type(exc).__name__}: {exc}; run it again with --debug and report it"
+
+
+def _remedy(exc: OSError) -> str:
+    if isinstance(exc, PermissionError):
+        return f"; give user {os.geteuid()} the right, or run this as another user"
+    return ""
 
 
 def _exit_code(exc: Exception) -> int:

@@ -15,7 +15,12 @@ from dataserver.settings import ABOUT, Settings
 
 @click.group(cls=Group)
 def config() -> None:
-    """Look at the settings."""
+    """Look at the settings.
+
+    \b
+    Examples:
+      dataserver config show --origin
+    """
 
 
 @config.command(cls=Command)

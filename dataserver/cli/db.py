@@ -17,7 +17,13 @@ from dataserver.store.probe import Finding, check, prepare
 
 @click.group(cls=Group)
 def db() -> None:
-    """Make the database, or look whether it will do."""
+    """Make the database, or look whether it will do.
+
+    \b
+    Examples:
+      dataserver db check
+      dataserver db create
+    """
 
 
 @db.command(cls=Command)

@@ -19,6 +19,7 @@ from dataserver.config import load
 from dataserver.errors import ConfigError, UsageError
 from dataserver.home import CONFIG_NAME, Home
 from dataserver.perlconf import Takeover
+from dataserver.settings import ABOUT
 
 PASSWORD_FILE = "database.password"
 
@@ -29,7 +30,7 @@ PASSWORD_FILE = "database.password"
     "--from",
     "perl_config",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Take over what this pandora_server.conf says.",
 )
 @pass_app
@@ -59,11 +60,35 @@ def _read(path: Path) -> Takeover:
     try:
         # Written by hand on systems of any age: every byte is a character in Latin-1.
         text = path.read_text("latin-1")
-        return perlconf.read(text, "".join(socket.gethostname().split()))
-    except ConfigError as exc:
-        raise ConfigError(f"{path}: {exc.message}", hint=exc.hint) from exc
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
+    if not perlconf.recognised(text):
+        raise UsageError(
+            f"{path} says nothing that a Perl server's configuration says",
+            hint="name its pandora_server.conf",
+        )
+    try:
+        takeover = perlconf.read(text, "".join(socket.gethostname().split()))
+        _check(takeover)
+    except ConfigError as exc:
+        raise ConfigError(f"{path}: {exc.message}", hint=exc.hint) from exc
+    return takeover
+
+
+def _check(takeover: Takeover) -> None:
+    """Whether all of it may stand in our files; asked before any of them is written."""
+    values = _values(takeover)
+    for note in takeover.notes:
+        if note.setting is None:
+            continue
+        kind, value = ABOUT[note.setting].kind, values[note.setting]
+        try:
+            kind.decode(value, Path("/"))
+        except ValueError as exc:
+            raise ConfigError(
+                f"its {note.key} cannot be taken over: {note.setting} = {value!r} {exc}",
+                hint=f"allowed: {kind.allowed}",
+            ) from exc
 
 
 def _refuse_existing(home: Home) -> None:
@@ -106,6 +131,10 @@ def _adapted(name: str, shipped: str, takeover: Takeover, source: str) -> str | 
     return shipped
 
 
+def _values(takeover: Takeover) -> dict[str, str | int | bool]:
+    return {**_settings(takeover), "data_in": takeover.data_in}
+
+
 def _settings(takeover: Takeover) -> dict[str, str | int | bool]:
     return {**takeover.shared, "database_password_file": PASSWORD_FILE}
 
@@ -135,7 +164,7 @@ def _write_password(path: Path, password: str) -> None:
 
 def _report(takeover: Takeover) -> None:
     """Each key of the other server: what it became, or why nothing."""
-    values = {**_settings(takeover), "data_in": takeover.data_in}
+    values = _values(takeover)
     for note in takeover.notes:
         if note.setting is None:
             print_line(f"left   {note.key}: {note.text}")

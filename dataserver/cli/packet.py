@@ -7,12 +7,13 @@ import stat
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from dataserver.cli.base import App, Command, Group, json_option, pass_app
 from dataserver.cli.output import print_json, print_line, print_table
+from dataserver.errors import IncompletePacket, PacketError
 from dataserver.home import MAIN
 from dataserver.model import Module, Packet
 from dataserver.packet import parse
@@ -31,18 +32,23 @@ _WIDTH = 60
 
 @click.group(cls=Group)
 def packet() -> None:
-    """Look at packets."""
+    """Look at packets.
+
+    \b
+    Examples:
+      dataserver packet show data_in/web1.1767225600.data
+    """
 
 
 @packet.command(cls=Command)
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path(readable=False))
 @click.option("--would", "rehearse", is_flag=True, help="Also tell what storing it now would do.")
 @click.option(
     "--instance", default=MAIN, metavar="NAME", help="--would in this instance (default: main)."
 )
 @json_option
 @pass_app
-def show(app: App, file: IO[bytes], rehearse: bool, instance: str, as_json: bool) -> None:
+def show(app: App, file: str, rehearse: bool, instance: str, as_json: bool) -> None:
     """Parse FILE (- for stdin) and print what it says; stores nothing.
 
     With --would it goes all the way through the instance's database, to just before the
@@ -55,15 +61,27 @@ def show(app: App, file: IO[bytes], rehearse: bool, instance: str, as_json: bool
       dataserver packet show --would data_in/web1.1767225600.data
       dataserver rejected show ID --content | dataserver packet show - --json
     """
-    content = file.read()
-    found = parse(content)
-    told = _rehearsed(app, instance, file, found, len(content)) if rehearse else None
+    with click.open_file(file, "rb") as stream:
+        content = stream.read()
+        try:
+            found = parse(content)
+        except PacketError as error:
+            _refuse(file, error)
+        told = _rehearsed(app, instance, stream, found, len(content)) if rehearse else None
     if as_json:
         print_json(_as_json(found) | ({"would": told.as_json()} if told else {}))
     else:
         _print(found)
         if told:
             told.show()
+
+
+def _refuse(file: str, error: PacketError) -> NoReturn:
+    """Say which file is no packet, why, and what the server would do with it."""
+    fate = f"the server would set it aside as {error.reason.value}"
+    if isinstance(error, IncompletePacket):
+        fate = f"the server would wait for more, then set it aside as {error.reason.value}"
+    raise PacketError(error.reason, f"{file}: {error.message}; {fate}") from error
 
 
 def _rehearsed(app: App, instance: str, file: IO[bytes], found: Packet, size: int) -> Would:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from dataserver.cli.base import App, Command, Group, json_option, pass_app
+from dataserver.cli.base import App, Command, Group, complain, json_option, pass_app
 from dataserver.cli.output import local_time, print_json, print_line, print_table
 from dataserver.errors import Reason, UsageError
 from dataserver.home import MAIN
@@ -32,7 +32,14 @@ _reason_option = click.option(
 
 @click.group(cls=Group)
 def rejected() -> None:
-    """Packets that were set aside, each with its reason."""
+    """Packets that were set aside, each with its reason.
+
+    \b
+    Examples:
+      dataserver rejected list
+      dataserver rejected show 1767225600000-1a2b3c-clock
+      dataserver rejected retry --reason clock
+    """
 
 
 @rejected.command(cls=Command, name="list")
@@ -83,8 +90,9 @@ def show(app: App, rid: str, instance: str, content: bool, as_json: bool) -> Non
     elif as_json:
         print_json(_as_json(packet))
     else:
-        for key, value in _as_json(packet).items():
-            print_line(f"{key + ':':<8} {value}")
+        times = {"mtime": local_time(packet.mtime), "when": local_time(packet.when)}
+        for key, value in (_as_json(packet) | times).items():
+            print_line(f"{key + ':':<8} {'-' if value is None else value}")
         _print_excerpt(folder.content(rid))
 
 
@@ -93,9 +101,20 @@ def show(app: App, rid: str, instance: str, content: bool, as_json: bool) -> Non
 @_instance_option
 @_all_option
 @_reason_option
+@click.pass_context
 @pass_app
-def retry(app: App, ids: Sequence[str], instance: str, every: bool, reason: str | None) -> None:
+def retry(
+    app: App,
+    context: click.Context,
+    ids: Sequence[str],
+    instance: str,
+    every: bool,
+    reason: str | None,
+) -> None:
     """Put packets back into the drop directory, to be taken again.
+
+    One that cannot be put back (its name is taken there) is named, stays, and makes the exit
+    code 2; the others go on.
 
     \b
     Examples:
@@ -104,8 +123,11 @@ def retry(app: App, ids: Sequence[str], instance: str, every: bool, reason: str 
     """
     settings, paths = app.settings(instance)
     folder = Rejected(paths.rejected)
-    for rid in _chosen(folder, ids, every, reason):
-        print_line(f"{rid}: back in {settings.data_in} as {folder.retry(rid, settings.data_in)}")
+
+    def put_back(rid: str) -> str:
+        return f"{rid}: back in {settings.data_in} as {folder.retry(rid, settings.data_in)}"
+
+    context.exit(_each(_chosen(folder, ids, every, reason), put_back))
 
 
 @rejected.command(cls=Command)
@@ -113,8 +135,16 @@ def retry(app: App, ids: Sequence[str], instance: str, every: bool, reason: str 
 @_instance_option
 @_all_option
 @_reason_option
+@click.pass_context
 @pass_app
-def drop(app: App, ids: Sequence[str], instance: str, every: bool, reason: str | None) -> None:
+def drop(
+    app: App,
+    context: click.Context,
+    ids: Sequence[str],
+    instance: str,
+    every: bool,
+    reason: str | None,
+) -> None:
     """Remove packets for good.
 
     \b
@@ -123,13 +153,28 @@ def drop(app: App, ids: Sequence[str], instance: str, every: bool, reason: str |
       dataserver rejected drop --reason incomplete
     """
     folder = _folder(app, instance)
-    for rid in _chosen(folder, ids, every, reason):
+
+    def remove(rid: str) -> str:
         folder.drop(rid)
-        print_line(f"{rid}: dropped")
+        return f"{rid}: dropped"
+
+    context.exit(_each(_chosen(folder, ids, every, reason), remove))
 
 
 def _folder(app: App, instance: str) -> Rejected:
     return Rejected(app.paths(instance).rejected)
+
+
+def _each(ids: Sequence[str], act: Callable[[str], str]) -> int:
+    """Do it with all and say so; one where it cannot be done holds up nobody.  The exit code."""
+    code = 0
+    for rid in ids:
+        try:
+            print_line(act(rid))
+        except UsageError as error:
+            complain(error)
+            code = error.exit_code
+    return code
 
 
 def _chosen(folder: Rejected, ids: Sequence[str], every: bool, reason: str | None) -> Sequence[str]:
@@ -158,7 +203,8 @@ def _as_json(packet: RejectedPacket) -> dict[str, Any]:
 
 def _print_excerpt(content: bytes) -> None:
     print_line()
-    for line in content[:_EXCERPT].decode("utf-8", "backslashreplace").splitlines():
+    # Not splitlines(), which knows line ends that no editor shows as such.
+    for line in content[:_EXCERPT].decode("utf-8", "backslashreplace").split("\n"):
         print_line(line)
     if len(content) > _EXCERPT:
         print_line(f"... {len(content) - _EXCERPT} bytes more; --content writes all")

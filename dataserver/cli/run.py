@@ -46,7 +46,8 @@ def run(app: App, instance: str, once: bool, as_json: bool) -> None:
     paths.var.mkdir(mode=0o750, parents=True, exist_ok=True)
     with _showing(settings, paths, live=not once) as show:
         if not once:
-            log.info("instance %s takes packets from %s", paths.name, settings.data_in)
+            # Not "takes packets": another process may have it, or the database be away.
+            log.info("starting instance %s on %s", paths.name, settings.data_in)
         summary = run_worker(
             settings, paths, once=once, reload=lambda: app.settings(instance)[0], show=show
         )

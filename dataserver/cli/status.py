@@ -102,7 +102,7 @@ def _database(status: Status, now: float) -> str:
 
 
 def _queue(gauges: dict[str, float]) -> str:
-    text = f"{gauges['queue']} files"
+    text = _files(gauges["queue"])
     if gauges["queue"]:
         text += f", the oldest {duration(gauges['oldest_age_seconds'])} old"
     parts = [
@@ -117,6 +117,10 @@ def _queue(gauges: dict[str, float]) -> str:
     return f"{text} ({', '.join(parts)})" if parts else text
 
 
+def _files(count: float) -> str:
+    return f"{count} {'file' if count == 1 else 'files'}"
+
+
 def _last(status: Status) -> str:
     if status.last_packet_agent is None:
         return "no packet since the start"
@@ -127,5 +131,5 @@ def _last(status: Status) -> str:
 
 def _rejected(counters: dict[str, dict[str, int]], gauges: dict[str, float]) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in counters["rejected"].items())
-    kept = f"{gauges['rejected_files']} files kept"
+    kept = f"{_files(gauges['rejected_files'])} kept"
     return f"{reasons} since the start, {kept}" if reasons else f"none since the start, {kept}"

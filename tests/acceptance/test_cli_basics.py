@@ -90,8 +90,7 @@ class TestHelp:
         assert {"init", "check", "status", "config", "packet", "rejected"} <= set(commands)
         for command in commands:
             text = dataserver(command, "--help").stdout
-            if "Commands:" not in text:
-                assert "Examples:" in text, command
+            assert "Examples:" in text, command
 
     def test_the_version_is_that_of_the_package(self, dataserver: Run) -> None:
         assert dataserver("--version").stdout == "dataserver 0.1.0\n"
@@ -195,6 +194,28 @@ class TestInitFromPerl:
         result = dataserver("init", tmp_path / "new", "--from", tmp_path / "none.conf")
         assert result.returncode == 2
         assert "none.conf" in one_line(result.stderr)
+
+    @pytest.mark.parametrize("text", ["", "# Pandora FMS\n", "to whom it may concern\n"])
+    def test_a_file_that_is_none_of_its_configurations_is_refused(
+        self, dataserver: Run, tmp_path: Path, text: str
+    ) -> None:
+        (tmp_path / "other.conf").write_text(text)
+        result = dataserver("init", tmp_path / "new", "--from", tmp_path / "other.conf")
+        assert result.returncode == 2
+        assert "pandora_server.conf" in one_line(result.stderr)
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize(
+        ("line", "key"), [("servername a\x07b", "servername"), ("verbosity high", "verbosity")]
+    )
+    def test_a_value_that_cannot_be_ours_is_named_before_anything_is_written(
+        self, dataserver: Run, conf: Path, tmp_path: Path, line: str, key: str
+    ) -> None:
+        conf.write_text(f"{conf.read_text()}{line}\n")
+        result = dataserver("init", tmp_path / "new", "--from", conf)
+        assert result.returncode == 3
+        assert key in one_line(result.stderr)
+        assert not (tmp_path / "new").exists()
 
 
 class TestCheck:
@@ -320,6 +341,15 @@ class TestStatus:
         heart.stop()
         assert "\x1b" not in dataserver("status", "--home", home.root).stdout
 
+    def test_a_heartbeat_that_cannot_be_read_says_nothing_of_the_instance(
+        self, dataserver: Run, home: Home, heart: Heartbeat
+    ) -> None:
+        # What a missing right is to others, a directory in its place is to root as well.
+        home.instance().heartbeat.mkdir()
+        result = dataserver("status", "--home", home.root)
+        assert result.returncode == 1
+        assert str(home.instance().heartbeat) in one_line(result.stderr)
+
     def test_a_stopped_one_has_an_exit_code_of_its_own(
         self, dataserver: Run, home: Home, heart: Heartbeat
     ) -> None:
@@ -363,7 +393,23 @@ class TestPacketShow:
         (tmp_path / "x.1.data").write_text("<other/>")
         result = dataserver("packet", "show", tmp_path / "x.1.data")
         assert result.returncode == 1
-        one_line(result.stderr)
+        line = one_line(result.stderr)
+        assert "x.1.data: " in line
+        assert "set it aside as malformed" in line
+
+    def test_of_a_beginning_the_server_would_wait_for_the_rest(
+        self, dataserver: Run, packet: Path
+    ) -> None:
+        packet.write_text(PACKET[:200], "utf-8")
+        result = dataserver("packet", "show", packet)
+        assert result.returncode == 1
+        assert "wait for more" in one_line(result.stderr)
+
+    def test_a_file_that_cannot_be_read_is_named(self, dataserver: Run, tmp_path: Path) -> None:
+        for path in (tmp_path, tmp_path / "none.1.data"):
+            result = dataserver("packet", "show", path)
+            assert result.returncode == 1
+            assert f"{path}: " in one_line(result.stderr)
 
 
 class TestRejected:
@@ -403,6 +449,23 @@ class TestRejected:
         assert result.returncode == 0
         assert (home.root / "data_in/web1.1767225600.data").read_text("utf-8") == PACKET
         assert dataserver("rejected", "list", "--home", home.root).stdout == "none\n"
+
+    def test_one_whose_name_is_taken_stays_and_holds_up_nobody(
+        self, dataserver: Run, home: Home, rid: str
+    ) -> None:
+        drop = home.root / "data_in"
+        (drop / "web2.1767225600.data").write_text(PACKET, "utf-8")
+        folder = Rejected(home.instance().rejected, server="s")
+        with Spool(drop, max_packet=1 << 20, checksum="ignore", rejected=folder) as spool:
+            (file,) = spool.scan()
+            assert spool.reject(file, Reason.CLOCK, "from the future", agent="web2")
+        (drop / "web1.1767225600.data").write_text("another one")
+        result = dataserver("rejected", "retry", "--all", "--home", home.root)
+        assert result.returncode == 2
+        assert rid in one_line(result.stderr)
+        assert [packet.id for packet in folder.list()] == [rid]
+        assert (drop / "web2.1767225600.data").read_text("utf-8") == PACKET
+        assert (drop / "web1.1767225600.data").read_text() == "another one"
 
     def test_drop_removes_all_of_one_reason_only(
         self, dataserver: Run, home: Home, rid: str
