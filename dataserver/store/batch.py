@@ -206,9 +206,13 @@ class Writer:
                 conn, schema.state, ("agent_id", *_SEEN_KEYS), plan.seen_agents
             )
             _expect(matched, plan.seen_modules, "modules")
+            if matched > plan.seen_modules:
+                raise StoreConflict("modules were added by somebody else meanwhile")
         if plan.new:
             self._sql.insert(conn, schema.state, _NEW_STATE_KEYS, plan.new)
             _read_state_ids(conn, plan.new_modules)
+            for agent in plan.new_agents:
+                agent.state_rows += 1
         for _, module in batch.touched:
             if module.dirty != CREATED:
                 module.current_interval = module.interval or _INTERVAL
@@ -229,6 +233,8 @@ class _StatePlan:
         self.remembered: list[Row] = []
         self.new: list[Row] = []
         self.new_modules: dict[int, ModuleEntry] = {}
+        #: The agent of each new row.
+        self.new_agents: list[AgentEntry] = []
         self.seen_agents: list[Row] = []
         self.seen_modules = 0
         whole = {agent.id for agent in batch.agents.values() if self._whole(agent)}
@@ -237,6 +243,8 @@ class _StatePlan:
 
     def _whole(self, agent: AgentEntry) -> bool:
         """Whether every module of ``agent`` was seen at one and the same time."""
+        if agent.state_rows != len(agent.modules):
+            return False
         time = -1
         for module in agent.modules.values():
             if not module.dirty or module.dirty & ~(SEEN | CHANGED) or not module.state_id:
@@ -259,6 +267,7 @@ class _StatePlan:
         if not module.state_id:
             self.new.append(self._new_row(agent, module, interval))
             self.new_modules[module.id] = module
+            self.new_agents.append(agent)
         elif whole:
             if dirty & CHANGED:
                 self.values.append((module.state_id, module.value, self._text(module.saved)))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import tzinfo
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, null, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, func, null, select
 
 from dataserver import entities
 from dataserver.store import schema
@@ -26,6 +26,11 @@ from dataserver.values import NO_BOUNDS, Bounds, TypeRule, bounds, type_rule
 IN_CHUNK = 1_000
 
 _AGENT, _MODULE = schema.agent.c, schema.module.c
+_STATE_ROWS = (
+    select(schema.state.c.agent_id, func.count())
+    .where(schema.state.c.agent_id.in_(bindparam("ids", expanding=True)))
+    .group_by(schema.state.c.agent_id)
+)
 
 
 class ModuleEntry:
@@ -111,6 +116,7 @@ class AgentEntry:
         "packet_contact",
         "parent_id",
         "sections",
+        "state_rows",
         "timezone_offset",
         "told",
         "version",
@@ -137,6 +143,9 @@ class AgentEntry:
         self.version = -1
         self.newest = 0
         self.packet_contact = 0
+        #: How many state rows bear its id, also those of modules that are none to us (deleted
+        #: ones that wait to be cleared away, doubles): they are not to be written.
+        self.state_rows = 0
         #: When it was read (monotonic seconds).
         self.loaded = 0.0
         #: Created by the batch under way.
@@ -243,21 +252,26 @@ class Catalog:
         agent.loaded = now
         agent.modules = {}
         agent.by_raw = {}
-        agent.told = None
+        # What the console changed is to be set again, so everything is told anew.
+        agent.told = agent.sections = None
+        agent.state_rows = 0
 
     def _load_modules(self, conn: Connection, by_id: dict[int, AgentEntry], ids: list[int]) -> None:
         for row in conn.execute(self._modules, {"ids": ids}):
             agent = by_id[row[0]]
             # Two modules of one name (possible in Pandora's tables): the older one counts.
-            if row[2] not in agent.modules:
-                agent.modules[row[2]] = self._module(row)
+            name = row[2] or ""
+            if name not in agent.modules:
+                agent.modules[name] = self._module(row)
+        for agent_id, rows in conn.execute(_STATE_ROWS, {"ids": ids}):
+            by_id[agent_id].state_rows = rows
 
     def _module(self, row: Any) -> ModuleEntry:
         (_, module_id, name, type_id, disabled, interval, history, factor, low, high) = row[:10]
         description, extended_info, parent_id, state_id, value, local_time, saved = row[10:17]
-        last_try, current_interval, counter_value, counter_time = row[17:]
-        module = ModuleEntry(module_id, name)
-        module.type_id = type_id
+        last_try, current_interval, counter_id, counter_value, counter_time = row[17:]
+        module = ModuleEntry(module_id, name or "")
+        module.type_id = type_id or 0
         module.disabled = bool(disabled)
         module.interval = interval or 0
         module.history = bool(history)
@@ -271,9 +285,9 @@ class Catalog:
         module.time = self.epoch(local_time, last_try)
         module.saved = self.epoch(saved, last_try)
         module.current_interval = current_interval or 0
-        if counter_time is not None:
+        if counter_time is not None and counter_value is not None:
             module.counter = (counter_value, counter_time)
-            module.counter_stored = True
+        module.counter_stored = counter_id is not None
         return module
 
     def epoch(self, local_time: Any, hint: int | None = None) -> int:
@@ -327,12 +341,13 @@ def _modules_query(layout: Layout) -> Select[Any]:
         s.saved,
         s.last_execution_try,
         s.current_interval,
+        k.module_id,
         k.value,
         k.time,
     )
     query = select(*_there(layout, wanted)).select_from(joined)
     query = query.where(m.agent_id.in_(bindparam("ids", expanding=True)))
-    return _undeleted(layout, query).order_by(m.agent_id, m.id)
+    return _undeleted(layout, query).order_by(m.agent_id, m.id, s.id)
 
 
 def _undeleted(layout: Layout, query: Select[Any]) -> Select[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pytest
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import Engine, delete, func, insert, select, update
 
 from dataserver.errors import Reason, StoreConflict, StoreRefused
 from dataserver.store import schema
@@ -236,3 +236,78 @@ def test_values_at_their_own_times_survive_a_late_one_after_a_restart(
     take(server, packet(900, listed((700, "1"), (800, "1"), (900, "1"))))
     take(Ingest(database), packet(600, plain("2")))
     assert [console.at(time) for time in (300, 600, 700, 800, 900)] == [1, 2, 1, 1, 1]
+
+
+# -- what is there beside what packets made --------------------------------------------
+
+
+def test_a_module_that_the_console_adds_is_not_touched(server: Ingest, console: Console) -> None:
+    take(server, packet(300, plain("1")))
+    with console.engine.begin() as conn:
+        agent_id = conn.scalar(select(schema.agent.c.id))
+        conn.execute(insert(schema.state).values(module_id=99, agent_id=agent_id, value=""))
+    take(server, packet(600, plain("1")))
+    take(server, packet(900, plain("1")))
+    c = schema.state.c
+    with console.engine.connect() as conn:
+        rows = conn.execute(select(c.module_id, c.processed).order_by(c.id)).all()
+    assert [(row[0] == 99, row[1]) for row in rows] == [(False, NOW), (True, 0)]
+
+
+def test_an_agent_keeps_working_beside_rows_of_a_deleted_module(
+    server: Ingest, console: Console, database: Database
+) -> None:
+    take(server, packet(300, plain("1") + plain("1", "gone")))
+    with console.engine.begin() as conn:
+        marked = update(schema.module).where(schema.module.c.name == "gone")
+        conn.execute(marked.values(delete_pending=1, name="delete_pending"))
+    for time in (600, 900):
+        take(Ingest(database), packet(time, plain("2")))
+    assert console.at(900) == 2.0
+
+
+def test_two_agents_of_one_name_are_the_older_one(
+    pandora_database: Database,
+) -> None:
+    console = Console(pandora_database)
+    with console.engine.begin() as conn:
+        for _ in range(2):
+            conn.execute(insert(schema.agent).values(name="one", group_id=10, mode=1))
+    for _ in range(2):
+        take(Ingest(pandora_database), packet(300, plain("1")))
+    h = schema.module.c
+    with console.engine.connect() as conn:
+        first = conn.scalar(select(func.min(schema.agent.c.id)))
+        assert set(conn.scalars(select(h.agent_id))) == {first}
+
+
+def test_columns_that_are_null_in_an_existing_database_do_no_harm(
+    pandora_database: Database,
+) -> None:
+    console = Console(pandora_database)
+    counter = plain("5", "count", "generic_data_inc")
+    take(Ingest(pandora_database), packet(300, plain("1") + counter))
+    with console.engine.begin() as conn:
+        conn.execute(update(schema.counter).values(value=None))
+        conn.execute(update(schema.state).values(value=None, saved=None))
+        agent_id = conn.scalar(select(schema.agent.c.id))
+        row = {"agent_id": agent_id, "name": None, "type_id": 1, "description": None}
+        conn.execute(insert(schema.module).values(**row, module_interval=None))
+    server = Ingest(pandora_database)
+    take(server, packet(600, plain("2") + counter + plain("3", "another")))
+    assert server.rejected == []
+    assert console.at(600) == 2.0
+    assert console.count(schema.counter) == 1
+
+
+def test_what_the_console_takes_away_comes_back_with_the_next_look(
+    server: Ingest, console: Console, database: Database
+) -> None:
+    address = 'address="10.0.0.1"'
+    take(server, packet(300, more=address))
+    with console.engine.begin() as conn:
+        conn.execute(delete(schema.agent_address))
+    # Another server's packet makes this one look again.
+    take(Ingest(database), packet(400))
+    take(server, packet(600, more=address))
+    assert console.count(schema.agent_address) == 1
