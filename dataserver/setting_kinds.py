@@ -23,7 +23,12 @@ _SWITCHES |= {"false": False, "no": False, "off": False, "0": False}
 _FACTORS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _FACTORS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _SIZE = re.compile(r"(\d{1,18}) ?([a-z]*)")
-_DATABASE = re.compile(r"sqlite:///.+|(?:mysql|mariadb)(?:\+mysqldb)?://[^/]*/[^/?]+(?:\?.*)?")
+# A user with or without password, a host (IPv6 in brackets), a port, a name, options.
+_DATABASE = re.compile(
+    r"sqlite:///.+|(?:mysql|mariadb)(?:\+mysqldb)?://(?:[^/]*@)?(?:\[[^]@/]*\]|[^]@:/[]*)"
+    r"(?::(?P<port>\d{1,5}))?/[^/?]+(?:\?.*)?"
+)
+_HIGHEST_PORT = 65535
 # Greedy up to the last "@": rather too much hidden than a part of a password shown.
 _URL_PASSWORD = re.compile(r"(://[^:/@]*:).*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:passwd|password)=)[^&]*", re.IGNORECASE)
@@ -192,9 +197,12 @@ class Database:
         return text
 
     def decode(self, raw: object, base: Path) -> str:
-        if not isinstance(raw, str) or _DATABASE.fullmatch(raw) is None:
+        match = _DATABASE.fullmatch(raw) if isinstance(raw, str) else None
+        if match is None:
             raise ValueError("is not the URL of a database that this server can use")
-        return raw
+        if match["port"] and not 1 <= int(match["port"]) <= _HIGHEST_PORT:
+            raise ValueError("has a port that does not exist")
+        return match[0]
 
 
 @dataclass(frozen=True, slots=True)

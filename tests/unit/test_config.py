@@ -151,6 +151,11 @@ class TestValues:
             'database = "postgresql://h/n"',
             'database = "sqlite://"',
             'database = ""',
+            'database = "mysql://u@h:abc/n"',
+            'database = "mysql://u@h:0/n"',
+            'database = "mysql://u@h:65536/n"',
+            'database = "mysql://u@h:/n"',
+            'database = "mysql://u@::1/n"',
             'database_password_file = ""',
             "checksum = []",
         ],
@@ -235,6 +240,21 @@ class TestSecrets:
     def test_a_wrong_url_is_refused_without_its_password(self, home: Home) -> None:
         home.config.write_text('database = "oracle://me:hush@host/name"\n')
         assert "hush" not in complaint(home)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "mysql:///n",
+            "mysql://h/n",
+            "mysql://u@h:3306/n",
+            "mariadb://u:p:q@w@h:1/n?ssl_ca=/ca.pem",
+            "mysql+mysqldb://pan%2Fdora@[fe80::1]:65535/pandora",
+            "sqlite:////var/lib/x.db",
+        ],
+    )
+    def test_urls_of_databases_are_taken_as_they_are(self, home: Home, url: str) -> None:
+        home.config.write_text(f'database = "{url}"\n')
+        assert load(home.instance(), {}).database == url
 
     @pytest.mark.parametrize(
         ("text", "shown"),
