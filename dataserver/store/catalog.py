@@ -22,6 +22,9 @@ from dataserver.store.probe import Layout
 from dataserver.times import from_local_text
 from dataserver.values import NO_BOUNDS, Bounds, TypeRule, bounds, type_rule
 
+#: Names for one and the same agents (in another case, say) that are remembered.
+_SPELLINGS = 10_000
+
 #: Keys of one `IN (...)`; SQLite takes 32,766 parameters, MySQL plans short lists better.
 IN_CHUNK = 1_000
 
@@ -183,10 +186,17 @@ class Catalog:
 
     def forget(self, agents: Iterable[AgentEntry]) -> None:
         """Drop ``agents``: what is known of them may not be what is committed."""
+        # Those that were never read may be rows of a transaction that is void now.
         gone = {agent.id for agent in agents}
+        gone |= {agent.id for agent in self._by_id.values() if not agent.loaded}
         for agent_id in gone:
             self._by_id.pop(agent_id, None)
         self._by_raw = {raw: a for raw, a in self._by_raw.items() if a.id not in gone}
+
+    def trim(self) -> None:
+        """Forget all names where there are far more of them than agents: spellings of a few."""
+        if len(self._by_raw) > 2 * len(self._by_id) + _SPELLINGS:
+            self._by_raw.clear()
 
     def clear(self) -> None:
         """Drop everything."""
@@ -198,10 +208,10 @@ class Catalog:
 
         They are entered without modules and with version -1: :meth:`load` does the rest.
         """
-        wanted = {entities.encode(entities.clean_name(raw)): raw for raw in raw_names}
+        wanted = {raw: entities.encode(entities.clean_name(raw)) for raw in raw_names}
         found: dict[str, Any] = {}
         table = schema.agent
-        for names in in_chunks(list(wanted)):
+        for names in in_chunks(list(dict.fromkeys(wanted.values()))):
             # Ordered so that of several agents of one name (Pandora has no unique key on it)
             # the oldest is taken by every server.
             query = (
@@ -210,19 +220,21 @@ class Catalog:
             for agent_id, name in conn.execute(query):
                 found.setdefault(name, agent_id)
         folded = {folded_name(name): (name, agent_id) for name, agent_id in reversed(found.items())}
-        for name, raw in wanted.items():
+        for raw, name in wanted.items():
             hit = (name, found[name]) if name in found else folded.get(folded_name(name))
             if hit is not None:
                 known = self._by_id.get(hit[1])
                 self.add(raw, known if known is not None else AgentEntry(hit[1], hit[0]))
 
     def load(self, conn: Connection, agents: Sequence[AgentEntry], now: float) -> set[int]:
-        """Read ``agents`` with their modules again; the ids of those that are gone."""
+        """Read ``agents`` with their modules again; the ids of those that are gone or renamed."""
         by_id = {agent.id: agent for agent in agents}
         missing = set(by_id)
         for ids in in_chunks(list(by_id)):
             for row in conn.execute(self._agents, {"ids": ids}):
                 agent = by_id[row[0]]
+                if row[1] != agent.name:
+                    continue  # renamed: its packets belong to whoever has the name now
                 missing.discard(agent.id)
                 self._fill_agent(agent, row, now)
             self._load_modules(conn, by_id, ids)
@@ -237,8 +249,8 @@ class Catalog:
         return missing
 
     def _fill_agent(self, agent: AgentEntry, row: Any, now: float) -> None:
-        (_, agent.mode, disabled, interval, os_id, os_version, agent_version, offset) = row[:8]
-        parent_id, address, fixed_ip, contact = row[8:]
+        (_, _, agent.mode, disabled, interval, os_id, os_version, agent_version) = row[:8]
+        offset, parent_id, address, fixed_ip, contact = row[8:]
         agent.disabled = bool(disabled)
         agent.interval = interval or 300
         agent.os_id = os_id or 0
@@ -302,6 +314,7 @@ def _agents_query(layout: Layout) -> Select[Any]:
     c = schema.agent.c
     wanted = (
         c.id,
+        c.name,
         c.mode,
         c.disabled,
         c.interval,

@@ -37,7 +37,7 @@ NEEDED: dict[Table, frozenset[str]] = {
     ),
     schema.state: _keys(
         "id module_id agent_id value local_time status saved processed current_interval "
-        "last_execution_try last_status"
+        "last_execution_try last_status known_status last_known_status"
     ),
     schema.number_history: frozenset({"module_id", "value", "time"}),
     schema.text_history: frozenset({"module_id", "value", "time"}),

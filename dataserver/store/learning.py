@@ -87,6 +87,10 @@ class Learner:
             except PacketError as error:
                 refused[raw] = error
         wanted = [raw for raw in packets if raw not in refused]
+        if wanted and self._rules.max_agents <= self._count_agents(conn):
+            # Not even a name is written down for what cannot be created.
+            refused |= dict.fromkeys(wanted, self._too_many())
+            wanted = []
         if not wanted:
             return refused
         lock_names(conn, self._sql, KIND_AGENT, wanted)
@@ -101,9 +105,7 @@ class Learner:
             if self._catalog.get(raw) is not None or key in rows:
                 continue
             if len(rows) >= room:
-                refused[raw] = PacketError(
-                    Reason.TOO_MANY_AGENTS, f"there are {self._rules.max_agents} agents already"
-                )
+                refused[raw] = self._too_many()
                 continue
             rows[key] = self._agent_row(packets[raw], reference, now_text)
         if rows:
@@ -119,6 +121,10 @@ class Learner:
         # What only looked alike is a name of its own.
         again = {raw: packets[raw] for raw in alike}
         return refused | (self.create_agents(conn, again, reference, now_text) if again else {})
+
+    def _too_many(self) -> PacketError:
+        most = self._rules.max_agents
+        return PacketError(Reason.TOO_MANY_AGENTS, f"there are {most} agents already")
 
     def _count_agents(self, conn: Connection) -> int:
         return conn.scalar(select(func.count()).select_from(schema.agent)) or 0

@@ -104,6 +104,7 @@ class Recorder:
         Returns an outcome for each, in their order, and what was done in all.
         Raises StoreConflict, StoreUnavailable, StoreRefused: nothing was taken in.
         """
+        self.catalog.trim()
         batch = Batch(now)
         outcomes = [Outcome()] * len(arrivals)
         try:
@@ -182,7 +183,7 @@ class Recorder:
     def _read_reference(self, conn: Connection) -> Reference:
         now = monotonic()
         if self._reference is None or now - self._reference[1] > self._cache_seconds:
-            self._reference = (read_reference(conn), now)
+            self._reference = (read_reference(conn, self._layout), now)
         return self._reference[0]
 
     def _servers_own(

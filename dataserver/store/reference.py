@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 from dataserver import entities
 from dataserver.store import schema
 from dataserver.store.catalog import folded_name
+from dataserver.store.layout import Layout
 
 # Source: behaviour of Pandora FMS's data server; the first word found in the name decides.
 _SYSTEMS: tuple[tuple[tuple[str, ...], int], ...] = (
@@ -61,13 +62,10 @@ class Reference:
         return _OTHER_SYSTEM
 
 
-def read_reference(conn: Connection) -> Reference:
-    """Read all of it."""
+def read_reference(conn: Connection, layout: Layout) -> Reference:
+    """Read all of it that ``layout`` says is there."""
     s = schema
     groups = _pairs(conn, s.group.c.name, s.group.c.id)
-    inventory = select(
-        s.inventory_module.c.os_id, s.inventory_module.c.name, s.inventory_module.c.id
-    ).order_by(s.inventory_module.c.id.desc())
     return Reference(
         types=dict(_pairs(conn, s.module_type.c.name, s.module_type.c.id)),
         groups={folded_name(name): group_id for name, group_id in groups},
@@ -82,10 +80,17 @@ def read_reference(conn: Connection) -> Reference:
         },
         tags=dict(_pairs(conn, s.tag.c.name, s.tag.c.id)),
         custom_fields=dict(_pairs(conn, s.custom_field.c.name, s.custom_field.c.id)),
-        inventory_modules={
-            (os_id or 0, name): module_id for os_id, name, module_id in conn.execute(inventory)
-        },
+        inventory_modules=_inventory_modules(conn, layout),
     )
+
+
+def _inventory_modules(conn: Connection, layout: Layout) -> dict[tuple[int, str], int]:
+    c = schema.inventory_module.c
+    wanted = (c.os_id, c.name, c.id)
+    if not all(map(layout.has, wanted)):
+        return {}
+    query = select(*wanted).order_by(c.id.desc())
+    return {(os_id or 0, name): module_id for os_id, name, module_id in conn.execute(query)}
 
 
 def _pairs(conn: Connection, name: object, key: object) -> list[tuple[str, int]]:

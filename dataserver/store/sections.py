@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Table, insert, select, update
 
 from dataserver import entities
 from dataserver.model import InventoryModule, Packet
@@ -23,14 +23,27 @@ from dataserver.store.sql import Sql
 #: Type of a server that reports by packet and does not say (a satellite server).
 _SATELLITE = 13
 
+_INVENTORY = {
+    schema.inventory_module: ("id", "os_id", "name"),
+    schema.inventory: (
+        *("id", "agent_id", "inventory_module_id", "data", "local_time", "time", "custom_fields"),
+    ),
+    schema.inventory_history: ("inventory_id", "data", "local_time", "time"),
+}
+_SERVER = (
+    *("id", "name", "server_type", "status", "keepalive", "version", "laststart", "ip_address"),
+    "server_keepalive_utimestamp",
+)
+
 
 class Sections:
     """Writes the sections of packets through one transaction's connection."""
 
     def __init__(self, sql: Sql, layout: Layout) -> None:
         self._sql = sql
-        self._inventory = layout.has(schema.inventory) and layout.has(schema.inventory_module)
-        self._servers = layout.has(schema.server)
+        # Written where all of it is there; an older database may lack some, or all.
+        self._inventory = all(_has_all(layout, table, keys) for table, keys in _INVENTORY.items())
+        self._servers = _has_all(layout, schema.server, _SERVER)
 
     def apply(
         self,
@@ -59,7 +72,7 @@ class Sections:
             _set_custom_fields(conn, agent, packet.custom_fields, reference)
         agent.sections = told
         if self._inventory:
-            for module in packet.inventory:
+            for module in {module.name: module for module in packet.inventory}.values():
                 self._set_inventory(conn, agent, module, time, local_text, reference)
 
     def add_addresses(self, conn: Connection, told: Mapping[int, Sequence[str]]) -> None:
@@ -146,6 +159,10 @@ class Sections:
         conn.execute(insert(schema.server).values(row))
 
 
+def _has_all(layout: Layout, table: Table, keys: Sequence[str]) -> bool:
+    return all(layout.has(table.c[key]) for key in keys)
+
+
 def _address_ids(conn: Connection, wanted: list[str]) -> dict[str, int]:
     """The ids of those addresses that are there, the oldest of doubles."""
     c = schema.address.c
@@ -176,7 +193,7 @@ def _set_custom_fields(
 ) -> None:
     """Set the agent's values of those fields that the administrator defined."""
     c = schema.custom_value.c
-    for name, text in fields:
+    for name, text in dict(fields).items():  # of a repeated one the last counts, as ever
         field_id = reference.custom_fields.get(entities.encode(name))
         if field_id is None:
             continue

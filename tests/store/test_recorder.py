@@ -311,3 +311,93 @@ def test_what_the_console_takes_away_comes_back_with_the_next_look(
     take(Ingest(database), packet(400))
     take(server, packet(600, more=address))
     assert console.count(schema.agent_address) == 1
+
+
+def test_an_agent_that_is_renamed_leaves_its_packets_to_a_new_one(
+    server: Ingest, console: Console, database: Database
+) -> None:
+    take(server, packet(300, plain("1")))
+    with console.engine.begin() as conn:
+        conn.execute(update(schema.agent).values(name="renamed"))
+    take(Ingest(database), packet(600, agent="other"))
+    server.recorder.catalog.clear()
+    take(server, packet(900, plain("2")))
+    with console.engine.connect() as conn:
+        names = set(conn.scalars(select(schema.agent.c.name)))
+    assert names == {"renamed", "one", "other"}
+
+
+def test_a_renamed_agent_is_noticed_when_it_is_looked_at_again(
+    server: Ingest, console: Console
+) -> None:
+    take(server, packet(300, plain("1")))
+    with console.engine.begin() as conn:
+        conn.execute(update(schema.agent).values(name="renamed"))
+        # As if another server had been there.
+        conn.execute(update(schema.agent_version).values(version=77))
+    take(server, packet(600, plain("2")))
+    with console.engine.connect() as conn:
+        assert set(conn.scalars(select(schema.agent.c.name))) == {"renamed", "one"}
+
+
+def test_names_that_are_one_once_cleaned_are_one_agent(server: Ingest, console: Console) -> None:
+    take(server, packet(300, agent="one"))
+    server.recorder.catalog.clear()
+    take(server, packet(600, agent="one"), packet(900, agent="&lt;script>one"))
+    assert console.count(schema.agent) == 1
+    assert server.rejected == []
+
+
+def test_spellings_of_one_name_do_not_fill_the_memory(database: Database) -> None:
+    server = Ingest(database)
+    name = "abcdefghijklmnop"
+    for batch in range(30):
+        spelled = (
+            "".join(
+                letter.upper() if (batch * 500 + number) >> place & 1 else letter
+                for place, letter in enumerate(name)
+            )
+            for number in range(500)
+        )
+        take(server, *(packet(300 + batch, agent=each) for each in spelled))
+    assert len(server.recorder.catalog._by_raw) < 12_000
+
+
+def test_no_name_is_written_down_of_an_agent_too_many(
+    server: Ingest, console: Console, database: Database
+) -> None:
+    engine = database.engine()
+    recorder = Recorder(
+        engine,
+        prepare(engine),
+        zone=ZONE,
+        rules=Rules("ingest", max_agents=2),
+        longest_text=1_000_000,
+    )
+    for number in range(10):
+        recorder.record([arrival(packet(300, agent=f"agent{number}"))], NOW)
+    assert console.count(schema.agent) == 2
+    assert console.count(schema.unique_name) == 2
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        "ALTER TABLE tserver DROP COLUMN server_keepalive_utimestamp",
+        "ALTER TABLE tagent_module_inventory DROP COLUMN custom_fields",
+        "DROP TABLE tagente_datos_inventory",
+        "DROP TABLE tmodule_inventory",
+        "DROP TABLE tserver",
+    ],
+)
+def test_what_an_older_database_lacks_is_left_out(lacking: str, pandora_database: Database) -> None:
+    with pandora_database.engine().begin() as conn:
+        conn.exec_driver_sql(lacking)
+    server = Ingest(pandora_database)
+    inventory = (
+        "<inventory><inventory_module><name>Software</name><datalist><data>x</data></datalist>"
+        "</inventory_module></inventory>"
+    )
+    take(server, packet(300, agent="", more='server_name="satellite"'))
+    take(server, packet(300, plain("1") + inventory, more='os_name="Linux"'))
+    assert Console(pandora_database).history() == [(300, 1.0)]
