@@ -60,8 +60,13 @@ def set_up(level: str, handler: logging.Handler, formatter: logging.Formatter) -
     handler.setFormatter(formatter)
     logger = logging.getLogger(NAME)
     logger.handlers[:] = [handler]
-    logger.setLevel(level.upper())
     logger.propagate = False
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """From now on, drop our messages below ``level``."""
+    logging.getLogger(NAME).setLevel(level.upper())
 
 
 def printable(text: str) -> str:

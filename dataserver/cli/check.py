@@ -143,9 +143,11 @@ def _database(settings: Settings, paths: Paths) -> Iterator[Finding]:
     # Imported here: the rest of the check works where the database's driver does not.
     from dataserver.store import engine, probe  # noqa: PLC0415
 
-    if settings.database.startswith("sqlite:") and (new := _sqlite_to_be_made(settings, paths)):
-        yield new
-        return
+    if settings.database.startswith("sqlite:"):
+        if new := _sqlite_to_be_made(settings, paths):
+            yield new
+            return
+        yield from _rights_on_file(_sqlite_file(settings, paths))
     try:
         opened = engine.open_readonly(
             settings.database,
@@ -160,9 +162,21 @@ def _database(settings: Settings, paths: Paths) -> Iterator[Finding]:
         yield Finding("database", False, f"{masked(settings.database)}: {exc}")
 
 
+def _sqlite_file(settings: Settings, paths: Paths) -> Path:
+    return paths.home / settings.database.removeprefix("sqlite:///").partition("?")[0]
+
+
+def _rights_on_file(path: Path) -> Iterator[Finding]:
+    """A finding where the file and those that SQLite puts beside it cannot be written."""
+    for needed, rights in ((path, os.R_OK | os.W_OK), (path.parent, os.W_OK | os.X_OK)):
+        if not os.access(needed, rights):
+            text = f"{needed}: cannot be written; give user {os.geteuid()} the right"
+            yield Finding("db rights", False, text)
+
+
 def _sqlite_to_be_made(settings: Settings, paths: Paths) -> Finding | None:
     """For a SQLite file that is not there yet: whether the first start can make it."""
-    path = paths.home / settings.database.removeprefix("sqlite:///").partition("?")[0]
+    path = _sqlite_file(settings, paths)
     if path.exists():
         return None
     folder = _folder("database", _nearest(path.parent))

@@ -43,14 +43,18 @@ def run(app: App, instance: str, once: bool, as_json: bool) -> None:
       DATASERVER_LOG_LEVEL=debug dataserver run main
     """
     settings, paths = app.settings(instance)
+
+    def reread() -> Settings:
+        fresh, _ = app.settings(instance)
+        logs.set_level(fresh.log_level)
+        return fresh
+
     paths.var.mkdir(mode=0o750, parents=True, exist_ok=True)
     with _showing(settings, paths, live=not once) as show:
         if not once:
             # Not "takes packets": another process may have it, or the database be away.
             log.info("starting instance %s on %s", paths.name, settings.data_in)
-        summary = run_worker(
-            settings, paths, once=once, reload=lambda: app.settings(instance)[0], show=show
-        )
+        summary = run_worker(settings, paths, once=once, reload=reread, show=show)
     if once and as_json:
         print_json(asdict(summary))
     else:

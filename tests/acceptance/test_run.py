@@ -158,6 +158,15 @@ class TestReading:
             assert list(conn.scalars(query)) == ["dataserver", "renamed"]
         assert server.stop() == 0
 
+    def test_a_changed_log_level_holds_from_then_on(self, place: Place) -> None:
+        place.configure(log_level="error")
+        with Server(place) as server:
+            server.wait_ready()
+            place.configure(log_level="info")
+            server.send(signal.SIGHUP)
+            server.wait(lambda: "configuration read again" in server.log, "the message")
+            assert server.stop() == 0
+
     def test_in_the_midst_of_a_backlog_nothing_is_lost(self, place: Place, engine: Engine) -> None:
         backlog(place, 1000)
         with Server(place) as server:
