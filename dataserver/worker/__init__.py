@@ -1,7 +1,7 @@
 """The worker of one instance: from its drop directory into the database, until told to stop.
 
 ``loop.Worker`` owns locks, signals and the configuration; ``session.Session`` is one
-configuration's work; ``intake`` reads and parses, ``holds`` lets backlogs settle,
+configuration's work; ``nearby`` reads a few packets, ``holds`` lets backlogs settle,
 ``delivery`` insists with the database, ``report`` says how it goes.
 """
 

@@ -34,6 +34,7 @@ from dataserver.spool.waiting import Waiting
 from dataserver.store.opening import open_recorder
 from dataserver.worker.delivery import Delivery, Stopped
 from dataserver.worker.holds import Holds, has_gap
+from dataserver.worker.nearby import Nearby
 from dataserver.worker.report import Report
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ class Session:
         )
         self.holds = Holds(settings.settle, settings.settle_max)
         zone = settings.zone(os.environ)
-        self._intake = Intake(self.spool, zone, settings.max_ahead, report.clock)
+        intake = Intake(self.spool, zone, settings.max_ahead, report.clock)
+        self._nearby = Nearby(intake.load)
         self._recorder = open_recorder(settings, engine, zone)
         self._delivery = Delivery(
             self._recorder,
@@ -114,6 +116,7 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._nearby.close()
         self._reader.close()
         self._behind.shutdown(wait=True)
         self.spool.close()
@@ -183,13 +186,13 @@ class Session:
         if first is None:
             return
         if second is None:
-            yield self._intake.load(first)
+            yield self._nearby.load(first)
             return
         try:
             self._reader.begin(first)
         except OSError as error:
             log.warning("no second process to read the backlog: %s", error)
-            yield from map(self._intake.load, chain((first, second), queue))
+            yield from map(self._nearby.load, chain((first, second), queue))
             return
         try:
             for batch in chain((second,), queue):

@@ -1,0 +1,56 @@
+"""Reading in a thread that is replaced before it has grown by what uploaders send."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import pytest
+
+from dataserver.errors import SpoolError
+from dataserver.spool.files import SpoolFile
+from dataserver.spool.intake import Load
+from dataserver.worker.nearby import Nearby
+
+
+class Packets:
+    """Stands for the intake: notes the thread, and finds ``size`` bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.threads: list[threading.Thread] = []
+
+    def load(self, files: Iterable[SpoolFile]) -> Load:
+        self.threads.append(threading.current_thread())
+        return Load(bytes=self.size)
+
+
+def test_the_thread_lasts_as_long_as_little_is_read() -> None:
+    packets = Packets(10)
+    nearby = Nearby(packets.load, lifetime=1000)
+    for _ in range(50):
+        assert nearby.load([]).bytes == 10
+    nearby.close()
+    assert len(set(packets.threads)) == 1
+    assert packets.threads[0] is not threading.current_thread()
+
+
+def test_the_thread_is_replaced_when_it_has_read_enough() -> None:
+    packets = Packets(600)
+    nearby = Nearby(packets.load, lifetime=1000)
+    for _ in range(6):
+        nearby.load([])
+    assert len(set(packets.threads)) == 3
+    assert sum(thread.is_alive() for thread in set(packets.threads)) == 1
+    nearby.close()
+    assert not any(thread.is_alive() for thread in packets.threads)
+
+
+def test_an_error_of_the_drop_directory_reaches_the_worker() -> None:
+    def fails(files: Iterable[SpoolFile]) -> Load:
+        raise SpoolError("gone")
+
+    nearby = Nearby(fails)
+    with pytest.raises(SpoolError):
+        nearby.load([])
+    nearby.close()
