@@ -238,12 +238,23 @@ def _mysql(
     except ModuleNotFoundError as exc:
         raise ConfigError(
             f"the driver for {url.get_backend_name()} is not installed",
-            hint="install it: pip install 'dataserver[mysql]'",
+            hint="install mysqlclient beside this server (in a checkout: pip install -e '.[mysql]')",
         ) from exc
     except NoSuchModuleError as exc:
         raise ConfigError(f"no driver {url.drivername}", hint=_EXAMPLES) from exc
+    event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", _session(lock_timeout, read_only=read_only))
     return engine
+
+
+def _connect(dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> Any:
+    """Connect; ConfigError where the URL has an option that the driver does not take."""
+    try:
+        return dialect.connect(*args, **options)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(
+            f"the database URL has an option that its driver does not take: {exc}", hint=_EXAMPLES
+        ) from exc
 
 
 def _session(lock_timeout: float, *, read_only: bool) -> Callable[[Any, Any], None]:

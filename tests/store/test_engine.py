@@ -203,7 +203,7 @@ def test_an_unusable_url_is_a_setting_to_correct_and_keeps_its_password(url: str
 
 def test_a_missing_driver_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "MySQLdb", None)
-    with pytest.raises(ConfigError, match=r"dataserver\[mysql\]"):
+    with pytest.raises(ConfigError, match="install mysqlclient"):
         open_engine("mariadb://u@h/d", home=Path())
 
 
@@ -216,6 +216,12 @@ def test_a_password_from_elsewhere_is_used_and_not_shown(mariadb: MariaDB) -> No
     assert "s3cret" not in repr(engine) + repr(engine.url)
     engine.dispose()
     mariadb.execute("DROP USER u@127.0.0.1")
+
+
+def test_an_option_that_the_driver_does_not_take_is_a_configuration_error(mariadb: MariaDB) -> None:
+    engine = open_engine(mariadb.url("mysql") + "?foo=bar", home=Path())
+    with pytest.raises(ConfigError, match="foo"), engine.connect():
+        pass
 
 
 def test_a_printed_url_has_no_password() -> None:
