@@ -6,6 +6,7 @@ its own (:mod:`.reader`) for a backlog.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from dataserver.packet import parse
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile, Unreadable, Vanished
 from dataserver.times import packet_time
+
+log = logging.getLogger(__name__)
 
 
 class Bad(NamedTuple):
@@ -84,17 +87,22 @@ class Intake:
         return found
 
     def _take(self, found: Load, file: SpoolFile, content: bytes) -> None:
-        reach("inside-read")
+        reach(f"inside-read {file.name}")
+        modified = file.mtime_ns // 1_000_000_000
         try:
             packet = parse(content)
+            time = packet_time(packet, zone=self._zone, number=file.number, modified=modified)
         except IncompletePacket as error:
             found.incomplete.append((file, error))
             return
         except PacketError as error:
             found.bad.append(Bad(file, error))
             return
-        modified = file.mtime_ns // 1_000_000_000
-        time = packet_time(packet, zone=self._zone, number=file.number, modified=modified)
+        except Exception as error:
+            log.exception("reading %a", file.name)
+            why = f"reading it fails with {error!r:.200}: please report it"
+            found.bad.append(Bad(file, PacketError(Reason.REFUSED, why)))
+            return
         if time is not None and time > self._clock() + self._max_ahead:
             found.bad.append(Bad(file, self._ahead(packet), packet.agent_name))
             return

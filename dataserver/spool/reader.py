@@ -2,9 +2,9 @@
 
 Parsing holds Python's interpreter lock, so a thread could not do it while the worker
 evaluates and writes; a process can.  It only reads: whatever happens to it, nothing is lost.
-It ends with its input, that is with the worker, however that ends.  One that dies over a file
-(or is killed for its memory) is replaced, its batch read file by file, and the file over which
-it dies again is set aside.
+It ends with its input, that is with the worker, however that ends.  When it dies, it is
+replaced and its batch read file by file; a file over which it dies twice, having answered just
+before, is set aside.  Where no process can be kept at all, the worker reads itself.
 
 Between the processes travel plain tuples: pickling them takes a fifth of the time that the
 records themselves would take.
@@ -16,11 +16,12 @@ import contextlib
 import logging
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection
 from operator import attrgetter
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from dataserver import zone
-from dataserver.errors import IncompletePacket, PacketError, Reason
+from dataserver.errors import IncompletePacket, PacketError, Reason, SpoolError
 from dataserver.model import Arrival, Module, Packet
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
@@ -38,8 +39,8 @@ from dataserver.spool.rejected import Rejected
 log = logging.getLogger(__name__)
 
 #: lxml remembers every tag name it has met for as long as its thread lives, and names are the
-#: uploaders' choice: after so many packets the process is replaced by a fresh one.
-LIFETIME = 200_000
+#: uploaders' choice: a process that ever took so much memory (bytes) is replaced by a fresh one.
+LARGEST = 256 * 2**20
 
 _FIELDS = tuple(each.name for each in fields(Packet))
 _MODULES = _FIELDS.index("modules")
@@ -87,12 +88,18 @@ class _Process:
         with contextlib.suppress(OSError):
             self._into.send_bytes(pickle.dumps(what))
 
-    def receive(self) -> Load:
-        """Its answer; ReaderDied where there is none."""
+    def receive(self) -> tuple[Load, int]:
+        """Its answer and its peak of memory in bytes.
+
+        Raises ReaderDied where there is none, SpoolError where the directory cannot be used.
+        """
         try:
-            return _unpacked(self._out.recv_bytes())
+            answer, peak = pickle.loads(self._out.recv_bytes())
         except (EOFError, OSError) as error:
             raise ReaderDied from error
+        if isinstance(answer, str):
+            raise SpoolError(answer)
+        return _unpacked(answer), peak
 
     def close(self) -> None:
         """End it; it only reads, and it may be in the middle of a large answer."""
@@ -103,14 +110,23 @@ class _Process:
 
 
 class Reader:
-    """The worker's end: ``begin`` a batch, do something else, ``finish`` it."""
+    """The worker's end: ``begin`` a batch, do something else, ``finish`` it.
 
-    def __init__(self, options: ReadOptions, lifetime: int = LIFETIME) -> None:
+    ``here`` reads files in the worker; ``largest`` is in bytes, see :data:`LARGEST`.
+    """
+
+    def __init__(
+        self,
+        options: ReadOptions,
+        here: Callable[[Sequence[SpoolFile]], Load],
+        largest: int = LARGEST,
+    ) -> None:
         self._options = options
-        self._lifetime = lifetime
+        self._here = here
+        self._largest = largest
         self._process: _Process | None = None
         self._batch: Sequence[SpoolFile] | None = None
-        self._read = 0
+        self._usable = True
 
     @property
     def pid(self) -> int | None:
@@ -118,18 +134,18 @@ class Reader:
         return self._process.pid if self._process is not None else None
 
     def begin(self, files: Sequence[SpoolFile]) -> None:
-        """Have ``files`` read; OSError where no process can be started."""
+        """Have ``files`` read."""
         assert self._batch is None
-        if self._read >= self._lifetime:
-            self.close()
-        self._send(files)
         self._batch = files
-        self._read += len(files)
+        if self._usable:
+            self._send(files)
 
     def finish(self) -> Load:
-        """What the files of the batch hold."""
+        """What the files of the batch hold.  Raises SpoolError."""
         assert self._batch is not None
         batch, self._batch = self._batch, None
+        if not self._usable:
+            return self._here(batch)
         try:
             return self._receive()
         except ReaderDied:
@@ -144,33 +160,56 @@ class Reader:
 
     def close(self) -> None:
         """End the process."""
-        process, self._process, self._read = self._process, None, 0
+        process, self._process = self._process, None
         if process is not None:
             process.close()
 
     def _one_by_one(self, batch: Sequence[SpoolFile]) -> Load:
         found = Load()
-        for file in batch:
-            self._send([file])
-            try:
-                found.add(self._receive())
-            except ReaderDied:
+        for place, file in enumerate(batch):
+            load = self._try([file]) or (self._answers() and self._try([file])) or None
+            if load is None and not self._answers():
+                log.error("no reading process can be kept; the worker reads by itself")
+                self._usable = False
+                found.add(self._here(batch[place:]))
+                break
+            if load is None:
                 error = PacketError(Reason.MALFORMED, "the process that reads it dies of it")
-                found.bad.append(Bad(file, error))
+                load = Load(bad=[Bad(file, error)])
+            found.add(load)
         return found
 
+    def _answers(self) -> bool:
+        """Whether a process can be kept that has nothing to do."""
+        return self._try([]) is not None
+
+    def _try(self, files: Sequence[SpoolFile]) -> Load | None:
+        self._send(files)
+        try:
+            return self._receive()
+        except ReaderDied:
+            return None
+
     def _send(self, files: Sequence[SpoolFile]) -> None:
-        if self._process is None:
-            self._process = _Process(self._options)
-        self._process.send([tuple(file) for file in files])
+        try:
+            if self._process is None:
+                self._process = _Process(self._options)
+        except OSError as error:
+            log.warning("no process to read the backlog: %s", error)
+        else:
+            self._process.send([tuple(file) for file in files])
 
     def _receive(self) -> Load:
-        assert self._process is not None
+        if self._process is None:
+            raise ReaderDied
         try:
-            return self._process.receive()
+            load, peak = self._process.receive()
         except ReaderDied:
             self.close()
             raise
+        if peak > self._largest:
+            self.close()
+        return load
 
 
 # -- the process ---------------------------------------------------------------
@@ -188,7 +227,12 @@ def main() -> None:
         intake = intake_of(options)
         while True:
             files = [SpoolFile._make(each) for each in pickle.loads(into.recv_bytes())]
-            out.send_bytes(_packed(intake.load(files)))
+            try:
+                answer: object = _packed(intake.load(files))
+            except SpoolError as error:
+                answer = str(error)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            out.send_bytes(pickle.dumps((answer, peak), pickle.HIGHEST_PROTOCOL))
     except (EOFError, BrokenPipeError):
         return
 
@@ -209,18 +253,15 @@ def intake_of(options: ReadOptions) -> Intake:
 # -- what travels ----------------------------------------------------------------
 
 
-def _packed(load: Load) -> bytes:
-    return pickle.dumps(
-        (
-            [_plain(arrival) for arrival in load.arrivals],
-            [(tuple(bad.file), bad.error.reason, bad.error.message, bad.agent) for bad in load.bad],
-            [(tuple(file), error.message, error.reason) for file, error in load.incomplete],
-            load.unreadable,
-            load.repairs,
-            load.unstored,
-            load.bytes,
-        ),
-        protocol=pickle.HIGHEST_PROTOCOL,
+def _packed(load: Load) -> tuple[Any, ...]:
+    return (
+        [_plain(arrival) for arrival in load.arrivals],
+        [(tuple(bad.file), bad.error.reason, bad.error.message, bad.agent) for bad in load.bad],
+        [(tuple(file), error.message, error.reason) for file, error in load.incomplete],
+        load.unreadable,
+        load.repairs,
+        load.unstored,
+        load.bytes,
     )
 
 
@@ -231,8 +272,8 @@ def _plain(arrival: Arrival) -> tuple[Any, ...]:
     return packet, arrival.time, arrival.number, arrival.arrived, file
 
 
-def _unpacked(data: bytes) -> Load:
-    arrivals, bad, incomplete, unreadable, repairs, unstored, size = pickle.loads(data)
+def _unpacked(answer: tuple[Any, ...]) -> Load:
+    arrivals, bad, incomplete, unreadable, repairs, unstored, size = answer
     return Load(
         [_arrival(*each) for each in arrivals],
         [Bad(SpoolFile._make(f), PacketError(why, text), agent) for f, why, text, agent in bad],

@@ -98,7 +98,12 @@ def time_of(rid: str) -> float:
     return int(rid.partition("-")[0]) / 1000
 
 
+#: The last second that a date can be made of; a file's time may be any.
+_LATEST = 253_402_300_799.0
+
+
 def _to_iso(seconds: float) -> str:
+    seconds = min(max(seconds, 0.0), _LATEST)
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 

@@ -140,6 +140,11 @@ class Rejected:
         oldest_kept = self._clock() - max_age_days * _DAY
         total = sum(sizes.values())
         removed = 0
+        # One that is too large by itself goes first: it would take all others with it.
+        for rid in [rid for rid, size in sizes.items() if size > max_bytes]:
+            erase(rid, self._descriptor())
+            total -= sizes.pop(rid)
+            removed += 1
         for rid in sorted(sizes):
             if total <= max_bytes and time_of(rid) >= oldest_kept:
                 break

@@ -14,7 +14,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import Self, cast
 
@@ -101,7 +100,8 @@ class Session:
                 checksum="verify" if settings.checksum == "verify" else "ignore",
                 max_ahead=settings.max_ahead,
                 timezone=settings.timezone,
-            )
+            ),
+            self._nearby.load,
         )
         #: Files that could not be read, by name, with the reason.
         self._unreadable: dict[str, str] = {}
@@ -189,13 +189,10 @@ class Session:
             yield self._nearby.load(first)
             return
         try:
-            self._reader.begin(first)
-        except OSError as error:
-            log.warning("no second process to read the backlog: %s", error)
-            yield from map(self._nearby.load, chain((first, second), queue))
-            return
-        try:
-            for batch in chain((second,), queue):
+            # The first is read here, while the process for the others starts.
+            self._reader.begin(second)
+            yield self._nearby.load(first)
+            for batch in queue:
                 load = self._reader.finish()
                 self._reader.begin(batch)
                 yield load

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from dataserver import failpoints
-from dataserver.errors import Reason
+from dataserver.errors import Reason, SpoolError
+from dataserver.model import Packet
+from dataserver.spool import intake
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
 from dataserver.spool.intake import Load
@@ -37,10 +40,15 @@ def options(tmp_path: Path) -> ReadOptions:
 
 @pytest.fixture
 def reader(options: ReadOptions) -> Iterator[Reader]:
-    reader = Reader(options)
+    reader = Reader(options, not_here)
     yield reader
     reader.cancel()
     reader.close()
+
+
+def not_here(files: Sequence[SpoolFile]) -> Load:
+    """Reading in the worker, where it must not be needed."""
+    raise AssertionError(f"{len(files)} files were read in the worker")
 
 
 def put(options: ReadOptions, contents: dict[str, bytes]) -> list[SpoolFile]:
@@ -110,7 +118,7 @@ def test_a_file_over_which_it_dies_twice_is_set_aside_alone(
     options: ReadOptions, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 6)})
-    monkeypatch.setenv(failpoints.VARIABLE, "inside-read:3")
+    monkeypatch.setenv(failpoints.VARIABLE, "inside-read a3.3.data")
     reader.begin(files)
     load = reader.finish()
     assert names(load) == ["a1", "a2", "a4", "a5"]
@@ -119,17 +127,62 @@ def test_a_file_over_which_it_dies_twice_is_set_aside_alone(
     ]
 
 
-def test_a_process_is_replaced_after_its_lifetime(options: ReadOptions) -> None:
+def test_a_process_that_took_much_memory_is_replaced(options: ReadOptions) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 4)})
-    reader = Reader(options, lifetime=3)
-    pids = []
-    for _ in range(3):
+    reader = Reader(options, not_here, largest=1)
+    for _ in range(2):
         reader.begin(files)
+        assert reader.pid is not None
         assert len(reader.finish().arrivals) == 3
-        pids.append(reader.pid)
+        assert reader.pid is None
     reader.close()
-    assert len(set(pids)) == 3
-    assert reader.pid is None
+
+
+def test_where_no_process_can_be_kept_no_packet_is_blamed_and_the_worker_reads(
+    options: ReadOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 6)})
+    here = intake_of(options)
+    reader = Reader(options, here.load)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    for _ in range(2):
+        reader.begin(files)
+        load = reader.finish()
+        assert names(load) == ["a1", "a2", "a3", "a4", "a5"]
+        assert load.bad == []
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    other = Reader(options, here.load)
+    other.begin(files)
+    assert names(other.finish()) == ["a1", "a2", "a3", "a4", "a5"]
+
+
+def test_a_directory_that_cannot_be_used_is_no_fault_of_its_files(
+    options: ReadOptions, reader: Reader
+) -> None:
+    files = put(options, {"a1.1.data": GOOD.format(n=1).encode()})
+    Path(options.data_in).rename(Path(options.data_in).with_name("elsewhere"))
+    reader.begin(files)
+    with pytest.raises(SpoolError, match="data_in"):
+        reader.finish()
+
+
+def test_a_packet_over_which_our_own_code_stumbles_is_set_aside_alone(
+    options: ReadOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 4)})
+    real = intake.parse
+
+    def stumbling(content: bytes) -> Packet:
+        if b"a2" in content:
+            raise RecursionError("too deep")
+        return real(content)
+
+    monkeypatch.setattr(intake, "parse", stumbling)
+    load = intake_of(options).load(files)
+    assert names(load) == ["a1", "a3"]
+    assert [(bad.file.name, bad.error.reason) for bad in load.bad] == [
+        ("a2.2.data", Reason.REFUSED)
+    ]
 
 
 def test_a_cancelled_batch_leaves_no_process_and_no_answer(

@@ -14,6 +14,7 @@ from dataserver.errors import Reason, SpoolError, UsageError
 from dataserver.spool import aside
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
+from dataserver.spool.reasons import new_id
 from dataserver.spool.rejected import Rejected
 
 CONTENT = b"\x00\xffnot a packet"
@@ -294,3 +295,13 @@ def test_pruning_removes_the_oldest_until_the_rest_is_small_enough(spool, reject
 def test_pruning_removes_nothing_that_is_within_bounds(spool, rejected) -> None:
     reject(spool)
     assert rejected.prune(max_age_days=7, max_bytes=10_000) == 0
+
+
+def test_one_packet_larger_than_the_bound_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    rejected = Rejected(tmp_path / "rejected")
+    rejected.path.mkdir()
+    ids = [new_id(1_000_000.0 + n, Reason.MALFORMED) for n in range(3)]
+    for rid, size in zip(ids, (10, 10, 1_000), strict=True):
+        (rejected.path / f"{rid}.data").write_bytes(b"x" * size)
+    assert rejected.prune(1e9, 100) == 1
+    assert sorted(rejected._whole()) == sorted(ids[:2])
