@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection, Table, func, select, update
@@ -44,6 +45,10 @@ class Rules:
     max_modules: int = 10_000
 
 
+#: Counting agents reads an index from end to end: so seldom (s), while so far from the bound.
+_COUNT_EVERY, _NEARLY = 60.0, 0.9
+
+
 class Learner:
     """Creates and changes agents and modules through one transaction's connection."""
 
@@ -53,6 +58,8 @@ class Learner:
         self._catalog = catalog
         self._rules = rules
         self._keys: dict[Table, frozenset[str]] = {}
+        #: How many agents there are, and when they were counted (monotonic seconds).
+        self._counted = (0, float("-inf"))
 
     # -- agents ----------------------------------------------------------------
 
@@ -110,6 +117,7 @@ class Learner:
             rows[key] = self._agent_row(packets[raw], reference, now_text)
         if rows:
             self._insert_agents(conn, list(rows.values()))
+            self._counted = (self._counted[0] + len(rows), self._counted[1])
         missing = [raw for raw in wanted if raw not in refused and self._catalog.get(raw) is None]
         self._catalog.find(conn, missing)
         alike = [raw for raw in missing if self._catalog.get(raw) is None]
@@ -127,7 +135,12 @@ class Learner:
         return PacketError(Reason.TOO_MANY_AGENTS, f"there are {most} agents already")
 
     def _count_agents(self, conn: Connection) -> int:
-        return conn.scalar(select(func.count()).select_from(schema.agent)) or 0
+        """How many agents there are; near the bound exactly, far below it as of a minute ago."""
+        count, when = self._counted
+        if count >= self._rules.max_agents * _NEARLY or monotonic() - when > _COUNT_EVERY:
+            count = conn.scalar(select(func.count()).select_from(schema.agent)) or 0
+            self._counted = (count, monotonic())
+        return count
 
     def _agent_row(self, packet: Packet, reference: Reference, now_text: str) -> dict[str, Any]:
         name = entities.encode(entities.clean_name(packet.agent_name))
