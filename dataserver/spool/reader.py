@@ -39,7 +39,7 @@ from dataserver.spool.rejected import Rejected
 log = logging.getLogger(__name__)
 
 #: lxml remembers every tag name it has met for as long as its thread lives, and names are the
-#: uploaders' choice: a process that ever took so much memory (bytes) is replaced by a fresh one.
+#: uploaders' choice: a process that takes so much memory (bytes) is replaced by a fresh one.
 LARGEST = 256 * 2**20
 
 _FIELDS = tuple(each.name for each in fields(Packet))
@@ -89,17 +89,17 @@ class _Process:
             self._into.send_bytes(pickle.dumps(what))
 
     def receive(self) -> tuple[Load, int]:
-        """Its answer and its peak of memory in bytes.
+        """Its answer, and the memory that it takes in bytes.
 
         Raises ReaderDied where there is none, SpoolError where the directory cannot be used.
         """
         try:
-            answer, peak = pickle.loads(self._out.recv_bytes())
+            answer, size = pickle.loads(self._out.recv_bytes())
         except (EOFError, OSError) as error:
             raise ReaderDied from error
         if isinstance(answer, str):
             raise SpoolError(answer)
-        return _unpacked(answer), peak
+        return _unpacked(answer), size
 
     def close(self) -> None:
         """End it; it only reads, and it may be in the middle of a large answer."""
@@ -203,11 +203,11 @@ class Reader:
         if self._process is None:
             raise ReaderDied
         try:
-            load, peak = self._process.receive()
+            load, size = self._process.receive()
         except ReaderDied:
             self.close()
             raise
-        if peak > self._largest:
+        if size > self._largest:
             self.close()
         return load
 
@@ -231,10 +231,18 @@ def main() -> None:
                 answer: object = _packed(intake.load(files))
             except SpoolError as error:
                 answer = str(error)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            out.send_bytes(pickle.dumps((answer, peak), pickle.HIGHEST_PROTOCOL))
+            out.send_bytes(pickle.dumps((answer, _resident()), pickle.HIGHEST_PROTOCOL))
     except (EOFError, BrokenPipeError):
         return
+
+
+def _resident() -> int:
+    """The memory of this process in bytes (proc(5)).
+
+    Not getrusage's peak: that one is inherited from the process that started this one.
+    """
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
 def intake_of(options: ReadOptions) -> Intake:

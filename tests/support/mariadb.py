@@ -131,9 +131,21 @@ class MariaDB:
         """Hanging inside the block: SIGSTOP, then SIGCONT."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
+            self._wait_stopped()
             yield
         finally:
             os.kill(self.pid, signal.SIGCONT)
+
+    def _wait_stopped(self) -> None:
+        """Until none of its threads runs any more: the signal reaches them one by one."""
+        deadline = time.monotonic() + 10
+        while any(
+            path.read_text("utf-8", "replace").rpartition(")")[2].split()[0] != "T"
+            for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
+        ):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the database server does not stop")
+            time.sleep(0.001)
 
     def remove(self) -> None:
         """Stop it and delete all it had."""
