@@ -28,7 +28,7 @@ from dataserver.store.ledger import KIND_AGENT, lock_names
 from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference
 from dataserver.store.sql import Sql
-from dataserver.values import bounds, type_rule
+from dataserver.values import bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,5 +429,4 @@ def _entry(module_id: int, row: Mapping[str, Any]) -> ModuleEntry:
     entry.bounds = bounds(row["post_process"], row["min"], row["max"])
     entry.description = row["description"] or ""
     entry.extended_info = row.get("extended_info") or ""
-    entry.rule = ("", type_rule(""))
     return entry

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 from sqlalchemy import Engine
 
@@ -70,10 +70,13 @@ class Session:
         self._pause = pause
         paths = report.paths
         self._rejected = Rejected(paths.rejected, server=settings.server_name, clock=report.clock)
+        checksum: Literal["ignore", "verify"] = (
+            "verify" if settings.checksum == "verify" else "ignore"
+        )
         self.spool = Spool(
             Path(settings.data_in),
             max_packet=settings.max_packet,
-            checksum="verify" if settings.checksum == "verify" else "ignore",
+            checksum=checksum,
             rejected=self._rejected,
         )
         self.waiting = Waiting(
@@ -97,7 +100,7 @@ class Session:
             ReadOptions(
                 data_in=str(settings.data_in),
                 max_packet=settings.max_packet,
-                checksum="verify" if settings.checksum == "verify" else "ignore",
+                checksum=checksum,
                 max_ahead=settings.max_ahead,
                 timezone=settings.timezone,
             ),
@@ -106,7 +109,7 @@ class Session:
         #: Files that could not be read, by name, with the reason.
         self._unreadable: dict[str, str] = {}
         self._behind = ThreadPoolExecutor(_UNLINKING, thread_name_prefix="acknowledge")
-        self._leaving: list[Future[int]] = []
+        self._leaving: list[Future[tuple[int, int]]] = []
 
     def __enter__(self) -> Self:
         recovered = self.spool.recover()
@@ -271,25 +274,32 @@ class Session:
             return False
         return agent in held or has_gap(some, *self._recorder.known(some[0]))
 
-    def _acknowledge(self, files: list[SpoolFile]) -> int:
-        """Unlink files that are committed; how many left.  Runs beside the next batch."""
-        left = 0
+    def _acknowledge(self, files: list[SpoolFile]) -> tuple[int, int]:
+        """Unlink files that are committed; how many left, and how many of these were replaced.
+
+        Runs beside the next batch, in several threads: they share no counter.
+        """
+        left = replaced = 0
         for file in files:
             try:
                 if not self.spool.done(file):
-                    self._report.counters.replaced += 1
+                    replaced += 1
             except SpoolError as error:
                 # It is stored; the ledger knows it when it is found again.
                 self._report.complain(file.name, str(error))
             else:
                 self._report.content(file.name)
                 left += 1
-        return left
+        return left, replaced
 
     def _gone(self) -> int:
         """Wait until the batch before has left; how many of its files did."""
         leaving, self._leaving = self._leaving, []
-        left = sum(future.result() for future in leaving)
+        left = 0
+        for future in leaving:
+            gone, replaced = future.result()
+            left += gone
+            self._report.counters.replaced += replaced
         self._report.gauges.queue = max(0, self._report.gauges.queue - left)
         return left
 
