@@ -118,15 +118,16 @@ class Size:
 class Switch:
     """On or off."""
 
-    allowed: str = "true or false"
+    allowed: str = 'true or false, or "on" or "off"'
 
     def from_text(self, text: str) -> object:
         return _SWITCHES.get(text.lower(), text)
 
     def decode(self, raw: object, base: Path) -> bool:
-        if not isinstance(raw, bool):
+        read = {"on": True, "off": False}.get(raw) if isinstance(raw, str) else raw
+        if not isinstance(read, bool):
             raise ValueError("is neither true nor false")
-        return raw
+        return read
 
 
 @dataclass(frozen=True, slots=True)

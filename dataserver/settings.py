@@ -152,6 +152,13 @@ class Settings:
     update_parent: bool = _setting(
         False, Switch(), "Let packets change the parent of an agent that exists."
     )
+    unknown: bool = _setting(
+        True,
+        Switch(),
+        "Modules without a value for twice their interval become unknown, `keep_alive` modules of "
+        "silent agents zero, silent agents of mode 2 disabled. One process does it for all that "
+        "use the database; off where a Perl server on it does.",
+    )
     max_agents: int = _setting(
         100_000, Whole(1, 10_000_000), "With so many agents in the database no more are created."
     )

@@ -128,6 +128,13 @@ class TestValues:
     ) -> None:
         assert loaded(home, DATASERVER_AUTOCREATE=text).autocreate is value
 
+    @pytest.mark.parametrize(("text", "value"), [("true", True), ('"on"', True), ('"off"', False)])
+    def test_a_switch_in_a_file_is_a_boolean_or_on_or_off(
+        self, home: Home, text: str, value: bool
+    ) -> None:
+        home.config.write_text(f"unknown = {text}\n")
+        assert loaded(home).unknown is value
+
     @pytest.mark.parametrize(
         "line",
         [
