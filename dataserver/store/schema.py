@@ -74,6 +74,8 @@ Code = LargeBinary()
 Blob = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 #: Local time as text "YYYY-MM-DD HH:MM:SS", the way Pandora writes it.
 Clock = String(19).with_variant(mysql.DATETIME(), "mysql", "mariadb")
+#: Time of day as "HH:MM:SS".
+DayTime = String(10).with_variant(mysql.TIME(), "mysql", "mariadb")
 Stamp = String(19).with_variant(mysql.TIMESTAMP(), "mysql", "mariadb")
 #: Sixteen or thirty-two raw bytes.
 Digest = LargeBinary(16).with_variant(mysql.BINARY(16), "mysql", "mariadb")
@@ -544,6 +546,7 @@ event = Table(
             "configuration_change",
             "ncm",
         ),
+        key="type",
         server_default="unknown",
     ),
     Column("id_agentmodule", Int, key="module_id", nullable=False, server_default="0"),
@@ -574,6 +577,70 @@ config = Table(
     Column("id_config", UInt, key="id", primary_key=True),
     Column("token", String(100), nullable=False, server_default=""),
     Column("value", Text()),
+    **_MYSQL,
+)
+
+#: Planned downtimes: written by the console, carried out by a server.
+downtime = Table(
+    "tplanned_downtime",
+    pandora,
+    Column("id", Medium, primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("description", Text()),
+    Column("date_from", Big, key="begins", nullable=False, server_default="0"),
+    Column("date_to", Big, key="ends", nullable=False, server_default="0"),
+    Column("executed", UTiny, nullable=False, server_default="0"),
+    Column("id_group", UMedium, key="group_id", server_default="0"),
+    Column("only_alerts", UTiny, nullable=False, server_default="0"),
+    Column("monday", Tiny, server_default="0"),
+    Column("tuesday", Tiny, server_default="0"),
+    Column("wednesday", Tiny, server_default="0"),
+    Column("thursday", Tiny, server_default="0"),
+    Column("friday", Tiny, server_default="0"),
+    Column("saturday", Tiny, server_default="0"),
+    Column("sunday", Tiny, server_default="0"),
+    Column("periodically_time_from", DayTime, key="time_from"),
+    Column("periodically_time_to", DayTime, key="time_to"),
+    Column("periodically_day_from", UInt, key="day_from"),
+    Column("periodically_day_to", UInt, key="day_to"),
+    Column(
+        "type_downtime",
+        String(100),
+        key="type",
+        nullable=False,
+        server_default="disabled_agents_alerts",
+    ),
+    Column("type_execution", String(100), key="execution", nullable=False, server_default="once"),
+    Column(
+        "type_periodicity", String(100), key="periodicity", nullable=False, server_default="weekly"
+    ),
+    Column("id_user", String(255), key="user_id", nullable=False, server_default="0"),
+    Column("cron_interval_from", String(100), key="cron_from", server_default=""),
+    Column("cron_interval_to", String(100), key="cron_to", server_default=""),
+    **_MYSQL,
+    **_IDS_USED_ONCE,
+)
+
+downtime_agent = Table(
+    "tplanned_downtime_agents",
+    pandora,
+    Column("id", UInt, primary_key=True),
+    Column("id_agent", UMedium, key="agent_id", nullable=False, server_default="0"),
+    Column("id_downtime", Medium, key="downtime_id", nullable=False, server_default="0"),
+    Column("all_modules", Tiny, server_default="1"),
+    Column("manually_disabled", Tiny, server_default="0"),
+    Index("tplanned_downtime_agents_id_downtime", "downtime_id"),
+    **_MYSQL,
+)
+
+downtime_module = Table(
+    "tplanned_downtime_modules",
+    pandora,
+    Column("id", UInt, primary_key=True),
+    Column("id_agent", UMedium, key="agent_id", nullable=False, server_default="0"),
+    Column("id_agent_module", Int, key="module_id", nullable=False),
+    Column("id_downtime", Medium, key="downtime_id", nullable=False, server_default="0"),
+    Index("tplanned_downtime_modules_id_downtime", "downtime_id"),
     **_MYSQL,
 )
 
@@ -629,5 +696,52 @@ own_times = Table(
     ours,
     Column("module_id", UInt, primary_key=True, autoincrement=False),
     comment="Modules that had values with times of their own, which are in no ledger.",
+    **_MYSQL,
+)
+
+downtime_switch = Table(
+    "tdowntime_switch",
+    ours,
+    Column("kind", Small, primary_key=True, autoincrement=False),
+    Column("target", UInt, primary_key=True, autoincrement=False),
+    Column("agent_id", UInt, nullable=False),
+    comment="What planned downtimes switched off, and so only that is switched on again.",
+    **_MYSQL,
+)
+
+lease = Table(
+    "tlease",
+    ours,
+    Column("name", String(50), primary_key=True),
+    Column("holder", String(32), nullable=False),
+    Column("epoch", Big, nullable=False),
+    Column("expires", Double(), nullable=False),
+    comment="What one process does for all: who, since which epoch, until when (epoch seconds).",
+    **_MYSQL,
+)
+
+server_process = Table(
+    "tserver_process",
+    ours,
+    Column("id", String(32), primary_key=True),
+    Column("server_name", String(100), nullable=False),
+    Column("server_type", UTiny, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("instance", String(64), nullable=False),
+    Column("pid", UInt, nullable=False),
+    Column("version", String(50), nullable=False),
+    Column("started", Double(), nullable=False),
+    Column("heartbeat", Double(), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("queue", UInt, nullable=False),
+    Column("oldest", Double()),
+    Column("scanned", Double(), nullable=False),
+    Column("threads", UInt, nullable=False),
+    Column("packets_per_second", Double(), nullable=False),
+    Column("rejected", UInt, nullable=False),
+    Column("configuration", String(255)),
+    Column("host_keys", String(255)),
+    Column("authorized_keys", String(255)),
+    comment="One row per server process; all times are epoch seconds of the database's clock.",
     **_MYSQL,
 )
