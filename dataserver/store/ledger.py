@@ -9,7 +9,7 @@ same moment, and each sees that the other was there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
@@ -26,7 +26,7 @@ _LEDGER_KEYS = ("agent_id", "time", "digest", "server", "arrived")
 _HOUR, _DAY = 3_600, 86_400
 
 #: The kinds of names that are locked in ``tname``.
-KIND_AGENT, KIND_ADDRESS = 1, 2
+KIND_AGENT, KIND_ADDRESS, KIND_SERVER = 1, 2, 3
 
 
 def lock_names(conn: Connection, sql: Sql, kind: int, names: Iterable[str]) -> None:
@@ -73,6 +73,13 @@ def raise_versions(conn: Connection, sql: Sql, agents: Iterable[AgentEntry]) -> 
         rows.append((agent.id, agent.version, agent.newest))
     rows.sort()
     sql.upsert(conn, schema.agent_version, _VERSION_KEYS, rows)
+
+
+def raise_locked(conn: Connection, sql: Sql, versions: Mapping[int, Row]) -> None:
+    """The same for agents without entries, given what :func:`lock_versions` said of them."""
+    rows = [(key, version + 1, newest) for key, (version, newest) in sorted(versions.items())]
+    if rows:
+        sql.upsert(conn, schema.agent_version, _VERSION_KEYS, rows)
 
 
 def known_packets(conn: Connection, suspects: Sequence[tuple[int, Arrival]]) -> set[Row]:

@@ -1,0 +1,244 @@
+"""The unknown sweep: modules that had no value for too long.
+
+Synchronous ones become unknown, asynchronous ones normal again: as the Perl server has it, when
+twice the module's interval has passed since a value of it was processed.  Silence of a module of
+type ``keep_alive`` is another matter: see :mod:`dataserver.store.silence`.
+
+Pandora's tables have no index that finds them, so the states are looked through by their ids, a
+span in each step.  A block of what is found is locked (the versions of its agents), looked at
+again, since values may have come meanwhile, and changed with its events and counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    false,
+    func,
+    or_,
+    select,
+    true,
+)
+
+from dataserver import entities
+from dataserver.events import Event, forgotten_event, unknown_event
+from dataserver.status import Status
+from dataserver.store import ledger, schema
+from dataserver.store.counts import recount
+from dataserver.store.events import EventLog
+from dataserver.store.layout import Layout
+from dataserver.store.sql import Sql
+from dataserver.values import type_rule
+
+#: Modules changed by one step at most: so long it holds its locks.
+BLOCK = 1_000
+#: Ids of state rows that one step looks at: reading them takes a database about 0.1 s.
+SPAN = 100_000
+
+#: A module's interval counts so often before it is unknown.
+_INTERVALS = 2
+_KEEP_ALIVE = "keep_alive"
+
+_AGENT, _MODULE, _STATE = schema.agent.c, schema.module.c, schema.state.c
+_JOINED = schema.state.join(schema.module, _MODULE.id == _STATE.module_id).join(
+    schema.agent, _AGENT.id == _MODULE.agent_id
+)
+
+
+class Types(NamedTuple):
+    """Ids of the module types that are not looked after like all others."""
+
+    asynchronous: list[int]
+    keep_alive: list[int]
+
+    @property
+    def other(self) -> list[int]:
+        """Both: a module of these types never becomes unknown."""
+        return self.asynchronous + self.keep_alive
+
+
+def read_types(conn: Connection) -> Types:
+    """The types of this database, told by their names."""
+    types = Types([], [])
+    for type_id, name in conn.execute(select(schema.module_type.c.id, schema.module_type.c.name)):
+        if type_rule(name or "").is_async:
+            types.asynchronous.append(type_id)
+        elif name == _KEEP_ALIVE:
+            types.keep_alive.append(type_id)
+    return types
+
+
+class UnknownSweep:
+    """Looks through all modules, step by step; one process at a time does it for a database."""
+
+    def __init__(
+        self, sql: Sql, layout: Layout, events: EventLog, text: Callable[[int], str]
+    ) -> None:
+        """``text`` gives the local time of epoch seconds."""
+        self._sql = sql
+        self._layout = layout
+        self._events = events
+        self._text = text
+        #: The last id of a state row that the present pass has looked at.
+        self._after = 0
+        self._details = (
+            _STATE.id,
+            _MODULE.agent_id,
+            _MODULE.id,
+            _MODULE.name,
+            _MODULE.type_id,
+            _any_set(layout, _AGENT.quiet, _MODULE.quiet),
+            *self._there(_MODULE.disabled_types_event),
+        )
+
+    def sweep(self, conn: Connection, now: int, horizon: int) -> bool:
+        """One step inside the caller's transaction; True: there is more to do at once.
+
+        ``now`` and ``horizon`` in epoch seconds: every packet that arrived up to ``horizon`` has
+        been processed, so silence is certain up to then and not later.  Raises what the database
+        raises.
+        """
+        span = self._next_span(conn)
+        if span is None:
+            return False
+        types = read_types(conn)
+        picked = self._pick(conn, types, min(now, horizon), span)
+        if len(picked) < BLOCK:
+            self._after = span[1]
+        if not picked:
+            return False
+        agent_ids = sorted({agent_id for _, agent_id in picked})
+        versions = ledger.lock_versions(conn, self._sql, agent_ids)
+        state_ids = [state_id for state_id, _ in picked]
+        query = self._overdue(types, min(now, horizon), self._details)
+        rows = conn.execute(query.where(_STATE.id.in_(state_ids)).order_by(_STATE.id)).all()
+        if not rows:
+            return False  # all of them had values meanwhile
+        self._change(conn, rows, types, now)
+        touched = {row[1] for row in rows}
+        recount(conn, self._sql, touched)
+        ledger.raise_locked(conn, self._sql, {key: versions[key] for key in touched})
+        return len(picked) == BLOCK
+
+    def _next_span(self, conn: Connection) -> tuple[int, int] | None:
+        """First and last id of the states to look at now; None: there are none at all."""
+        query = select(func.min(_STATE.id))
+        first = conn.scalar(query.where(_STATE.id > self._after))
+        if first is None and self._after:
+            self._after = 0
+            first = conn.scalar(query)
+        return None if first is None else (first, first + SPAN - 1)
+
+    def _pick(
+        self, conn: Connection, types: Types, horizon: int, span: tuple[int, int]
+    ) -> Sequence[Any]:
+        """State and agent of some overdue modules, unlocked."""
+        query = self._overdue(types, horizon, (_STATE.id, _MODULE.agent_id))
+        query = query.where(_STATE.id.between(*span)).order_by(_STATE.id).limit(BLOCK)
+        return conn.execute(query).all()
+
+    def _overdue(
+        self, types: Types, horizon: int, wanted: Sequence[ColumnElement[Any]]
+    ) -> Select[Any]:
+        return (
+            select(*wanted)
+            .select_from(_JOINED)
+            .where(
+                # So written, no difference of the unsigned column can be below zero.
+                _STATE.current_interval * _INTERVALS < horizon - _STATE.processed,
+                _STATE.processed != 0,
+                or_(
+                    and_(
+                        _MODULE.type_id.not_in(types.other),
+                        _STATE.status != Status.UNKNOWN.value,
+                    ),
+                    and_(
+                        _MODULE.type_id.in_(types.asynchronous),
+                        _STATE.status != Status.NORMAL.value,
+                    ),
+                ),
+                _AGENT.disabled == 0,
+                _MODULE.disabled == 0,
+                self._unset(_AGENT.ignore_unknown),
+                self._unset(_MODULE.ignore_unknown),
+                self._unset(_MODULE.delete_pending),
+            )
+        )
+
+    def _change(self, conn: Connection, rows: Sequence[Any], types: Types, now: int) -> None:
+        """Give the locked modules their status, and tell it."""
+        events: list[Event] = []
+        unknown: list[int] = []
+        forgotten: list[int] = []
+        for state_id, agent_id, module_id, name, type_id, quiet, *switched_off in rows:
+            is_async = type_id in types.asynchronous
+            (forgotten if is_async else unknown).append(state_id)
+            if quiet:
+                continue
+            if is_async:
+                events.append(forgotten_event(agent_id, module_id, name or ""))
+            elif not switched_off or wants_event(switched_off[0], "going_unknown"):
+                events.append(unknown_event(agent_id, module_id, name or ""))
+        self._set(
+            conn,
+            unknown,
+            {
+                _STATE.status: Status.UNKNOWN.value,
+                _STATE.last_status: Status.UNKNOWN.value,
+                _STATE.last_unknown_update: now,
+                _STATE.last_status_change: now,
+            },
+        )
+        self._set(
+            conn,
+            forgotten,
+            {
+                _STATE.status: Status.NORMAL.value,
+                _STATE.known_status: Status.NORMAL.value,
+                _STATE.last_status: Status.NORMAL.value,
+                _STATE.last_known_status: Status.NORMAL.value,
+                _STATE.last_status_change: now,
+            },
+        )
+        self._events.write(conn, events, now, self._text(now))
+
+    def _set(self, conn: Connection, ids: list[int], values: dict[Column[Any], int]) -> None:
+        there = self._there(*values)
+        keys = ("id", *(column.key for column in there))
+        rest = tuple(values[column] for column in there)
+        if ids:
+            self._sql.update(conn, schema.state, keys, [(key, *rest) for key in ids])
+
+    def _there(self, *columns: Column[Any]) -> tuple[Column[Any], ...]:
+        return tuple(column for column in columns if self._layout.has(column))
+
+    def _unset(self, column: Column[Any]) -> ColumnElement[bool]:
+        """That the flag is not set; a column that this database does not have sets none."""
+        return column == 0 if self._layout.has(column) else true()
+
+
+def _any_set(layout: Layout, *flags: Column[Any]) -> ColumnElement[bool]:
+    return or_(false(), *(column != 0 for column in flags if layout.has(column)))
+
+
+def wants_event(switched_off: str | None, kind: str) -> bool:
+    """Whether a module's ``disabled_types_event`` leaves events of this type on.
+
+    The console writes JSON, ``{"going_unknown": 1}`` to switch it off; anything else leaves it on.
+    """
+    if not switched_off:
+        return True
+    try:
+        read = json.loads(entities.decode(switched_off))
+    except (ValueError, RecursionError):
+        return True
+    # What is false to the console and to the Perl server.
+    return not isinstance(read, dict) or read.get(kind) in (None, 0, "", "0")
