@@ -1,0 +1,329 @@
+"""Planned downtimes: what the console wrote is carried out, and undone when it is over.
+
+A sweep compares what the downtimes that are on want switched off with what was switched off
+for them (``tdowntime_switch``), and mends the difference, a block at a time.  So a start or an
+end that no server saw, two downtimes over one agent, one that is changed or deleted while it
+is on, and a sweep that was cut short are all one case.  Only what is in that table is ever
+switched on again: what an operator disabled before stays disabled.
+
+A downtime that another server started is taken over: what its marks say was switched off by
+it is entered as if it had been done here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any, Final
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+
+from dataserver.downtimes import ONCE
+from dataserver.events import INFORMATIONAL, Event
+from dataserver.store import ledger, planned, schema
+from dataserver.store.counts import recount
+from dataserver.store.events import EventLog
+from dataserver.store.layout import Layout
+from dataserver.store.planned import DISABLE_AGENTS, DISABLE_MODULES, QUIET, Downtime
+from dataserver.store.sql import Sql
+from dataserver.times import local_text
+
+log = logging.getLogger(__name__)
+
+#: Agents or modules that are switched in one transaction.
+BLOCK = 1_000
+
+#: Beside the kinds of switches: a downtime that was started.
+_STARTED: Final = 0
+#: Faulty schedules that are remembered as told of.
+_TOLD = 1_000
+
+_downtime = schema.downtime.c
+_of_agent = schema.downtime_agent.c
+_of_module = schema.downtime_module.c
+_switch = schema.downtime_switch.c
+_SWITCH_KEYS = ("kind", "target", "agent_id")
+#: What is switched: its id and its agent's.
+_Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One thing that a type of downtime switches; the columns are of one table."""
+
+    number: int
+    type: str
+    table: Table
+    #: 1: switched off.
+    flag: Column[Any]
+    #: 1: by a downtime, which the console shows; None where there is no such column.
+    mark: Column[Any] | None
+
+    @property
+    def agent_id(self) -> Column[Any]:
+        """The agent that a row belongs to."""
+        return self.table.c.id if self.table is schema.agent else self.table.c.agent_id
+
+
+class Downtimes:
+    """Carries out the planned downtimes of one database; does nothing where it has none."""
+
+    def __init__(self, sql: Sql, layout: Layout, zone: tzinfo, server_name: str) -> None:
+        self._sql = sql
+        self._layout = layout
+        self._zone = zone
+        self._server_name = server_name
+        self._events = EventLog(sql, layout)
+        self._kinds = tuple(_kinds(layout))
+        self._there = planned.there(layout)
+        self._told: set[tuple[int, str]] = set()
+
+    def sweep(self, conn: Connection, now: int) -> bool:
+        """Do a bounded part of what is to be done at ``now`` (epoch s); True: come again.
+
+        Inside the caller's transaction; called by one process at a time.
+        """
+        if not self._there:
+            return False
+        started = set(conn.scalars(_switched(_STARTED)))
+        known = {it.id: it for it in planned.read(conn, self._layout, now, sorted(started))}
+        for it in known.values():
+            self._tell_fault(it)
+        active = {key: it for key, it in known.items() if it.schedule.active(now, self._zone)}
+        to_start = [it for key, it in active.items() if key not in started]
+        to_stop = [
+            it for key, it in known.items() if key not in active and (it.executed or key in started)
+        ]
+        deleted = sorted(started - known.keys())
+        events = [event for it in to_start for event in self._start(conn, it)]
+        events += [event for it in to_stop for event in self._stop(conn, it, started)]
+        events += [self._forget(conn, key) for key in deleted]
+        if to_start or to_stop or deleted:
+            self._events.write(conn, events, now, local_text(now, self._zone))
+            return True
+        return any(self._adjust(conn, kind, active) for kind in self._kinds)
+
+    def _tell_fault(self, found: Downtime) -> None:
+        fault = found.schedule.fault()
+        if fault is None or (found.id, fault) in self._told:
+            return
+        if len(self._told) >= _TOLD:
+            self._told.clear()
+        self._told.add((found.id, fault))
+        log.warning(
+            "planned downtime %r never starts: %s; set it right in the console", found.name, fault
+        )
+
+    # -- starting and ending one ----------------------------------------------------
+
+    def _start(self, conn: Connection, it: Downtime) -> list[Event]:
+        fresh = self._set_executed(conn, it, was=0, now=1)
+        if not fresh:
+            self._take_over(conn, it)
+        elif it.type == DISABLE_AGENTS and self._layout.has(_of_agent.manually_disabled):
+            self._note_disabled(conn, it)
+        conn.execute(insert(schema.downtime_switch).values(_row(_STARTED, it.id, 0)))
+        return [self._event(it, "started")] if fresh else []
+
+    def _stop(self, conn: Connection, it: Downtime, started: set[int]) -> list[Event]:
+        if it.id not in started:
+            self._take_over(conn, it)
+        conn.execute(_delete_switches(_STARTED, [it.id]))
+        # Not where the console stopped it, which tells so itself.
+        ended = self._set_executed(conn, it, was=1, now=0)
+        return [self._event(it, "stopped")] if ended else []
+
+    def _forget(self, conn: Connection, downtime_id: int) -> Event:
+        conn.execute(_delete_switches(_STARTED, [downtime_id]))
+        text = f"Server {self._server_name} stopped planned downtime {downtime_id}: it was deleted"
+        return Event("system", INFORMATIONAL, text)
+
+    def _event(self, it: Downtime, verb: str) -> Event:
+        # Both wordings are Pandora's: a single downtime says who made it.
+        maker = f"(Created by {it.user}) " if it.schedule.execution == ONCE else ""
+        text = f"{maker}Server {self._server_name} {verb} planned downtime: {it.name}"
+        return Event("system", INFORMATIONAL, text)
+
+    def _set_executed(self, conn: Connection, it: Downtime, *, was: int, now: int) -> bool:
+        is_so = _downtime.executed != 0 if was else _downtime.executed == 0
+        changed = conn.execute(
+            update(schema.downtime).where(_downtime.id == it.id, is_so).values(executed=now)
+        )
+        return changed.rowcount > 0
+
+    def _note_disabled(self, conn: Connection, it: Downtime) -> None:
+        """Note which of its agents an operator had disabled: these are none of its business."""
+        number = next(kind.number for kind in self._kinds if kind.type == DISABLE_AGENTS)
+        disabled = select(schema.agent.c.id).where(schema.agent.c.disabled != 0)
+        by_hand = and_(
+            _of_agent.agent_id.in_(disabled), _of_agent.agent_id.not_in(_switched(number))
+        )
+        conn.execute(
+            update(schema.downtime_agent)
+            .where(_of_agent.downtime_id == it.id)
+            .values(manually_disabled=case((by_hand, 1), else_=0))
+        )
+
+    def _take_over(self, conn: Connection, it: Downtime) -> None:
+        """Enter what another server switched off for this downtime, by its marks."""
+        for kind in self._kinds:
+            if kind.type != it.type:
+                continue
+            for targets in self._targets(kind, [it.id]):
+                marked = select(literal(kind.number), kind.table.c.id, kind.agent_id).where(
+                    kind.table.c.id.in_(targets),
+                    kind.table.c.id.not_in(_switched(kind.number)),
+                    kind.flag != 0,
+                )
+                if kind.mark is not None:
+                    marked = marked.where(kind.mark != 0)
+                statement = insert(schema.downtime_switch).from_select(list(_SWITCH_KEYS), marked)
+                conn.execute(statement)
+
+    # -- switching --------------------------------------------------------------------
+
+    def _adjust(self, conn: Connection, kind: _Kind, active: Mapping[int, Downtime]) -> bool:
+        """Switch one block of agents or modules on or off; False: there is none to be."""
+        ids = [key for key, it in active.items() if it.type == kind.type]
+        wanted = self._targets(kind, ids) if ids else []
+        over = select(_switch.target, _switch.agent_id).where(
+            _switch.kind == kind.number, *(_switch.target.not_in(targets) for targets in wanted)
+        )
+        pairs = _pairs(conn, over.order_by(_switch.agent_id, _switch.target).limit(BLOCK))
+        if pairs:
+            self._switch_on(conn, kind, pairs)
+            return True
+        for targets in wanted:
+            pairs = _pairs(conn, _still_on(kind, targets).limit(BLOCK))
+            if pairs:
+                self._switch_off(conn, kind, pairs)
+                return True
+        return False
+
+    def _switch_off(self, conn: Connection, kind: _Kind, pairs: Sequence[_Pair]) -> None:
+        versions = ledger.lock_versions(conn, self._sql, _agents(pairs))
+        # Looked at again, locked: what somebody else switched off meanwhile is not ours.
+        query = select(kind.table.c.id, kind.agent_id).where(
+            kind.table.c.id.in_(_ids(pairs)), kind.flag == 0
+        )
+        found = _pairs(conn, query.order_by(kind.table.c.id).with_for_update())
+        switches = [(kind.number, target, agent_id) for target, agent_id in found]
+        if switches:
+            self._sql.insert(conn, schema.downtime_switch, _SWITCH_KEYS, switches)
+        self._set(conn, kind, found, 1)
+        ledger.raise_locked(conn, self._sql, versions)
+
+    def _switch_on(self, conn: Connection, kind: _Kind, pairs: Sequence[_Pair]) -> None:
+        versions = ledger.lock_versions(conn, self._sql, _agents(pairs))
+        self._set(conn, kind, pairs, 0)
+        conn.execute(_delete_switches(kind.number, _ids(pairs)))
+        ledger.raise_locked(conn, self._sql, versions)
+
+    def _set(self, conn: Connection, kind: _Kind, pairs: Sequence[_Pair], value: int) -> None:
+        columns = [kind.flag] if kind.mark is None else [kind.flag, kind.mark]
+        conn.execute(
+            update(kind.table)
+            .where(kind.table.c.id.in_(_ids(pairs)))
+            .values({column.key: value for column in columns})
+        )
+        if kind.type == DISABLE_MODULES:
+            recount(conn, self._sql, _agents(pairs))
+
+    def _targets(self, kind: _Kind, ids: Sequence[int]) -> list[Select[Any]]:
+        """What the downtimes ``ids`` want switched off, as queries for ids of ``kind``'s table."""
+        all_modules: ColumnElement[Any] = literal(1)
+        if self._layout.has(_of_agent.all_modules):
+            all_modules = func.coalesce(_of_agent.all_modules, 1)
+        agents = select(_of_agent.agent_id).where(_of_agent.downtime_id.in_(ids))
+        modules = select(_of_module.module_id).where(_of_module.downtime_id.in_(ids))
+        if kind.type == DISABLE_AGENTS:
+            if self._layout.has(_of_agent.manually_disabled):
+                agents = agents.where(func.coalesce(_of_agent.manually_disabled, 0) == 0)
+            return [agents]
+        if kind.table is schema.agent:
+            return [agents.where(all_modules != 0)]
+        if kind.type == QUIET:
+            return [modules]
+        # "All modules" is the column's default: where some are named, those are meant.
+        named = select(_of_module.id).where(
+            _of_module.downtime_id == _of_agent.downtime_id,
+            _of_module.agent_id == _of_agent.agent_id,
+        )
+        whole = (
+            select(schema.module.c.id)
+            .join_from(
+                schema.downtime_agent,
+                schema.module,
+                schema.module.c.agent_id == _of_agent.agent_id,
+            )
+            .where(_of_agent.downtime_id.in_(ids), all_modules != 0, ~named.exists())
+        )
+        return [modules, whole]
+
+
+def _kinds(layout: Layout) -> Iterator[_Kind]:
+    """The switches that the database has columns for."""
+    a, m = schema.agent.c, schema.module.c
+    every = (
+        (1, DISABLE_AGENTS, schema.agent, a.disabled, a.disabled_by_downtime),
+        (2, DISABLE_MODULES, schema.module, m.disabled, m.disabled_by_downtime),
+        (3, QUIET, schema.agent, a.quiet, None),
+        (4, QUIET, schema.module, m.quiet, m.quiet_by_downtime),
+    )
+    for number, type_, table, flag, mark in every:
+        if layout.has(flag):
+            has_mark = mark is not None and layout.has(mark)
+            yield _Kind(number, type_, table, flag, mark if has_mark else None)
+
+
+def _switched(number: int) -> Select[Any]:
+    return select(_switch.target).where(_switch.kind == number)
+
+
+def _still_on(kind: _Kind, targets: Select[Any]) -> Select[Any]:
+    """Those of ``targets`` that are to be switched off.
+
+    One that is switched on again by hand, while its downtime is on, is left alone.
+    """
+    key = kind.table.c.id
+    return (
+        select(key, kind.agent_id)
+        .where(key.in_(targets), kind.flag == 0, key.not_in(_switched(kind.number)))
+        .order_by(kind.agent_id, key)
+    )
+
+
+def _pairs(conn: Connection, query: Select[Any]) -> list[_Pair]:
+    return [(row[0], row[1]) for row in conn.execute(query)]
+
+
+def _ids(pairs: Iterable[_Pair]) -> list[int]:
+    return [pair[0] for pair in pairs]
+
+
+def _agents(pairs: Iterable[_Pair]) -> list[int]:
+    return sorted({pair[1] for pair in pairs})
+
+
+def _delete_switches(number: int, targets: Sequence[int]) -> Any:
+    return delete(schema.downtime_switch).where(_switch.kind == number, _switch.target.in_(targets))
+
+
+def _row(kind: int, target: int, agent_id: int) -> dict[str, int]:
+    return dict(zip(_SWITCH_KEYS, (kind, target, agent_id), strict=True))
