@@ -7,6 +7,7 @@ sorted by how much of them changed, since that is where the time goes:
 * seen again, unchanged (:data:`SEEN`): its times only;
 * where every module of an agent was seen at one time, one row per agent sets the times of
   them all, and of those that changed only the value is written;
+* of another standing (:data:`STATUS`): the status columns, in a statement of their own;
 * refused (:data:`TRIED`) or only remembered (:data:`REMEMBERED`): the time of the try;
 * new (:data:`CREATED`): a row of its own, whether it had a value or not.
 """
@@ -20,14 +21,16 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, func, select
 
 from dataserver.errors import StoreConflict
+from dataserver.events import Event
 from dataserver.store import schema
 from dataserver.store.catalog import AgentEntry, ModuleEntry, in_chunks
+from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
+from dataserver.store.standing import StandingColumns
 from dataserver.values import Kind
 
-SEEN, CHANGED, TRIED, REMEMBERED, CREATED = 1, 2, 4, 8, 16
+SEEN, CHANGED, TRIED, REMEMBERED, CREATED, STATUS = 1, 2, 4, 8, 16, 32
 
-_INTERVAL = 300
 _STATE_KEYS = (
     "id",
     "value",
@@ -37,18 +40,8 @@ _STATE_KEYS = (
     "last_execution_try",
     "current_interval",
 )
-_NEW_STATE_KEYS = (
-    "module_id",
-    "agent_id",
-    *_STATE_KEYS[1:],
-    "status",
-    "known_status",
-    "last_status",
-    "last_known_status",
-)
+_NEW_STATE_KEYS = ("module_id", "agent_id", *_STATE_KEYS[1:])
 _SEEN_KEYS = ("local_time", "processed", "last_execution_try")
-#: A module that never had a value: not initialised, except for async types.
-_NOT_INITIALISED, _NORMAL = 4, 0
 
 
 @dataclass(slots=True)
@@ -107,6 +100,12 @@ class Batch:
     own_times: set[int] = field(default_factory=set)
     #: Addresses that agents told, by the agents' ids.
     addresses: dict[int, list[str]] = field(default_factory=dict)
+    #: What happened, in order.
+    events: list[Event] = field(default_factory=list)
+    #: Ids of agents whose modules' statuses are to be counted again.
+    recount: set[int] = field(default_factory=set)
+    #: Ids of modules created here.
+    fresh: set[int] = field(default_factory=set)
 
     def touch(self, agent: AgentEntry, module: ModuleEntry, how: int) -> None:
         """Note that the module's state has to be written."""
@@ -127,10 +126,11 @@ class Batch:
 class Writer:
     """Writes a :class:`Batch` through one connection."""
 
-    def __init__(self, sql: Sql, *, has_ordinal: bool, counter_unique: bool) -> None:
+    def __init__(self, sql: Sql, layout: Layout) -> None:
         self._sql = sql
-        self.has_ordinal = has_ordinal
-        self._counter_unique = counter_unique
+        self.has_ordinal = layout.has_ordinal
+        self._counter_unique = layout.counter_unique
+        self._standing = StandingColumns(layout)
 
     def history(self, conn: Connection, batch: Batch) -> None:
         """All history rows of the batch but the late ones."""
@@ -191,13 +191,14 @@ class Writer:
 
     def states(self, conn: Connection, batch: Batch, local_text: Any) -> None:
         """The state of every module touched."""
-        plan = _StatePlan(batch, local_text)
+        plan = _StatePlan(batch, local_text, self._standing)
         for keys, rows in (
             (_STATE_KEYS, plan.changed),
             (("id", "value", "saved"), plan.values),
             (("id", *_SEEN_KEYS), plan.seen),
             (("id", "last_execution_try", "current_interval"), plan.tried),
             (("id", "last_execution_try", "current_interval", "processed"), plan.remembered),
+            (("id", *self._standing.keys), plan.standings),
         ):
             if rows:
                 _expect(self._sql.update(conn, schema.state, keys, rows), len(rows), "modules")
@@ -209,13 +210,14 @@ class Writer:
             if matched > plan.seen_modules:
                 raise StoreConflict("modules were added by somebody else meanwhile")
         if plan.new:
-            self._sql.insert(conn, schema.state, _NEW_STATE_KEYS, plan.new)
+            keys = (*_NEW_STATE_KEYS, *self._standing.keys)
+            self._sql.insert(conn, schema.state, keys, plan.new)
             _read_state_ids(conn, plan.new_modules)
             for agent in plan.new_agents:
                 agent.state_rows += 1
         for _, module in batch.touched:
             if module.dirty != CREATED:
-                module.current_interval = module.interval or _INTERVAL
+                module.current_interval = module.next_interval()
             module.dirty = 0
             module.tried = 0
 
@@ -223,14 +225,16 @@ class Writer:
 class _StatePlan:
     """Sorts the touched modules into the statements that write their state."""
 
-    def __init__(self, batch: Batch, local_text: Any) -> None:
+    def __init__(self, batch: Batch, local_text: Any, standing: StandingColumns) -> None:
         self._now = batch.now
         self._text = local_text
+        self._standing = standing
         self.changed: list[Row] = []
         self.values: list[Row] = []
         self.seen: list[Row] = []
         self.tried: list[Row] = []
         self.remembered: list[Row] = []
+        self.standings: list[Row] = []
         self.new: list[Row] = []
         self.new_modules: dict[int, ModuleEntry] = {}
         #: The agent of each new row.
@@ -247,9 +251,10 @@ class _StatePlan:
             return False
         time = -1
         for module in agent.modules.values():
-            if not module.dirty or module.dirty & ~(SEEN | CHANGED) or not module.state_id:
+            dirty = module.dirty & ~STATUS
+            if not dirty or dirty & ~(SEEN | CHANGED) or not module.state_id:
                 return False
-            if module.current_interval != (module.interval or _INTERVAL):
+            if module.current_interval != module.next_interval():
                 return False
             if module.time != time:
                 if time >= 0:
@@ -262,8 +267,10 @@ class _StatePlan:
         return True
 
     def _place(self, agent: AgentEntry, module: ModuleEntry, whole: bool) -> None:
-        dirty = module.dirty
-        interval = module.interval or _INTERVAL
+        dirty = module.dirty & ~STATUS
+        interval = module.next_interval()
+        if module.dirty & STATUS and module.state_id:
+            self.standings.append((module.state_id, *self._standing.row(module.standing)))
         if not module.state_id:
             self.new.append(self._new_row(agent, module, interval))
             self.new_modules[module.id] = module
@@ -302,8 +309,7 @@ class _StatePlan:
         if not module.time:
             # Known by name only so far (disabled, or its first value was refused).
             row = ("", row[1], row[2], 0, module.tried, interval if module.tried else 0)
-        status = _NORMAL if module.rule[1].is_async else _NOT_INITIALISED
-        return (module.id, agent.id, *row, status, status, status, status)
+        return (module.id, agent.id, *row, *self._standing.row(module.standing))
 
 
 def _last_ordinals(

@@ -17,8 +17,10 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, func, null, select
 
 from dataserver import entities
+from dataserver.status import FRESH, PLAIN, Rules, Standing, Status, is_pending, is_settled
 from dataserver.store import schema
 from dataserver.store.probe import Layout
+from dataserver.store.standing import RULE_KEYS, STANDING_KEYS, rules_from, standing_from
 from dataserver.times import from_local_text
 from dataserver.values import NO_BOUNDS, Bounds, TypeRule, bounds, type_rule
 
@@ -27,6 +29,13 @@ _SPELLINGS = 10_000
 
 #: Keys of one `IN (...)`; SQLite takes 32,766 parameters, MySQL plans short lists better.
 IN_CHUNK = 1_000
+
+#: Seconds, of a module whose configuration says none.
+_INTERVAL = 300
+#: The module type whose value is the agent's contact.
+KEEP_ALIVE = 100
+#: Where a module's status columns begin in the rows of _modules_query.
+_STANDING = 23 + len(RULE_KEYS)
 
 _AGENT, _MODULE = schema.agent.c, schema.module.c
 _STATE_ROWS = (
@@ -51,11 +60,16 @@ class ModuleEntry:
         "history",
         "id",
         "interval",
+        "judged",
         "name",
         "own_times",
         "parent_id",
+        "quiet",
         "rule",
+        "rules",
         "saved",
+        "settled",
+        "standing",
         "state_id",
         "tags",
         "time",
@@ -76,6 +90,9 @@ class ModuleEntry:
         self.description = ""
         self.extended_info = ""
         self.parent_id = 0
+        #: How values are judged, and whether anybody is told.
+        self.rules: Rules = PLAIN
+        self.quiet = False
         #: The packet's type in the last packet, and what it means.
         self.rule: tuple[str, TypeRule] = ("", type_rule(""))
         #: The tags last learned from; equal ones need no second look.
@@ -85,6 +102,11 @@ class ModuleEntry:
         self.value = ""
         self.time = 0
         self.saved = 0
+        #: Where it stands; the status that changes nothing any more, None: each one does; and the
+        #: one that ``value`` has by these rules, None: not known.
+        self.standing: Standing = FRESH
+        self.settled: Status | None = None
+        self.judged: Status | None = None
         #: The interval in the state's row, which follows the module's with its next value.
         self.current_interval = 0
         #: The remembered counter reading and its time.
@@ -92,9 +114,20 @@ class ModuleEntry:
         self.counter_stored = False
         #: Some values came with times of their own (datalist).
         self.own_times = False
-        #: What this batch has to write of the state (see record.py); and when a value was refused.
+        #: What this batch has to write of the state (see batch.py); and when a value was refused.
         self.dirty = 0
         self.tried = 0
+
+    def next_interval(self) -> int:
+        """Seconds until the next value is to be expected."""
+        if self.rules.interval and is_pending(self.standing):
+            return self.rules.interval
+        return self.interval or _INTERVAL
+
+    def stand(self, standing: Standing) -> None:
+        """Set where it stands."""
+        self.standing = standing
+        self.settled = standing.status if is_settled(self.rules, standing) else None
 
 
 class AgentEntry:
@@ -103,12 +136,14 @@ class AgentEntry:
     __slots__ = (
         "address",
         "agent_version",
+        "alias",
         "by_raw",
         "created",
         "disabled",
         "fixed_ip",
         "id",
         "interval",
+        "keep_alives",
         "loaded",
         "mode",
         "modules",
@@ -118,6 +153,7 @@ class AgentEntry:
         "os_version",
         "packet_contact",
         "parent_id",
+        "quiet",
         "sections",
         "state_rows",
         "timezone_offset",
@@ -129,8 +165,12 @@ class AgentEntry:
         self.id = agent_id
         #: As stored, that is encoded.
         self.name = name
+        #: What people call it, likewise.
+        self.alias = name
         self.mode = 1
         self.disabled = False
+        #: Nobody is told of its modules' statuses.
+        self.quiet = False
         self.interval = 300
         self.os_id = 0
         self.os_version = ""
@@ -142,6 +182,8 @@ class AgentEntry:
         #: Modules by stored name, and by the names that packets used for them.
         self.modules: dict[str, ModuleEntry] = {}
         self.by_raw: dict[str, ModuleEntry] = {}
+        #: Of these, the ones whose value is the agent's contact.
+        self.keep_alives: list[ModuleEntry] = []
         #: Of the version row; -1: not read yet.
         self.version = -1
         self.newest = 0
@@ -250,7 +292,7 @@ class Catalog:
 
     def _fill_agent(self, agent: AgentEntry, row: Any, now: float) -> None:
         (_, _, agent.mode, disabled, interval, os_id, os_version, agent_version) = row[:8]
-        offset, parent_id, address, fixed_ip, contact = row[8:]
+        offset, parent_id, address, fixed_ip, contact, quiet, alias = row[8:]
         agent.disabled = bool(disabled)
         agent.interval = interval or 300
         agent.os_id = os_id or 0
@@ -260,10 +302,13 @@ class Catalog:
         agent.parent_id = parent_id or 0
         agent.address = address or ""
         agent.fixed_ip = bool(fixed_ip)
+        agent.quiet = bool(quiet)
+        agent.alias = alias or agent.name
         agent.packet_contact = self.epoch(contact)
         agent.loaded = now
         agent.modules = {}
         agent.by_raw = {}
+        agent.keep_alives = []
         # What the console changed is to be set again, so everything is told anew.
         agent.told = agent.sections = None
         agent.state_rows = 0
@@ -274,14 +319,16 @@ class Catalog:
             # Two modules of one name (possible in Pandora's tables): the older one counts.
             name = row[2] or ""
             if name not in agent.modules:
-                agent.modules[name] = self._module(row)
+                module = agent.modules[name] = self._module(row)
+                if module.type_id == KEEP_ALIVE:
+                    agent.keep_alives.append(module)
         for agent_id, rows in conn.execute(_STATE_ROWS, {"ids": ids}):
             by_id[agent_id].state_rows = rows
 
     def _module(self, row: Any) -> ModuleEntry:
         (_, module_id, name, type_id, disabled, interval, history, factor, low, high) = row[:10]
         description, extended_info, parent_id, state_id, value, local_time, saved = row[10:17]
-        last_try, current_interval, counter_id, counter_value, counter_time = row[17:]
+        last_try, current_interval, counter_id, counter_value, counter_time, quiet = row[17:23]
         module = ModuleEntry(module_id, name or "")
         module.type_id = type_id or 0
         module.disabled = bool(disabled)
@@ -300,6 +347,9 @@ class Catalog:
         if counter_time is not None and counter_value is not None:
             module.counter = (counter_value, counter_time)
         module.counter_stored = counter_id is not None
+        module.quiet = bool(quiet)
+        module.rules = rules_from(tuple(row[23:_STANDING]))
+        module.stand(standing_from(tuple(row[_STANDING:])))
         return module
 
     def epoch(self, local_time: Any, hint: int | None = None) -> int:
@@ -326,6 +376,8 @@ def _agents_query(layout: Layout) -> Select[Any]:
         c.address,
         c.fixed_ip,
         c.packet_contact,
+        c.quiet,
+        c.alias,
     )
     return select(*_there(layout, wanted)).where(c.id.in_(bindparam("ids", expanding=True)))
 
@@ -357,6 +409,9 @@ def _modules_query(layout: Layout) -> Select[Any]:
         k.module_id,
         k.value,
         k.time,
+        m.quiet,
+        *(m[key] for key in RULE_KEYS),
+        *(s[key] for key in STANDING_KEYS),
     )
     query = select(*_there(layout, wanted)).select_from(joined)
     query = query.where(m.agent_id.in_(bindparam("ids", expanding=True)))

@@ -10,8 +10,10 @@ from collections.abc import Container
 from datetime import tzinfo
 
 from dataserver.errors import StoreRefused
+from dataserver.events import number_text, status_event
 from dataserver.model import Arrival, Module
-from dataserver.store.batch import CHANGED, REMEMBERED, SEEN, TRIED, Batch, LateSample
+from dataserver.status import PLAIN, Status, advance, given, judge_number, judge_text
+from dataserver.store.batch import CHANGED, REMEMBERED, SEEN, STATUS, TRIED, Batch, LateSample
 from dataserver.store.catalog import AgentEntry, ModuleEntry
 from dataserver.times import sample_time
 from dataserver.values import (
@@ -25,6 +27,7 @@ from dataserver.values import (
     type_rule,
 )
 
+_KEEP_ALIVE = type_rule("keep_alive")
 _ESCAPED = re.compile(r"""['"\\\n\r\0\x1a]""")
 
 
@@ -52,8 +55,9 @@ class Evaluator:
         module: Module,
         arrival: Arrival,
         types: Container[str],
+        late: bool,
     ) -> None:
-        """Evaluate the values that ``module`` carries."""
+        """Evaluate the values that ``module`` carries; of a ``late`` packet nobody is told."""
         if entry.disabled:
             return
         if entry.rule[0] != module.type:
@@ -61,17 +65,31 @@ class Evaluator:
                 self.refuse_all(batch, module)
                 return
             entry.rule = (module.type, type_rule(module.type or "generic_data"))
+            entry.judged = None
         rule = entry.rule[1]
+        status = given(module.tags.get("status"))
+        hushed = late or agent.quiet or entry.quiet
         stamp = module.tags.get("timestamp")
         if not module.samples and stamp is None:
-            self._value(batch, agent, entry, rule, module.value, arrival.time, False)
+            value, time = module.value, arrival.time
+            self._value(batch, agent, entry, rule, value, time, False, status, hushed)
             return
         if not entry.own_times:
             entry.own_times = True
             batch.own_times.add(entry.id)
         for text, written in module.samples or ((module.value, stamp),):
             time = self._own_time(batch, arrival, written)
-            self._value(batch, agent, entry, rule, text, time, True)
+            self._value(batch, agent, entry, rule, text, time, True, status, hushed)
+
+    def contact(self, batch: Batch, agent: AgentEntry, text: str) -> None:
+        """Give ``text`` to the agent's keep_alive modules: 1 says that it is heard of, 0 not.
+
+        Their time is that of the contact, which is the server's clock.
+        """
+        for entry in agent.keep_alives:
+            if not entry.disabled:
+                hushed = agent.quiet or entry.quiet
+                self._value(batch, agent, entry, _KEEP_ALIVE, text, batch.now, False, None, hushed)
 
     def _own_time(self, batch: Batch, arrival: Arrival, written: str | None) -> int | None:
         """The time of a value that came with its own; None: it has none that can be used."""
@@ -90,6 +108,8 @@ class Evaluator:
         raw: str | None,
         time: int | None,
         own_time: bool,
+        status: Status | None,
+        hushed: bool,
     ) -> None:
         tally = batch.tally
         tally.samples += 1
@@ -109,7 +129,7 @@ class Evaluator:
         else:
             kept = self._counter(batch, agent, entry, kind, raw, time)
         if kept is not None:
-            self._accept(batch, agent, entry, rule, kept, time, own_time)
+            self._accept(batch, agent, entry, rule, kept, time, own_time, status, hushed)
 
     def _accept(
         self,
@@ -120,6 +140,8 @@ class Evaluator:
         kept: tuple[str, float | str],
         time: int,
         own_time: bool,
+        status: Status | None,
+        hushed: bool,
     ) -> None:
         """A value as it is kept: into the state, and into history where it is new."""
         kind, is_async, _ = rule
@@ -132,6 +154,12 @@ class Evaluator:
                 )
             return
         changed = text != entry.value
+        if changed or status is not None or entry.judged is None:
+            status = self._judge(entry, rule, text, value, status)
+        else:
+            status = entry.judged
+        if status is not entry.settled:
+            self._advance(batch, agent, entry, is_async, status, value, time, hushed)
         if changed or entry.saved < time - DAY:
             if entry.history or is_async:
                 batch.point(entry, kind, time, value)
@@ -148,6 +176,53 @@ class Evaluator:
         if not entry.dirty:
             batch.touched.append((agent, entry))
         entry.dirty |= how
+
+    def _judge(
+        self,
+        entry: ModuleEntry,
+        rule: TypeRule,
+        text: str,
+        value: float | str,
+        told: Status | None,
+    ) -> Status:
+        """The status of the value by itself: as ``told``, else by thresholds."""
+        rules = entry.rules
+        if told is not None:
+            status = told
+        elif rules is PLAIN and not rule.is_proc:
+            status = Status.NORMAL
+        elif isinstance(value, str):
+            status = judge_text(rules, text)
+        else:
+            status = judge_number(rules, value, rule.is_proc, entry.value)
+        # The same value again needs no second look, unless more than the value decides.
+        entry.judged = None if told is not None or rules.relative else status
+        return status
+
+    def _advance(
+        self,
+        batch: Batch,
+        agent: AgentEntry,
+        entry: ModuleEntry,
+        is_async: bool,
+        status: Status,
+        value: float | str,
+        time: int,
+        hushed: bool,
+    ) -> None:
+        """Let a value of ``status`` change where the module stands."""
+        before = entry.standing
+        step = advance(entry.rules, before, status, time, is_async)
+        if step.standing != before:
+            entry.stand(step.standing)
+            batch.touch(agent, entry, STATUS)
+            if step.standing.status is not before.status:
+                batch.recount.add(agent.id)
+        if step.told is not None and not hushed:
+            data = value if isinstance(value, str) else number_text(value)
+            event = status_event(step.was, step.told, agent.id, entry.id, entry.name, data)
+            if event is not None:
+                batch.events.append(event)
 
     def _counter(
         self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, kind: Kind, raw: str, time: int

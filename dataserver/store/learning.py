@@ -16,8 +16,10 @@ from sqlalchemy import Connection, Table, func, select, update
 from dataserver import entities
 from dataserver.errors import PacketError, Reason
 from dataserver.model import Module, Packet
+from dataserver.status import FRESH, FRESH_ASYNC
 from dataserver.store import columns, schema
 from dataserver.store.catalog import (
+    KEEP_ALIVE,
     AgentEntry,
     Catalog,
     ModuleEntry,
@@ -28,7 +30,8 @@ from dataserver.store.ledger import KIND_AGENT, lock_names
 from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference
 from dataserver.store.sql import Sql
-from dataserver.values import bounds
+from dataserver.store.standing import rules_of
+from dataserver.values import bounds, type_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +341,13 @@ class Learner:
                 if row is not None and name not in agents[agent_id].modules:
                     agents[agent_id].modules[name] = _entry(module_id, row)
         for agent, module, name in pairs:
-            if (agent.id, name) in rows and agent.modules[name].tags is None:
-                agent.modules[name].tags = module.tags
+            entry = agent.modules[name]
+            if (agent.id, name) in rows and entry.tags is None:
+                entry.tags = module.tags
+                if entry.type_id == KEEP_ALIVE:
+                    agent.keep_alives.append(entry)
+                # No news of an asynchronous module is good news.
+                entry.stand(FRESH_ASYNC if type_rule(module.type).is_async else FRESH)
         self._add_tags(conn, pairs, reference)
 
     def _add_tags(
@@ -429,4 +437,6 @@ def _entry(module_id: int, row: Mapping[str, Any]) -> ModuleEntry:
     entry.bounds = bounds(row["post_process"], row["min"], row["max"])
     entry.description = row["description"] or ""
     entry.extended_info = row.get("extended_info") or ""
+    entry.quiet = bool(row.get("quiet"))
+    entry.rules = rules_of(row)
     return entry

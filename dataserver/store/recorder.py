@@ -24,13 +24,16 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine
 
 from dataserver.errors import PacketError, Reason, StoreConflict
+from dataserver.events import agent_event, packet_events
 from dataserver.failpoints import reach
 from dataserver.model import Arrival, Module, Packet
 from dataserver.store import ledger, schema
 from dataserver.store.batch import CREATED, Batch, Tally, Writer
 from dataserver.store.catalog import AgentEntry, Catalog
+from dataserver.store.counts import recount
 from dataserver.store.errors import translating
 from dataserver.store.evaluate import Evaluator
+from dataserver.store.events import EventLog
 from dataserver.store.late import write_late
 from dataserver.store.learning import Learner, Rules, module_name
 from dataserver.store.probe import Layout
@@ -88,9 +91,8 @@ class Recorder:
         self._cache_seconds = cache_seconds
         self._layout = layout
         self._sql = Sql(engine.dialect)
-        self._writer = Writer(
-            self._sql, has_ordinal=layout.has_ordinal, counter_unique=layout.counter_unique
-        )
+        self._writer = Writer(self._sql, layout)
+        self._events = EventLog(self._sql, layout)
         self.catalog = Catalog(zone, layout)
         self._learner = Learner(self._sql, layout, self.catalog, rules)
         self._sections = Sections(self._sql, layout)
@@ -228,8 +230,10 @@ class Recorder:
             agent = self.catalog.get(name)
             if agent is not None:
                 batch.agents[agent.id] = agent
-        batch.tally.new_agents += sum(agent.created for agent in batch.agents.values())
         self._lock(conn, batch)
+        created = [agent for agent in batch.agents.values() if agent.created]
+        batch.tally.new_agents += len(created)
+        batch.events += [agent_event(a.id, a.alias, self._server_name) for a in created]
 
     def _lock(self, conn: Connection, batch: Batch) -> None:
         """Step 2; an agent that is gone makes the whole transaction start again."""
@@ -307,6 +311,8 @@ class Recorder:
             newest = not late and time is not None
             if newest:
                 self._learner.update_agent(conn, agent, packet)
+                if agent.keep_alives:
+                    self._evaluator.contact(batch, agent, "1")
             for module in packet.modules:
                 entry = agent.by_raw.get(module.name)
                 if entry is None:
@@ -314,14 +320,18 @@ class Recorder:
                     continue
                 if entry.tags != module.tags and newest:
                     self._learner.update_module(conn, agent, entry, module)
-                self._evaluator.module(batch, agent, entry, module, arrival, reference.types)
+                self._evaluator.module(
+                    batch, agent, entry, module, arrival, reference.types, not newest
+                )
             if newest and time is not None:
                 self._learner.link_modules(conn, agent, packet)
                 first = agent.created and agent.newest == 0
                 self._sections.apply(
-                    conn, agent, packet, time, self._text(time), reference, first, batch.addresses
+                    conn, agent, packet, time, self._text(time), reference, first, batch
                 )
                 agent.newest = max(agent.newest, time)
+            if packet.events and not late:
+                batch.events += packet_events(agent.id, packet.events)
 
     def _learn(
         self, conn: Connection, work: Sequence[Work], batch: Batch, reference: Reference
@@ -343,6 +353,8 @@ class Recorder:
             batch.tally.new_modules += len(created)
             for agent, entry in created:
                 batch.touch(agent, entry, CREATED)
+                batch.fresh.add(entry.id)
+                batch.recount.add(agent.id)
 
     # -- step 5 ----------------------------------------------------------------
 
@@ -368,6 +380,8 @@ class Recorder:
         if batch.addresses:
             self._sections.add_addresses(conn, batch.addresses)
         self._contacts(conn, work, batch)
+        recount(conn, self._sql, batch.recount)
+        self._events.write(conn, batch.events, batch.now, self._text(batch.now), fresh=batch.fresh)
         if work:
             touched = {item.agent.id: item.agent for item in work}
             ledger.raise_versions(conn, self._sql, touched.values())

@@ -86,7 +86,7 @@ class NotingWriter(Writer):
     """Writes as ever, and notes the rows (module, time, value) that go into history."""
 
     def __init__(self, sql: Sql, layout: Layout) -> None:
-        super().__init__(sql, has_ordinal=layout.has_ordinal, counter_unique=layout.counter_unique)
+        super().__init__(sql, layout)
         self.noted: list[Row] = []
 
     def history(self, conn: Connection, batch: Batch) -> None:

@@ -7,21 +7,21 @@ only a difference costs anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
 
 from dataserver import entities
+from dataserver.events import Event, inventory_event
 from dataserver.model import InventoryModule, Packet
 from dataserver.store import columns, schema
+from dataserver.store.batch import Batch
 from dataserver.store.catalog import AgentEntry, in_chunks
+from dataserver.store.events import EventLog
 from dataserver.store.ledger import KIND_ADDRESS, lock_names
 from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference
+from dataserver.store.servers import Servers
 from dataserver.store.sql import Sql
-
-#: Type of a server that reports by packet and does not say (a satellite server).
-_SATELLITE = 13
 
 _INVENTORY = {
     schema.inventory_module: ("id", "os_id", "name"),
@@ -30,10 +30,6 @@ _INVENTORY = {
     ),
     schema.inventory_history: ("inventory_id", "data", "local_time", "time"),
 }
-_SERVER = (
-    *("id", "name", "server_type", "status", "keepalive", "version", "laststart", "ip_address"),
-    "server_keepalive_utimestamp",
-)
 
 
 class Sections:
@@ -43,7 +39,7 @@ class Sections:
         self._sql = sql
         # Written where all of it is there; an older database may lack some, or all.
         self._inventory = all(_has_all(layout, table, keys) for table, keys in _INVENTORY.items())
-        self._servers = _has_all(layout, schema.server, _SERVER)
+        self._servers = Servers(sql, layout, EventLog(sql, layout))
 
     def apply(
         self,
@@ -54,11 +50,11 @@ class Sections:
         local_text: str,
         reference: Reference,
         first: bool,
-        addresses: dict[int, list[str]],
+        batch: Batch,
     ) -> None:
         """Write what differs from the last packet; ``first``: the one that created the agent.
 
-        Addresses only go into ``addresses``, for :meth:`add_addresses` at the batch's end.
+        Addresses and events only go into ``batch``, to be written at its end.
         """
         told = (packet.address, packet.custom_fields)
         if told != agent.sections and (agent.mode != 0 or first):
@@ -68,12 +64,12 @@ class Sections:
                 del listed[1:]
             if listed:
                 fitting = (columns.fit(schema.address, "ip", ip) for ip in listed)
-                addresses[agent.id] = list(dict.fromkeys(fitting))
+                batch.addresses[agent.id] = list(dict.fromkeys(fitting))
             _set_custom_fields(conn, agent, packet.custom_fields, reference)
         agent.sections = told
         if self._inventory:
             for module in {module.name: module for module in packet.inventory}.values():
-                self._set_inventory(conn, agent, module, time, local_text, reference)
+                self._set_inventory(conn, agent, module, time, local_text, reference, batch.events)
 
     def add_addresses(self, conn: Connection, told: Mapping[int, Sequence[str]]) -> None:
         """Enter addresses (by agent's id) and the agents' links to them, where missing."""
@@ -104,6 +100,7 @@ class Sections:
         time: int,
         local_text: str,
         reference: Reference,
+        events: list[Event],
     ) -> None:
         """Store the present inventory; a row of its history where it is new or differs."""
         module_id = reference.inventory_modules.get((agent.os_id, entities.encode(module.name)))
@@ -129,34 +126,18 @@ class Sections:
         else:
             inventory_id = known[0]
             conn.execute(update(schema.inventory).where(c.id == inventory_id).values(now))
-        if known is None or bytes(known[1] or b"") != data:
+        before = None if known is None else bytes(known[1] or b"")
+        if before is not None and before != data:
+            lists = before.decode("utf-8", "replace"), data.decode()
+            events.append(inventory_event(agent.id, agent.alias, module.name, *lists))
+        if before != data:
             keys = ("inventory_id", *now)
             rows = [(inventory_id, *now.values())]
             self._sql.upsert(conn, schema.inventory_history, keys, rows)
 
     def server(self, conn: Connection, packet: Packet, now: int, now_text: str) -> None:
-        """A server's own packet: keep its row in ``tserver`` alive, creating it if need be."""
-        if not self._servers or not packet.server_name:
-            return
-        c = schema.server.c
-        name = columns.fit(schema.server, "name", packet.server_name)
-        kind = columns.to_int(packet.server_type, 0, 255) or _SATELLITE
-        row: dict[str, Any] = {
-            "status": 1,
-            "keepalive": now_text,
-            "version": columns.fit(schema.server, "version", packet.version or ""),
-            "server_keepalive_utimestamp": now,
-        }
-        if packet.address:
-            row["ip_address"] = columns.fit(schema.server, "ip_address", packet.address)
-        known = conn.scalar(
-            select(c.id).where(c.name == name, c.server_type == kind).order_by(c.id).limit(1)
-        )
-        if known is not None:
-            conn.execute(update(schema.server).where(c.id == known).values(row))
-            return
-        row |= {"name": name, "server_type": kind, "laststart": now_text, "ip_address": ""} | row
-        conn.execute(insert(schema.server).values(row))
+        """A server's own packet: see :mod:`dataserver.store.servers`."""
+        self._servers.packet(conn, packet, now, now_text)
 
 
 def _has_all(layout: Layout, table: Table, keys: Sequence[str]) -> bool:

@@ -20,7 +20,7 @@ def _names(text: str) -> frozenset[str]:
 _TEXTS = _names(
     "agent module alias address group_name description os_version agent_version custom_id"
     " url_address server_name unit str_warning str_critical cron_interval data field ip"
-    " critical_instructions warning_instructions unknown_instructions timestamp last_try"
+    " critical_instructions warning_instructions unknown_instructions text timestamp last_try"
 )
 
 

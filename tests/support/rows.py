@@ -27,6 +27,16 @@ _MODULE_COLUMNS = re.findall(
     """,
 )
 
+#: Columns of ``tagente_estado`` that say where a module stands.
+_STATUS_COLUMNS = re.findall(
+    r"\w+",
+    """
+    status known_status last_status last_known_status status_changes ff_normal ff_warning
+    ff_critical last_status_change ff_start_utimestamp
+    """,
+)
+_COUNTED = ("normal", "warning", "critical", "unknown", "notinit", "total")
+
 
 def stored(conn: Connection, table: str, *, has_ordinal: bool) -> list[Row]:
     """The rows of one of ``golden.TABLES``; values in the order of their times and ordinals."""
@@ -63,6 +73,7 @@ def _agents() -> Select[Any]:
             agent.url_address,
             agent.timezone_offset,
             agent.server_name,
+            *(agent[f"{status}_count"] for status in _COUNTED),
         )
         .outerjoin_from(schema.agent, schema.group, schema.group.c.id == agent.group_id)
         .outerjoin(parent, parent.c.id == agent.parent_id)
@@ -94,6 +105,7 @@ def _states() -> Select[Any]:
             state.last_execution_try,
             state.saved.label("last_try"),
             state.current_interval,
+            *(state[name].label(name) for name in _STATUS_COLUMNS),
         )
         .join(schema.state, state.module_id == module.id)
         .join(schema.module_type, schema.module_type.c.id == module.type_id)
@@ -169,6 +181,29 @@ def _cell(value: object) -> str | None:
     return repr(value) if isinstance(value, int | float | Decimal) else str(value)
 
 
+def _events() -> Select[Any]:
+    event = schema.event.c
+    return (
+        select(
+            agent.name.label("agent"),
+            module.name.label("module"),
+            event.type.label("event_type"),
+            event.severity.label("criticity"),
+            event.text.label("text"),
+            event.data,
+            event.module_status,
+            event.status.label("validated"),
+            event.source,
+            event.critical_instructions,
+            event.warning_instructions,
+            event.unknown_instructions,
+        )
+        .join_from(schema.event, schema.agent, agent.id == event.agent_id)
+        .outerjoin(schema.module, module.id == event.module_id)
+        .order_by(event.id)
+    )
+
+
 _QUERIES: dict[str, Callable[[], Select[Any]]] = {
     "agents": _agents,
     "modules": _modules,
@@ -178,4 +213,5 @@ _QUERIES: dict[str, Callable[[], Select[Any]]] = {
     "custom_fields": _custom_fields,
     "inventory": _inventory,
     "inventory_history": _inventory_history,
+    "events": _events,
 }

@@ -1,0 +1,122 @@
+"""Events: what an operator is told, worded as Pandora's own server words it; no I/O, no clock.
+
+Texts are plain here; the store encodes them (as it does names) and adds what it knows of the
+agent and the module: group, tags, instructions.  Source of the wording: the golden cases.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from dataserver import entities
+from dataserver.status import Status
+
+#: Severities (``criticity``), as far as this server sets them.
+MAINTENANCE, INFORMATIONAL, NORMAL, WARNING, CRITICAL, MINOR = range(6)
+#: The highest severity: major.
+_HIGHEST = 6
+#: Events of one packet; what an uploader may create is bounded.
+_MOST_OF_A_PACKET = 100
+
+
+class Event(NamedTuple):
+    """One event, as it happened."""
+
+    #: The type in the database: ``going_unknown``, ``system``, ``error``, ...
+    type: str
+    severity: int
+    text: str
+    agent_id: int = 0
+    module_id: int = 0
+    module_status: int = 0
+    data: str = ""
+    #: Needs nobody's attention: validated from its beginning.
+    closed: bool = False
+
+
+def status_event(
+    was: Status, status: Status, agent_id: int, module_id: int, name: str, data: str
+) -> Event | None:
+    """The event of a module ``name`` (as stored) that goes from ``was`` to ``status``.
+
+    None where nobody is told: a first value that is normal.
+    """
+    if status is Status.NORMAL:
+        if was is Status.NOT_INITIALISED:
+            return None
+        kind, severity = "going_down_normal", NORMAL
+    elif status is Status.CRITICAL:
+        kind, severity = "going_up_critical", CRITICAL
+    else:
+        down = was is Status.CRITICAL
+        kind, severity = "going_down_warning" if down else "going_up_warning", WARNING
+    text = f"Module '{entities.decode(name)}' is going to {status.name} ({data})"
+    closed = status is Status.NORMAL
+    return Event(kind, severity, text, agent_id, module_id, status, data, closed)
+
+
+def unknown_event(agent_id: int, module_id: int, name: str) -> Event:
+    """The event of a module ``name`` (as stored) that has had no value for too long."""
+    text = f"Module '{entities.decode(name)}' is going to UNKNOWN"
+    return Event("going_unknown", MINOR, text, agent_id, module_id, Status.UNKNOWN)
+
+
+def forgotten_event(agent_id: int, module_id: int, name: str) -> Event:
+    """The event of an asynchronous module that goes back to normal for want of values."""
+    text = f"Module '{entities.decode(name)}' is going to NORMAL"
+    return Event("going_down_normal", MINOR, text, agent_id, module_id, Status.NORMAL, closed=True)
+
+
+def agent_event(agent_id: int, alias: str, server: str) -> Event:
+    """The event of a new agent, called ``alias`` (as stored)."""
+    text = f"Agent [{entities.decode(alias)}] created by {server}"
+    return Event("new_agent", NORMAL, text, agent_id)
+
+
+def inventory_event(agent_id: int, alias: str, module: str, before: str, after: str) -> Event:
+    """The event of an inventory that changed; ``alias`` and the lists as stored."""
+    lists = f"DELETED RECORD: {before}\nNEW RECORD: {after}\n"
+    text = f"Configuration change:\n{entities.decode(lists)} for agent '{entities.decode(alias)}'"
+    return Event("configuration_change", MAINTENANCE, f"{text} module '{module}'.", agent_id)
+
+
+def number_text(number: float) -> str:
+    """A number as events show it: at most one decimal, and none that is zero."""
+    text = f"{number:.1f}"
+    return text.removesuffix(".0")
+
+
+def packet_events(agent_id: int, written: Iterable[str]) -> Iterator[Event]:
+    """The events in a packet's own ``events`` section, each Base64 of JSON {data, severity}.
+
+    What is none is left out, and so is what comes after the hundredth.
+    """
+    read = (_packet_event(agent_id, text) for text in written)
+    return islice((event for event in read if event is not None), _MOST_OF_A_PACKET)
+
+
+def _packet_event(agent_id: int, written: str) -> Event | None:
+    try:
+        told = json.loads(base64.b64decode(written))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict) or told.get("data") in (None, ""):
+        return None
+    text = told["data"]
+    if not isinstance(text, str):
+        text = json.dumps(text, ensure_ascii=False)
+    return Event("system", _severity(told.get("severity")), text, agent_id)
+
+
+def _severity(told: object) -> int:
+    """As a number or as its digits; anything else tells no severity."""
+    try:
+        severity = int(told) if isinstance(told, int | float | str) else INFORMATIONAL
+    except (ValueError, OverflowError):
+        return INFORMATIONAL
+    return severity if MAINTENANCE <= severity <= _HIGHEST else INFORMATIONAL

@@ -1,0 +1,66 @@
+"""How many modules of an agent are in which status: the counts in its row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, func, select
+
+from dataserver.status import Status
+from dataserver.store import ledger, schema
+from dataserver.store.catalog import in_chunks
+from dataserver.store.layout import Layout
+from dataserver.store.sql import Row, Sql
+
+#: Counted in the order of :class:`Status`.
+COUNTS = ("normal_count", "critical_count", "warning_count", "unknown_count", "notinit_count")
+#: Agents counted again at the console's wish in one transaction.
+BLOCK = 100
+
+
+def recount(
+    conn: Connection, sql: Sql, agent_ids: Collection[int], *, clear_flag: bool = False
+) -> None:
+    """Set the counts of those agents from their enabled modules.
+
+    ``clear_flag``: a recount that the console asked for is done with this.
+    """
+    if not agent_ids:
+        return
+    counted = {agent_id: [0] * len(COUNTS) for agent_id in agent_ids}
+    m, s = schema.module.c, schema.state.c
+    joined = schema.state.join(schema.module, m.id == s.module_id)
+    for ids in in_chunks(sorted(counted)):
+        query = (
+            select(m.agent_id, s.status, func.count())
+            .select_from(joined)
+            .where(m.agent_id.in_(ids), m.disabled == 0, m.server_kind != 0)
+            .group_by(m.agent_id, s.status)
+        )
+        for agent_id, status, modules in conn.execute(query):
+            if Status.NORMAL <= status <= Status.NOT_INITIALISED:
+                counted[agent_id][status] += modules
+    keys: tuple[str, ...] = ("id", *COUNTS, "total_count")
+    rows: list[Row] = [(key, *counts, sum(counts)) for key, counts in sorted(counted.items())]
+    if clear_flag:
+        keys = (*keys, "update_module_count")
+        rows = [(*row, 0) for row in rows]
+    sql.update(conn, schema.agent, keys, rows)
+
+
+def recount_flagged(conn: Connection, sql: Sql, layout: Layout) -> bool:
+    """Recount some agents for which the console asks for it; True: there may be more at once."""
+    a = schema.agent.c
+    if not layout.has(a.update_module_count):
+        return False
+    flagged = select(a.id).where(a.update_module_count == 1).order_by(a.id)
+    picked = list(conn.scalars(flagged.limit(BLOCK)))
+    if not picked:
+        return False
+    versions = ledger.lock_versions(conn, sql, picked)
+    # Locked before they are counted: a flag that is set from now on waits, and is seen next time.
+    rows = list(conn.scalars(flagged.where(a.id.in_(picked)).with_for_update()))
+    recount(conn, sql, rows, clear_flag=True)
+    # The console changed something: caches are to look.
+    ledger.raise_locked(conn, sql, {key: versions[key] for key in rows})
+    return bool(rows) and len(picked) == BLOCK

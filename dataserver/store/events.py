@@ -1,0 +1,168 @@
+"""Events in the database: written in the transaction of what they tell, in bulk.
+
+What an event does not say itself is looked up: the agent's group, and of a module its tags
+and instructions.  A module has one open status event at most: each new one validates those
+before it, as the Perl server does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select, update
+
+from dataserver import entities
+from dataserver.events import Event
+from dataserver.store import columns, schema
+from dataserver.store.catalog import in_chunks
+from dataserver.store.layout import Layout
+from dataserver.store.sql import Sql
+
+#: Who tells events, as the console knows it.
+SOURCE = "monitoring_server"
+_OPEN, _CLOSED = 0, 1
+_STATUS_EVENT = "going_"
+#: Bytes of a TINYTEXT.
+_TINY = 255
+
+_KEYS = (
+    "agent_id",
+    "group_id",
+    "status",
+    "local_time",
+    "text",
+    "time",
+    "type",
+    "module_id",
+    "severity",
+    "tags",
+    "source",
+    "critical_instructions",
+    "warning_instructions",
+    "unknown_instructions",
+    "ack_utimestamp",
+    "data",
+    "module_status",
+)
+_INSTRUCTIONS = ("critical_instructions", "warning_instructions", "unknown_instructions")
+
+
+class _About(NamedTuple):
+    """What the database knows of an event's module."""
+
+    tags: str = ""
+    instructions: tuple[str, ...] = ("", "", "")
+
+
+class EventLog:
+    """Writes events through one transaction's connection; nothing where there is no table."""
+
+    def __init__(self, sql: Sql, layout: Layout) -> None:
+        self._sql = sql
+        self._layout = layout
+        self._there = [place for place, key in enumerate(_KEYS) if layout.has(schema.event.c[key])]
+        self._keys = tuple(_KEYS[place] for place in self._there)
+        self._writes = layout.has(schema.event)
+
+    def write(
+        self,
+        conn: Connection,
+        events: Sequence[Event],
+        now: int,
+        now_text: str,
+        *,
+        fresh: Collection[int] = (),
+    ) -> None:
+        """Enter ``events``, in their order, and validate what they replace.
+
+        ``now`` in epoch seconds and as local text; ``fresh``: ids of modules that were created
+        just now, so that nothing is to be validated.
+        """
+        if not events or not self._writes:
+            return
+        newest = {event.module_id: place for place, event in enumerate(events) if _replaces(event)}
+        self._validate(conn, [key for key in newest if key not in fresh], now)
+        groups = self._groups(conn, {event.agent_id for event in events if event.agent_id})
+        about = self._modules(conn, {event.module_id for event in events if event.module_id})
+        rows = []
+        for place, event in enumerate(events):
+            replaced = _replaces(event) and newest[event.module_id] > place
+            closed = event.closed or replaced
+            module = about.get(event.module_id, _About())
+            row = (
+                event.agent_id,
+                groups.get(event.agent_id, 0),
+                _CLOSED if closed else _OPEN,
+                now_text,
+                columns.fit(schema.event, "text", entities.encode(event.text)),
+                now,
+                event.type,
+                event.module_id,
+                event.severity,
+                columns.fit(schema.event, "tags", module.tags),
+                SOURCE,
+                *module.instructions,
+                now if closed else 0,
+                _tiny(event.data),
+                event.module_status,
+            )
+            rows.append(tuple(row[place] for place in self._there))
+        self._sql.insert(conn, schema.event, self._keys, rows)
+
+    def _validate(self, conn: Connection, module_ids: list[int], now: int) -> None:
+        c = schema.event.c
+        values: dict[str, Any] = {"status": _CLOSED}
+        if self._layout.has(c.ack_utimestamp):
+            values["ack_utimestamp"] = now
+        for ids in in_chunks(sorted(module_ids)):
+            conn.execute(
+                update(schema.event)
+                .where(c.status == _OPEN, c.module_id.in_(ids), c.type.startswith(_STATUS_EVENT))
+                .values(values)
+            )
+
+    def _groups(self, conn: Connection, agent_ids: set[int]) -> dict[int, int]:
+        c = schema.agent.c
+        found: dict[int, int] = {}
+        for ids in in_chunks(sorted(agent_ids)):
+            rows = conn.execute(select(c.id, c.group_id).where(c.id.in_(ids)))
+            found.update((row[0], row[1] or 0) for row in rows)
+        return found
+
+    def _modules(self, conn: Connection, module_ids: set[int]) -> dict[int, _About]:
+        m, t, link = schema.module.c, schema.tag.c, schema.module_tag.c
+        wanted = [m[key] for key in _INSTRUCTIONS if self._layout.has(m[key])]
+        found: dict[int, _About] = {}
+        for ids in in_chunks(sorted(module_ids)):
+            tags: dict[int, list[str]] = {}
+            query = (
+                select(link.module_id, t.name)
+                .join_from(schema.module_tag, schema.tag, t.id == link.tag_id)
+                .where(link.module_id.in_(ids))
+                .order_by(t.id)
+            )
+            for module_id, name in conn.execute(query):
+                tags.setdefault(module_id, []).append(name or "")
+            for row in conn.execute(select(m.id, *wanted).where(m.id.in_(ids))):
+                told = {
+                    column.key: text or "" for column, text in zip(wanted, row[1:], strict=True)
+                }
+                instructions = tuple(told.get(key, "") for key in _INSTRUCTIONS)
+                found[row[0]] = _About(",".join(tags.get(row[0], ())), instructions)
+        return found
+
+
+def _replaces(event: Event) -> bool:
+    return event.module_id != 0 and event.type.startswith(_STATUS_EVENT)
+
+
+def _tiny(data: str) -> str:
+    """Data as stored, cut to its column without cutting an entity in two."""
+    text = ""
+    for char in data[:_TINY]:
+        encoded = entities.encode(char)
+        if len(text.encode("utf-8", "replace")) + len(encoded.encode("utf-8", "replace")) > _TINY:
+            break
+        text += encoded
+    return text

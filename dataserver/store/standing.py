@@ -1,0 +1,90 @@
+"""Between a module's rows and its status: the columns of its rules and of its standing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from dataserver import entities, status
+from dataserver.status import FRESH, Rules, Standing, status_of
+from dataserver.store import schema
+from dataserver.store.layout import Layout
+from dataserver.store.sql import Row
+
+_FLOATS = ("min_critical", "max_critical", "min_warning", "max_warning")
+_TEXTS = ("str_critical", "str_warning")
+_FLAGS = (
+    "critical_inverse",
+    "warning_inverse",
+    "percentage_critical",
+    "percentage_warning",
+    "each_ff",
+)
+_INTEGERS = (
+    "warning_time",
+    "min_ff_event",
+    "min_ff_event_normal",
+    "min_ff_event_critical",
+    "min_ff_event_warning",
+    "ff_type",
+    "ff_timeout",
+    "module_ff_interval",
+)
+#: The columns of a module that say how its values are judged.
+RULE_KEYS = (*_FLOATS, *_TEXTS, *_FLAGS, *_INTEGERS)
+
+#: The columns of a state, in the order of the fields of a Standing.
+STANDING_KEYS = (
+    "status",
+    "known_status",
+    "last_status",
+    "last_known_status",
+    "status_changes",
+    "ff_start_utimestamp",
+    "ff_normal",
+    "ff_warning",
+    "ff_critical",
+    "last_status_change",
+    "warning_count",
+)
+
+
+def rules_of(row: Mapping[str, Any]) -> Rules:
+    """The rules of a module about to be created, from its columns by key."""
+    return rules_from(tuple(row.get(key) or None for key in RULE_KEYS))
+
+
+@lru_cache(maxsize=4_096)
+def rules_from(values: tuple[Any, ...]) -> Rules:
+    """The rules in the columns :data:`RULE_KEYS`; None where this database has none."""
+    named = dict(zip(RULE_KEYS, values, strict=True))
+    return status.rules(
+        **{key: float(named[key] or 0) for key in _FLOATS},
+        # The console stores what operators type with entities, packets' texts come as they are.
+        **{key: entities.decode(named[key] or "") for key in _TEXTS},
+        **{key: bool(named[key]) for key in _FLAGS},
+        **{key: int(named[key] or 0) for key in _INTEGERS},
+    )
+
+
+@lru_cache(maxsize=4_096)
+def standing_from(values: tuple[Any, ...]) -> Standing:
+    """The standing in the columns :data:`STANDING_KEYS`; those of one agent are mostly equal."""
+    if values[0] is None:
+        return FRESH
+    return Standing(*map(status_of, values[:4]), *(int(value or 0) for value in values[4:]))
+
+
+class StandingColumns:
+    """Which of a standing's columns a database has."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._here = [
+            place for place, key in enumerate(STANDING_KEYS) if layout.has(schema.state.c[key])
+        ]
+        self.keys = tuple(STANDING_KEYS[place] for place in self._here)
+
+    def row(self, standing: Standing) -> Row:
+        """The fields of ``standing`` for :attr:`keys`, as plain integers."""
+        return tuple(int(standing[place]) for place in self._here)
