@@ -3,7 +3,7 @@
 Such an agent is disabled when it has not been heard of for twice its interval and every module
 of it that could be unknown is.  Modules that are disabled, never had a value, or answer to no
 clock (asynchronous ones and ``keep_alive``) have no say.  Its next packet enables it again:
-:mod:`dataserver.store.learning`.
+:mod:`dataserver.store.agents`.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ installation of Pandora FMS, whose tables are used as found and never altered).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, Table
 
@@ -80,6 +81,8 @@ class Layout:
     found: Found
     has_ordinal: bool
     counter_unique: bool
+    #: Keys of the columns that are there, by table, as far as asked for.
+    _keys: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def tables(self) -> frozenset[str]:
@@ -95,6 +98,14 @@ class Layout:
     def columns(self, table: Table) -> tuple[Column[object], ...]:
         """The columns of ``table`` that are there, in the order of the schema."""
         return tuple(column for column in table.columns if self.has(column))
+
+    def present(self, table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+        """``row`` (by the schema's keys) without the columns that are not there."""
+        keys = self._keys.get(table.name)
+        if keys is None:
+            keys = frozenset(column.key for column in self.columns(table))
+            self._keys[table.name] = keys
+        return {key: value for key, value in row.items() if key in keys}
 
     def length(self, column: Column[object]) -> int | None:
         """How many characters a text column takes (SQLite: the number we declared)."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from dataserver.settings import Settings
+from dataserver.store.agents import Learning
 from dataserver.store.engine import READING, limits, open_engine, open_readonly
 from dataserver.store.errors import translating
-from dataserver.store.learning import Rules
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
 
@@ -43,7 +43,7 @@ def open_recorder(settings: Settings, engine: Engine, zone: tzinfo) -> Recorder:
     longest = min(taken.value, taken.statement - _FRAME)
     if layout.dialect != "sqlite":
         longest = min(longest, _MEDIUMTEXT)
-    rules = Rules(
+    learning = Learning(
         server_name=settings.server_name,
         autocreate=settings.autocreate,
         group_id=settings.autocreate_group,
@@ -57,7 +57,7 @@ def open_recorder(settings: Settings, engine: Engine, zone: tzinfo) -> Recorder:
         engine,
         layout,
         zone=zone,
-        rules=rules,
+        learning=learning,
         longest_text=longest,
         longest_statement=taken.statement,
         max_ahead=settings.max_ahead,

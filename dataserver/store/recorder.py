@@ -1,14 +1,11 @@
 """Recording a batch of packets: one transaction, from the agents' locks to the ledger.
 
-The steps, in the order in which locks are taken:
+The steps, in the order in which locks are taken (1 to 3: :mod:`dataserver.store.admission`):
 
-1.  the agents' rows are found by name, new agents created (locks: names, in order);
-2.  the agents' versions are locked, in the order of ids; an agent that another server
-    touched since, or that was read too long ago, is read again;
-3.  packets that the ledger knows are put aside, packets that are too old as well;
+1.  agents are found or created; 2.  their versions locked; 3.  known packets put aside;
 4.  each agent's packets are evaluated in order of time: what is new is gathered;
-5.  everything is written in bulk: history, late values, counters, states, agents,
-    the ledger, the versions;
+5.  everything is written in bulk: history, late values, counters, states, agents, their
+    counts, events, the ledger, the versions;
 6.  commit.  When anything fails, the agents are forgotten and the transaction is void.
 """
 
@@ -16,18 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import tzinfo
 from time import monotonic
-from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from dataserver.errors import PacketError, Reason, StoreConflict
-from dataserver.events import agent_event, packet_events
+from dataserver.errors import StoreConflict
+from dataserver.events import packet_events
 from dataserver.failpoints import reach
-from dataserver.model import Arrival, Module, Packet
+from dataserver.model import Arrival, Module
 from dataserver.store import ledger, schema
+from dataserver.store.admission import Admission, Outcome, Work
+from dataserver.store.agents import Agents, Learning
 from dataserver.store.batch import CREATED, Batch, Tally, Writer
 from dataserver.store.catalog import AgentEntry, Catalog
 from dataserver.store.counts import recount
@@ -35,7 +32,7 @@ from dataserver.store.errors import translating
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
 from dataserver.store.late import write_late
-from dataserver.store.learning import Learner, Rules, module_name
+from dataserver.store.modules import Modules, module_name
 from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference, read_reference
 from dataserver.store.rehearsal import NotingWriter, Rehearsal, module_names
@@ -47,25 +44,6 @@ from dataserver.times import local_text
 Known = tuple[int | None, int | None]
 
 _NEVER = "1970-01-01 00:00:00"
-_DAY = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one packet; ``error`` says why it was not taken in."""
-
-    duplicate: bool = False
-    late: bool = False
-    error: PacketError | None = None
-
-
-class Work(NamedTuple):
-    """A packet with its agent, its place in the batch, and whether it is late."""
-
-    agent: AgentEntry
-    arrival: Arrival
-    place: int
-    late: bool
 
 
 class Recorder:
@@ -77,7 +55,7 @@ class Recorder:
         layout: Layout,
         *,
         zone: tzinfo,
-        rules: Rules,
+        learning: Learning,
         longest_text: int,
         longest_statement: int | None = None,
         max_ahead: int = 86_400,
@@ -86,19 +64,28 @@ class Recorder:
     ) -> None:
         self._engine = engine
         self._longest_statement = longest_statement
-        self._server_name = rules.server_name
-        self._ledger_days = ledger_days
         self._cache_seconds = cache_seconds
         self._layout = layout
         self._sql = Sql(engine.dialect)
         self._writer = Writer(self._sql, layout)
         self._events = EventLog(self._sql, layout)
         self.catalog = Catalog(zone, layout)
-        self._learner = Learner(self._sql, layout, self.catalog, rules)
+        self._agents = Agents(self._sql, layout, self.catalog, learning)
+        self._modules = Modules(self._sql, layout, learning.max_modules)
         self._sections = Sections(self._sql, layout)
         self._evaluator = Evaluator(zone, longest_text, max_ahead)
         self._reference: tuple[Reference, float] | None = None
         self._text: Callable[[int], str] = lambda time: local_text(time, zone) if time else _NEVER
+        self._admission = Admission(
+            self._sql,
+            self.catalog,
+            self._agents,
+            self._sections,
+            self._text,
+            server_name=learning.server_name,
+            ledger_days=ledger_days,
+            cache_seconds=cache_seconds,
+        )
 
     def record(self, arrivals: Sequence[Arrival], now: int) -> tuple[list[Outcome], Tally]:
         """Take in ``arrivals`` in one transaction; ``now`` in epoch seconds.
@@ -111,7 +98,7 @@ class Recorder:
         outcomes = [Outcome()] * len(arrivals)
         try:
             with self._translating("store packets"), self._engine.begin() as conn:
-                work = self._prepare(conn, arrivals, batch, outcomes)
+                work = self._admit(conn, arrivals, batch, outcomes)
                 self._evaluate(conn, work, batch)
                 self._write(conn, work, batch)
                 reach("before-commit")
@@ -137,7 +124,7 @@ class Recorder:
                 self._engine.connect() as conn,
                 conn.begin() as transaction,
             ):
-                work = self._prepare(conn, [arrival], batch, outcomes)
+                work = self._admit(conn, [arrival], batch, outcomes)
                 known = module_names(batch)
                 self._evaluate(conn, work, batch)
                 self._write(conn, work, batch, writer)
@@ -161,145 +148,17 @@ class Recorder:
         # Not even a statement that the database hangs up on is to be tried for ever.
         return translating(action, statement_limit=self._longest_statement)
 
-    # -- steps 1 to 3 ----------------------------------------------------------
-
-    def _prepare(
+    def _admit(
         self, conn: Connection, arrivals: Sequence[Arrival], batch: Batch, outcomes: list[Outcome]
     ) -> list[Work]:
         reference = self._read_reference(conn)
-        waiting = self._servers_own(conn, arrivals, batch)
-        self._resolve(conn, waiting, batch, outcomes, reference)
-        pairs = []
-        for index, arrival in waiting:
-            agent = self.catalog.get(arrival.packet.agent_name)
-            if agent is None or outcomes[index].error is not None:
-                continue
-            if agent.disabled and agent.mode != 2:
-                batch.tally.ignored += 1
-                continue
-            pairs.append((agent, arrival, index))
-        # In order of time; a packet whose time cannot be read only creates, so it goes last.
-        pairs.sort(key=_order)
-        return self._sift(conn, pairs, batch, outcomes)
+        return self._admission.admit(conn, arrivals, batch, outcomes, reference)
 
     def _read_reference(self, conn: Connection) -> Reference:
         now = monotonic()
         if self._reference is None or now - self._reference[1] > self._cache_seconds:
             self._reference = (read_reference(conn, self._layout), now)
         return self._reference[0]
-
-    def _servers_own(
-        self, conn: Connection, arrivals: Sequence[Arrival], batch: Batch
-    ) -> list[tuple[int, Arrival]]:
-        """Deal with servers' own packets; the rest, with their places."""
-        rest = []
-        for index, arrival in enumerate(arrivals):
-            if arrival.packet.server_name:
-                self._sections.server(conn, arrival.packet, batch.now, self._text(batch.now))
-                batch.tally.packets += 1
-            else:
-                rest.append((index, arrival))
-        return rest
-
-    def _resolve(
-        self,
-        conn: Connection,
-        waiting: Sequence[tuple[int, Arrival]],
-        batch: Batch,
-        outcomes: list[Outcome],
-        reference: Reference,
-    ) -> None:
-        """Find, create, lock and load the agents of the packets."""
-        packets: dict[str, Packet] = {}
-        for _, arrival in waiting:
-            packets.setdefault(arrival.packet.agent_name, arrival.packet)
-        unknown = [name for name in packets if self.catalog.get(name) is None]
-        refused = {name: error for name in unknown if (error := self._learner.check_name(name))}
-        if refused:
-            unknown = [name for name in unknown if name not in refused]
-        if unknown:
-            self.catalog.find(conn, unknown)
-            new = {name: packets[name] for name in unknown if self.catalog.get(name) is None}
-            if new:
-                refused |= self._learner.create_agents(conn, new, reference, self._text(batch.now))
-        for index, arrival in waiting:
-            error = refused.get(arrival.packet.agent_name)
-            if error is not None:
-                outcomes[index] = Outcome(error=error)
-        for name in packets:
-            agent = self.catalog.get(name)
-            if agent is not None:
-                batch.agents[agent.id] = agent
-        self._lock(conn, batch)
-        created = [agent for agent in batch.agents.values() if agent.created]
-        batch.tally.new_agents += len(created)
-        batch.events += [agent_event(a.id, a.alias, self._server_name) for a in created]
-
-    def _lock(self, conn: Connection, batch: Batch) -> None:
-        """Step 2; an agent that is gone makes the whole transaction start again."""
-        if not batch.agents:
-            return
-        versions = ledger.lock_versions(conn, self._sql, list(batch.agents))
-        now = monotonic()
-        old = now - self._cache_seconds
-        stale = [
-            agent
-            for agent in batch.agents.values()
-            if agent.version != versions[agent.id][0] or agent.loaded < old
-        ]
-        gone = self.catalog.load(conn, stale, now) if stale else set()
-        if gone:
-            raise StoreConflict(f"{len(gone)} agents were deleted by somebody else meanwhile")
-        for agent in stale:
-            agent.version, agent.newest = versions[agent.id]
-            # First met by us, but known to the Perl server: what it had is not new.
-            agent.newest = agent.newest or agent.packet_contact
-
-    def _sift(
-        self,
-        conn: Connection,
-        pairs: Sequence[tuple[AgentEntry, Arrival, int]],
-        batch: Batch,
-        outcomes: list[Outcome],
-    ) -> list[Work]:
-        """Step 3: without what is known already and what is too old."""
-        suspects = [
-            (agent.id, arrival)
-            for agent, arrival, _ in pairs
-            if arrival.time is None or arrival.time <= agent.newest
-        ]
-        known = ledger.known_packets(conn, suspects) if suspects else set()
-        arrived = batch.now
-        work = []
-        for agent, arrival, index in pairs:
-            time = arrival.time
-            key = (agent.id, time or 0, arrival.packet.digest)
-            if key in known:
-                outcomes[index] = Outcome(duplicate=True)
-                batch.tally.duplicates += 1
-                continue
-            error = self._too_old(agent, time)
-            if error is not None:
-                outcomes[index] = Outcome(error=error)
-                continue
-            known.add(key)
-            batch.ledger.append((*key, self._server_name, arrived))
-            late = time is not None and time < agent.newest
-            work.append(Work(agent, arrival, index, late))
-            batch.tally.packets += 1
-            if late:
-                outcomes[index] = Outcome(late=True)
-                batch.tally.late += 1
-        return work
-
-    def _too_old(self, agent: AgentEntry, time: int | None) -> PacketError | None:
-        if time is None or time >= agent.newest - self._ledger_days * _DAY:
-            return None
-        return PacketError(
-            Reason.TOO_OLD,
-            f"the packet is of {self._text(time)}, more than {self._ledger_days} days older than "
-            f"its agent's newest one, of {self._text(agent.newest)}",
-        )
 
     # -- step 4 ----------------------------------------------------------------
 
@@ -310,7 +169,7 @@ class Recorder:
             packet, time = arrival.packet, arrival.time
             newest = not late and time is not None
             if newest:
-                self._learner.update_agent(conn, agent, packet)
+                self._agents.update(conn, agent, packet)
                 if agent.keep_alives:
                     self._evaluator.contact(batch, agent, "1")
             for module in packet.modules:
@@ -319,12 +178,12 @@ class Recorder:
                     self._evaluator.refuse_all(batch, module)
                     continue
                 if entry.tags != module.tags and newest:
-                    self._learner.update_module(conn, agent, entry, module)
+                    self._modules.update(conn, agent, entry, module)
                 self._evaluator.module(
                     batch, agent, entry, module, arrival, reference.types, not newest
                 )
             if newest and time is not None:
-                self._learner.link_modules(conn, agent, packet)
+                self._modules.link(conn, agent, packet)
                 first = agent.created and agent.newest == 0
                 self._sections.apply(
                     conn, agent, packet, time, self._text(time), reference, first, batch
@@ -349,7 +208,7 @@ class Recorder:
                         continue
                     wanted.append((agent, module))
         if wanted:
-            created = self._learner.create_modules(conn, wanted, reference)
+            created = self._modules.create(conn, wanted, reference)
             batch.tally.new_modules += len(created)
             for agent, entry in created:
                 batch.touch(agent, entry, CREATED)
@@ -411,12 +270,6 @@ class Recorder:
         keys = ("id", "contact", "packet_contact")
         if self._sql.update(conn, schema.agent, keys, rows) < len(rows):
             raise StoreConflict("agents were deleted by somebody else meanwhile")
-
-
-def _order(item: tuple[AgentEntry, Arrival, int]) -> tuple[int, float, int, bytes]:
-    agent, arrival, _ = item
-    time = float("inf") if arrival.time is None else arrival.time
-    return agent.id, time, arrival.number, arrival.packet.digest
 
 
 def _is_known(agent: AgentEntry, module: Module) -> bool:

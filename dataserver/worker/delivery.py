@@ -21,7 +21,7 @@ from dataserver.errors import (
 )
 from dataserver.model import Arrival
 from dataserver.store.batch import Tally
-from dataserver.store.recorder import Outcome
+from dataserver.store.admission import Outcome
 
 log = logging.getLogger(__name__)
 

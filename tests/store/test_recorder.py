@@ -9,10 +9,11 @@ from sqlalchemy import Engine, delete, func, insert, select, update
 
 from dataserver.errors import Reason, StoreConflict, StoreRefused
 from dataserver.store import schema
+from dataserver.store.admission import Outcome
+from dataserver.store.agents import Learning
 from dataserver.store.engine import limits
-from dataserver.store.learning import Rules
 from dataserver.store.probe import prepare
-from dataserver.store.recorder import Outcome, Recorder
+from dataserver.store.recorder import Recorder
 from tests.support.databases import PANDORA, Database, opened
 from tests.support.ingest import NOW, ZONE, Ingest, arrival
 
@@ -202,7 +203,7 @@ def limited(database: Database) -> Recorder:
         engine,
         layout,
         zone=ZONE,
-        rules=Rules("ingest"),
+        learning=Learning("ingest"),
         longest_text=taken.value,
         longest_statement=taken.statement,
     )
@@ -371,7 +372,7 @@ def test_no_name_is_written_down_of_an_agent_too_many(
         engine,
         prepare(engine),
         zone=ZONE,
-        rules=Rules("ingest", max_agents=2),
+        learning=Learning("ingest", max_agents=2),
         longest_text=1_000_000,
     )
     for number in range(10):

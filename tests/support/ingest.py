@@ -17,9 +17,10 @@ from dataserver import config, packet
 from dataserver.home import Home
 from dataserver.model import Arrival
 from dataserver.spool.rejected import Rejected
-from dataserver.store.learning import Rules
+from dataserver.store.admission import Outcome
+from dataserver.store.agents import Learning
 from dataserver.store.probe import prepare
-from dataserver.store.recorder import Outcome, Recorder
+from dataserver.store.recorder import Recorder
 from dataserver.times import packet_time
 from dataserver.worker import Summary, run
 from tests.support.databases import Database
@@ -84,7 +85,7 @@ class Ingest:
             engine,
             prepare(engine),
             zone=ZONE,
-            rules=Rules("ingest", update_parent=False),
+            learning=Learning("ingest", update_parent=False),
             longest_text=16_000_000,
             ledger_days=3650,
         )

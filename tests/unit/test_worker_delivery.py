@@ -14,8 +14,8 @@ from dataserver.errors import (
     StoreUnavailable,
 )
 from dataserver.model import Arrival, Packet
+from dataserver.store.admission import Outcome
 from dataserver.store.batch import Tally
-from dataserver.store.recorder import Outcome
 from dataserver.worker.delivery import (
     AWAY_WAIT,
     CONFLICT_WAIT,

@@ -1,0 +1,215 @@
+"""Letting packets in: the first steps of a transaction, before any value is looked at.
+
+1.  the agents' rows are found by name, new agents created (locks: names, in order);
+2.  the agents' versions are locked, in the order of ids; an agent that another server
+    touched since, or that was read too long ago, is read again;
+3.  packets that the ledger knows are put aside, packets that are too old as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from dataserver.errors import PacketError, Reason, StoreConflict
+from dataserver.events import agent_event
+from dataserver.model import Arrival, Packet
+from dataserver.store import ledger
+from dataserver.store.agents import Agents
+from dataserver.store.batch import Batch
+from dataserver.store.catalog import AgentEntry, Catalog
+from dataserver.store.reference import Reference
+from dataserver.store.sections import Sections
+from dataserver.store.sql import Sql
+
+_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one packet; ``error`` says why it was not taken in."""
+
+    duplicate: bool = False
+    late: bool = False
+    error: PacketError | None = None
+
+
+class Work(NamedTuple):
+    """A packet with its agent, its place in the batch, and whether it is late."""
+
+    agent: AgentEntry
+    arrival: Arrival
+    place: int
+    late: bool
+
+
+class Admission:
+    """Finds, creates and locks agents, and sifts their packets, through one transaction."""
+
+    def __init__(
+        self,
+        sql: Sql,
+        catalog: Catalog,
+        agents: Agents,
+        sections: Sections,
+        text: Callable[[int], str],
+        *,
+        server_name: str,
+        ledger_days: int,
+        cache_seconds: float,
+    ) -> None:
+        self._sql = sql
+        self._catalog = catalog
+        self._agents = agents
+        self._sections = sections
+        self._text = text
+        self._server_name = server_name
+        self._ledger_days = ledger_days
+        self._cache_seconds = cache_seconds
+
+    def admit(
+        self,
+        conn: Connection,
+        arrivals: Sequence[Arrival],
+        batch: Batch,
+        outcomes: list[Outcome],
+        reference: Reference,
+    ) -> list[Work]:
+        """The packets to be evaluated, in order of agent and time; ``outcomes`` of the others."""
+        waiting = self._servers_own(conn, arrivals, batch)
+        self._resolve(conn, waiting, batch, outcomes, reference)
+        pairs = []
+        for index, arrival in waiting:
+            agent = self._catalog.get(arrival.packet.agent_name)
+            if agent is None or outcomes[index].error is not None:
+                continue
+            if agent.disabled and agent.mode != 2:
+                batch.tally.ignored += 1
+                continue
+            pairs.append((agent, arrival, index))
+        # In order of time; a packet whose time cannot be read only creates, so it goes last.
+        pairs.sort(key=_order)
+        return self._sift(conn, pairs, batch, outcomes)
+
+    def _servers_own(
+        self, conn: Connection, arrivals: Sequence[Arrival], batch: Batch
+    ) -> list[tuple[int, Arrival]]:
+        """Deal with servers' own packets; the rest, with their places."""
+        rest = []
+        for index, arrival in enumerate(arrivals):
+            if arrival.packet.server_name:
+                self._sections.server(conn, arrival.packet, batch.now, self._text(batch.now))
+                batch.tally.packets += 1
+            else:
+                rest.append((index, arrival))
+        return rest
+
+    def _resolve(
+        self,
+        conn: Connection,
+        waiting: Sequence[tuple[int, Arrival]],
+        batch: Batch,
+        outcomes: list[Outcome],
+        reference: Reference,
+    ) -> None:
+        """Find, create, lock and load the agents of the packets."""
+        packets: dict[str, Packet] = {}
+        for _, arrival in waiting:
+            packets.setdefault(arrival.packet.agent_name, arrival.packet)
+        unknown = [name for name in packets if self._catalog.get(name) is None]
+        refused = {name: error for name in unknown if (error := self._agents.check_name(name))}
+        if refused:
+            unknown = [name for name in unknown if name not in refused]
+        if unknown:
+            self._catalog.find(conn, unknown)
+            new = {name: packets[name] for name in unknown if self._catalog.get(name) is None}
+            if new:
+                refused |= self._agents.create(conn, new, reference, self._text(batch.now))
+        for index, arrival in waiting:
+            error = refused.get(arrival.packet.agent_name)
+            if error is not None:
+                outcomes[index] = Outcome(error=error)
+        for name in packets:
+            agent = self._catalog.get(name)
+            if agent is not None:
+                batch.agents[agent.id] = agent
+        self._lock(conn, batch)
+        created = [agent for agent in batch.agents.values() if agent.created]
+        batch.tally.new_agents += len(created)
+        batch.events += [agent_event(a.id, a.alias, self._server_name) for a in created]
+
+    def _lock(self, conn: Connection, batch: Batch) -> None:
+        """Step 2; an agent that is gone makes the whole transaction start again."""
+        if not batch.agents:
+            return
+        versions = ledger.lock_versions(conn, self._sql, list(batch.agents))
+        now = monotonic()
+        old = now - self._cache_seconds
+        stale = [
+            agent
+            for agent in batch.agents.values()
+            if agent.version != versions[agent.id][0] or agent.loaded < old
+        ]
+        gone = self._catalog.load(conn, stale, now) if stale else set()
+        if gone:
+            raise StoreConflict(f"{len(gone)} agents were deleted by somebody else meanwhile")
+        for agent in stale:
+            agent.version, agent.newest = versions[agent.id]
+            # First met by us, but known to the Perl server: what it had is not new.
+            agent.newest = agent.newest or agent.packet_contact
+
+    def _sift(
+        self,
+        conn: Connection,
+        pairs: Sequence[tuple[AgentEntry, Arrival, int]],
+        batch: Batch,
+        outcomes: list[Outcome],
+    ) -> list[Work]:
+        """Step 3: without what is known already and what is too old."""
+        suspects = [
+            (agent.id, arrival)
+            for agent, arrival, _ in pairs
+            if arrival.time is None or arrival.time <= agent.newest
+        ]
+        known = ledger.known_packets(conn, suspects) if suspects else set()
+        arrived = batch.now
+        work = []
+        for agent, arrival, index in pairs:
+            time = arrival.time
+            key = (agent.id, time or 0, arrival.packet.digest)
+            if key in known:
+                outcomes[index] = Outcome(duplicate=True)
+                batch.tally.duplicates += 1
+                continue
+            error = self._too_old(agent, time)
+            if error is not None:
+                outcomes[index] = Outcome(error=error)
+                continue
+            known.add(key)
+            batch.ledger.append((*key, self._server_name, arrived))
+            late = time is not None and time < agent.newest
+            work.append(Work(agent, arrival, index, late))
+            batch.tally.packets += 1
+            if late:
+                outcomes[index] = Outcome(late=True)
+                batch.tally.late += 1
+        return work
+
+    def _too_old(self, agent: AgentEntry, time: int | None) -> PacketError | None:
+        if time is None or time >= agent.newest - self._ledger_days * _DAY:
+            return None
+        return PacketError(
+            Reason.TOO_OLD,
+            f"the packet is of {self._text(time)}, more than {self._ledger_days} days older than "
+            f"its agent's newest one, of {self._text(agent.newest)}",
+        )
+
+
+def _order(item: tuple[AgentEntry, Arrival, int]) -> tuple[int, float, int, bytes]:
+    agent, arrival, _ = item
+    time = float("inf") if arrival.time is None else arrival.time
+    return agent.id, time, arrival.number, arrival.packet.digest

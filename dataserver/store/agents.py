@@ -1,0 +1,234 @@
+"""Agents: those that are new, and what packets may change of known ones.
+
+Pandora's table has no unique key: creation is serialised by a row of ``tname`` per name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from dataserver import entities
+from dataserver.errors import PacketError, Reason
+from dataserver.model import Packet
+from dataserver.store import columns, schema
+from dataserver.store.catalog import AgentEntry, Catalog, folded_name
+from dataserver.store.layout import Layout
+from dataserver.store.ledger import KIND_AGENT, lock_names
+from dataserver.store.reference import Reference
+from dataserver.store.sql import Sql
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What may be learned, from the settings."""
+
+    server_name: str
+    autocreate: bool = True
+    group_id: int = 10
+    group_name: str = ""
+    group_force: bool = False
+    update_parent: bool = True
+    max_agents: int = 100_000
+    max_modules: int = 10_000
+
+
+#: Counting agents reads an index from end to end: so seldom (s), while so far from the bound.
+_COUNT_EVERY, _NEARLY = 60.0, 0.9
+
+
+class Agents:
+    """Creates and changes agents through one transaction's connection."""
+
+    def __init__(self, sql: Sql, layout: Layout, catalog: Catalog, learning: Learning) -> None:
+        self._sql = sql
+        self._layout = layout
+        self._catalog = catalog
+        self._learning = learning
+        #: How many agents there are, and when they were counted (monotonic seconds).
+        self._counted = (0, float("-inf"))
+
+    def check_name(self, raw: str) -> PacketError | None:
+        """Why no agent can be called ``raw``; so long a name is not even to be looked up."""
+        name = entities.encode(entities.clean_name(raw))
+        longest = columns.AGENT_NAME_LENGTH
+        if len(name) <= longest:
+            return None
+        return PacketError(
+            Reason.NAME_TOO_LONG,
+            f"the agent's name takes {len(name)} characters as stored, the column {longest}",
+        )
+
+    def check(self, packet: Packet, reference: Reference) -> None:
+        """Raise PacketError where the unknown agent of ``packet`` cannot be created."""
+        if not self._learning.autocreate:
+            raise PacketError(Reason.NO_AGENT, "the agent is not known and autocreate is off")
+        if self._group(packet, reference) is None:
+            raise PacketError(
+                Reason.NO_GROUP, "neither the packet nor autocreate_group names an existing group"
+            )
+
+    def create(
+        self, conn: Connection, packets: Mapping[str, Packet], reference: Reference, now_text: str
+    ) -> dict[str, PacketError]:
+        """Create the agents of ``packets`` (by name as written); those that may not, and why."""
+        refused: dict[str, PacketError] = {}
+        for raw, packet in packets.items():
+            try:
+                self.check(packet, reference)
+            except PacketError as error:
+                refused[raw] = error
+        wanted = [raw for raw in packets if raw not in refused]
+        if wanted and self._learning.max_agents <= self._count(conn):
+            # Not even a name is written down for what cannot be created.
+            refused |= dict.fromkeys(wanted, self._too_many())
+            wanted = []
+        if not wanted:
+            return refused
+        lock_names(conn, self._sql, KIND_AGENT, wanted)
+        # Another server may have created some while we waited for the lock.
+        self._catalog.find(conn, wanted)
+        room = self._learning.max_agents - self._count(conn)
+        rows: dict[str, dict[str, Any]] = {}
+        for raw in wanted:
+            # Two spellings of one name in a batch are one agent where the database says so; it is
+            # asked afterwards, so here anything that looks alike is left to the first spelling.
+            key = folded_name(entities.encode(entities.clean_name(raw)))
+            if self._catalog.get(raw) is not None or key in rows:
+                continue
+            if len(rows) >= room:
+                refused[raw] = self._too_many()
+                continue
+            rows[key] = self._row(packets[raw], reference, now_text)
+        if rows:
+            self._insert(conn, list(rows.values()))
+            self._counted = (self._counted[0] + len(rows), self._counted[1])
+        missing = [raw for raw in wanted if raw not in refused and self._catalog.get(raw) is None]
+        self._catalog.find(conn, missing)
+        alike = [raw for raw in missing if self._catalog.get(raw) is None]
+        for raw in missing:
+            agent = self._catalog.get(raw)
+            if agent is not None and agent.version < 0:
+                agent.created = True
+        self._set_parents(conn, packets, missing)
+        # What only looked alike is a name of its own.
+        again = {raw: packets[raw] for raw in alike}
+        return refused | (self.create(conn, again, reference, now_text) if again else {})
+
+    def _too_many(self) -> PacketError:
+        most = self._learning.max_agents
+        return PacketError(Reason.TOO_MANY_AGENTS, f"there are {most} agents already")
+
+    def _count(self, conn: Connection) -> int:
+        """How many agents there are; near the bound exactly, far below it as of a minute ago."""
+        count, when = self._counted
+        if count >= self._learning.max_agents * _NEARLY or monotonic() - when > _COUNT_EVERY:
+            count = conn.scalar(select(func.count()).select_from(schema.agent)) or 0
+            self._counted = (count, monotonic())
+        return count
+
+    def _row(self, packet: Packet, reference: Reference, now_text: str) -> dict[str, Any]:
+        name = entities.encode(entities.clean_name(packet.agent_name))
+        row = columns.new_agent(packet, name, now_text)
+        learns = row["mode"] != 0
+        row |= {
+            "group_id": self._group(packet, reference),
+            "os_id": reference.system(packet.os_name or ""),
+            "server_name": self._learning.server_name,
+            "os_version": columns.fit(
+                schema.agent, "os_version", packet.os_version or "" if learns else ""
+            ),
+            "agent_version": columns.fit(
+                schema.agent, "agent_version", packet.version or "" if learns else ""
+            ),
+        }
+        return self._layout.present(schema.agent, row)
+
+    def _insert(self, conn: Connection, rows: list[dict[str, Any]]) -> None:
+        keys = tuple(rows[0])
+        self._sql.insert(conn, schema.agent, keys, [tuple(row.values()) for row in rows])
+
+    def _set_parents(
+        self, conn: Connection, packets: Mapping[str, Packet], created: Sequence[str]
+    ) -> None:
+        """Set new agents' parents, which may be as new as they are."""
+        rows = []
+        for raw in created:
+            agent = self._catalog.get(raw)
+            parent_id = self._parent(conn, packets[raw]) if agent is not None else None
+            if agent is not None and parent_id and parent_id != agent.id:
+                rows.append((agent.id, parent_id))
+        if rows:
+            self._sql.update(conn, schema.agent, ("id", "parent_id"), sorted(rows))
+
+    def _group(self, packet: Packet, reference: Reference) -> int | None:
+        """The group of a new agent: the packet's or the configured one, in the configured order."""
+        learning = self._learning
+        named = reference.group(packet.group or "")
+        if named is None and (group_id := columns.to_int(packet.group_id)) in reference.group_ids:
+            named = group_id
+        fallback = reference.group(learning.group_name)
+        if fallback is None and learning.group_id in reference.group_ids:
+            fallback = learning.group_id
+        first, second = (fallback, named) if learning.group_force else (named, fallback)
+        return first if first is not None else second
+
+    def _parent(self, conn: Connection, packet: Packet) -> int | None:
+        """The id of the agent that the packet names as its parent, if there is one."""
+        raw = packet.parent_agent_name
+        if not raw or self.check_name(raw) is not None:
+            return None
+        if self._catalog.get(raw) is None:
+            self._catalog.find(conn, [raw])
+        parent = self._catalog.get(raw)
+        return parent.id if parent is not None else None
+
+    def update(self, conn: Connection, agent: AgentEntry, packet: Packet) -> None:
+        """Let ``packet``, the agent's newest, change the agent's row (modes 1 and 2 only)."""
+        told = (
+            packet.interval,
+            packet.os_version,
+            packet.version,
+            packet.address,
+            packet.timezone_offset,
+            packet.parent_agent_name,
+        )
+        if agent.mode == 0 or (told == agent.told and not agent.disabled):
+            return
+        agent.told = told
+        wanted = self._changes(conn, agent, packet)
+        changed = {key: value for key, value in wanted.items() if getattr(agent, key) != value}
+        if not changed:
+            return
+        if "interval" in changed:
+            # Modules' intervals are multiples of it: each has to be looked at again.
+            for module in agent.modules.values():
+                module.tags = None
+        for key, value in changed.items():
+            setattr(agent, key, value)
+        row = self._layout.present(schema.agent, changed)
+        if row:
+            conn.execute(update(schema.agent).where(schema.agent.c.id == agent.id).values(row))
+
+    def _changes(self, conn: Connection, agent: AgentEntry, packet: Packet) -> dict[str, object]:
+        table = schema.agent
+        wanted: dict[str, object] = {}
+        if interval := columns.agent_interval(packet):
+            wanted["interval"] = interval
+        if packet.os_version:
+            wanted["os_version"] = columns.fit(table, "os_version", packet.os_version)
+        if packet.version:
+            wanted["agent_version"] = columns.fit(table, "agent_version", packet.version)
+        if packet.timezone_offset:
+            wanted["timezone_offset"] = columns.timezone_offset(packet)
+        if self._learning.update_parent and (parent := self._parent(conn, packet)):
+            wanted["parent_id"] = parent
+        if not agent.fixed_ip and (first := columns.addresses(packet)[:1]):
+            wanted["address"] = columns.fit(table, "address", first[0])
+        if agent.disabled and agent.mode == 2:
+            wanted["disabled"] = False
+        return wanted

@@ -1,0 +1,222 @@
+"""Modules: those that are new, and what packets may change of known ones.
+
+Creation is serialised by the lock on the agent's version row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from dataserver import entities
+from dataserver.model import Module, Packet
+from dataserver.status import FRESH, FRESH_ASYNC
+from dataserver.store import columns, schema
+from dataserver.store.catalog import (
+    KEEP_ALIVE,
+    AgentEntry,
+    ModuleEntry,
+    folded_name,
+    in_chunks,
+)
+from dataserver.store.layout import Layout
+from dataserver.store.reference import Reference
+from dataserver.store.sql import Sql
+from dataserver.store.standing import rules_of
+from dataserver.values import bounds, type_rule
+
+
+class Modules:
+    """Creates and changes modules through one transaction's connection.
+
+    ``most``: with so many modules in an agent no more are created.
+    """
+
+    def __init__(self, sql: Sql, layout: Layout, most: int) -> None:
+        self._sql = sql
+        self._layout = layout
+        self._most = most
+
+    def create(
+        self,
+        conn: Connection,
+        wanted: Sequence[tuple[AgentEntry, Module]],
+        reference: Reference,
+    ) -> list[tuple[AgentEntry, ModuleEntry]]:
+        """Create each (agent, module) that the database does not know; those that were created.
+
+        A module of unknown type, without a name or with one that does not fit, or of an agent
+        that has its fill, is left out: its values will be refused.
+        """
+        rows: dict[tuple[int, str], dict[str, Any]] = {}
+        pairs: list[tuple[AgentEntry, Module, str]] = []
+        folded: dict[int, dict[str, str]] = {}
+        seen: set[tuple[int, str]] = set()
+        for agent, module in wanted:
+            if (agent.id, module.name) in seen:
+                continue
+            seen.add((agent.id, module.name))
+            name = module_name(module.name)
+            if name is None:
+                continue
+            if name in agent.modules:
+                agent.by_raw[module.name] = agent.modules[name]
+                continue
+            names = folded.get(agent.id)
+            if names is None:
+                names = folded[agent.id] = {folded_name(known): known for known in agent.modules}
+            same = names.get(folded_name(name))
+            if same is not None and (same == name or self._same_name(conn, agent, same, name)):
+                pairs.append((agent, module, same))
+                continue
+            type_id = reference.types.get(module.type or "generic_data")
+            if type_id is None or len(names) >= self._most:
+                continue
+            names[folded_name(name)] = name
+            rows[agent.id, name] = self._row(agent, module, name, type_id, reference)
+            pairs.append((agent, module, name))
+        if rows:
+            self._insert(conn, list(rows.values()))
+            self._enter(conn, pairs, rows, reference)
+        for agent, module, name in pairs:
+            agent.by_raw[module.name] = agent.modules[name]
+        by_id = {agent.id: agent for agent, _, _ in pairs}
+        return [(by_id[agent_id], by_id[agent_id].modules[name]) for agent_id, name in rows]
+
+    def _same_name(self, conn: Connection, agent: AgentEntry, one: str, other: str) -> bool:
+        """Whether the database's own comparison takes two names for one."""
+        if self._layout.dialect == "sqlite":
+            return one.lower() == other.lower() if one.isascii() and other.isascii() else False
+        # The column's collation decides, so a row that is there (if any) is asked.
+        c = schema.module.c
+        query = select(func.count()).where(c.agent_id == agent.id, c.name == one, c.name == other)
+        if one in agent.modules:
+            return bool(conn.scalar(query))
+        return one.casefold() == other.casefold()
+
+    def _row(
+        self, agent: AgentEntry, module: Module, name: str, type_id: int, reference: Reference
+    ) -> dict[str, Any]:
+        row = columns.new_module(module, name, agent.interval)
+        group = module.tags.get("module_group", "")
+        row |= {
+            "agent_id": agent.id,
+            "type_id": type_id,
+            "group_id": reference.module_groups.get(folded_name(group), 0) if group else 0,
+        }
+        return self._layout.present(schema.module, row)
+
+    def _insert(self, conn: Connection, rows: list[dict[str, Any]]) -> None:
+        keys = tuple(rows[0])
+        self._sql.insert(conn, schema.module, keys, [tuple(row.values()) for row in rows])
+
+    def _enter(
+        self,
+        conn: Connection,
+        pairs: Sequence[tuple[AgentEntry, Module, str]],
+        rows: Mapping[tuple[int, str], dict[str, Any]],
+        reference: Reference,
+    ) -> None:
+        """Read the new modules' ids and put them into their agents."""
+        c = schema.module.c
+        agents = {agent.id: agent for agent, _, _ in pairs}
+        for ids in in_chunks(sorted({agent_id for agent_id, _ in rows})):
+            query = select(c.id, c.agent_id, c.name).where(c.agent_id.in_(ids)).order_by(c.id)
+            for module_id, agent_id, name in conn.execute(query):
+                row = rows.get((agent_id, name))
+                if row is not None and name not in agents[agent_id].modules:
+                    agents[agent_id].modules[name] = _entry(module_id, row)
+        for agent, module, name in pairs:
+            entry = agent.modules[name]
+            if (agent.id, name) in rows and entry.tags is None:
+                entry.tags = module.tags
+                if entry.type_id == KEEP_ALIVE:
+                    agent.keep_alives.append(entry)
+                # No news of an asynchronous module is good news.
+                entry.stand(FRESH_ASYNC if type_rule(module.type).is_async else FRESH)
+        self._add_tags(conn, pairs, reference)
+
+    def _add_tags(
+        self,
+        conn: Connection,
+        pairs: Sequence[tuple[AgentEntry, Module, str]],
+        reference: Reference,
+    ) -> None:
+        links = set()
+        for agent, module, name in pairs:
+            if "tags" not in module.tags:
+                continue
+            for tag in module.tags["tags"].split(","):
+                tag_id = reference.tags.get(entities.encode(tag.strip()))
+                if tag_id is not None:
+                    links.add((tag_id, agent.modules[name].id))
+        if links:
+            keys = ("tag_id", "module_id")
+            self._sql.ensure(conn, schema.module_tag, keys, sorted(links))
+
+    def update(
+        self, conn: Connection, agent: AgentEntry, entry: ModuleEntry, module: Module
+    ) -> None:
+        """Let the newest packet change description, extended info and interval of a module."""
+        entry.tags = module.tags
+        if agent.mode == 0:
+            return
+        told = columns.fit(schema.module, "description", module.tags.get("description", ""))
+        wanted = {
+            # An empty description is no description: the one that is there stays.
+            "description": told or entry.description,
+            "extended_info": columns.extended_info(module),
+            "interval": columns.module_interval(module, agent.interval),
+        }
+        changed = {key: value for key, value in wanted.items() if getattr(entry, key) != value}
+        if not changed:
+            return
+        for key, value in changed.items():
+            setattr(entry, key, value)
+        if "interval" in changed:
+            changed["module_interval"] = changed.pop("interval")
+        row = self._layout.present(schema.module, changed)
+        if row:
+            conn.execute(update(schema.module).where(schema.module.c.id == entry.id).values(row))
+
+    def link(self, conn: Connection, agent: AgentEntry, packet: Packet) -> None:
+        """Set the parents that the packet's modules name (after all of them are known)."""
+        if agent.mode == 0:
+            return
+        for module in packet.modules:
+            tags = module.tags
+            entry = agent.by_raw.get(module.name)
+            if entry is None or not ("module_parent" in tags or "module_parent_unlink" in tags):
+                continue
+            parent_id = entry.parent_id
+            if tags.get("module_parent_unlink", "").strip() == "1":
+                parent_id = 0
+            elif parent := agent.modules.get(module_name(tags.get("module_parent", "")) or ""):
+                parent_id = parent.id
+            if parent_id not in (entry.parent_id, entry.id):
+                entry.parent_id = parent_id
+                row = self._layout.present(schema.module, {"parent_module_id": parent_id})
+                if row:
+                    query = update(schema.module).where(schema.module.c.id == entry.id)
+                    conn.execute(query.values(row))
+
+
+def module_name(raw: str) -> str | None:
+    """A module's name as stored; None where it is empty or does not fit its column."""
+    name = entities.encode(entities.clean_name(raw))
+    return name if name and len(name.encode("utf-8", "replace")) <= columns.TEXT_BYTES else None
+
+
+def _entry(module_id: int, row: Mapping[str, Any]) -> ModuleEntry:
+    entry = ModuleEntry(module_id, row["name"])
+    entry.type_id = row["type_id"]
+    entry.disabled = bool(row["disabled"])
+    entry.interval = row["module_interval"]
+    entry.bounds = bounds(row["post_process"], row["min"], row["max"])
+    entry.description = row["description"] or ""
+    entry.extended_info = row.get("extended_info") or ""
+    entry.quiet = bool(row.get("quiet"))
+    entry.rules = rules_of(row)
+    return entry
