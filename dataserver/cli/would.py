@@ -62,6 +62,10 @@ class Would:
                 "refused": rehearsal.tally.refused,
                 "late_counters_dropped": rehearsal.tally.late_counters_dropped,
                 "stored": [point._asdict() for point in rehearsal.points],
+                "events": [
+                    {"type": event.type, "severity": event.severity, "text": event.text}
+                    for event in rehearsal.events
+                ],
             }
         return data
 
@@ -80,6 +84,10 @@ class Would:
                     for point in rehearsal.points
                 ],
             )
+        if rehearsal is not None and rehearsal.events:
+            print_line()
+            rows = [(event.type, shortened(event.text)) for event in rehearsal.events]
+            print_table(("EVENT", "TEXT"), rows)
 
 
 def would(

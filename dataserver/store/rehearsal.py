@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table
 
 from dataserver import entities
 from dataserver.errors import PacketError
+from dataserver.events import Event
 from dataserver.store.batch import Batch, Tally, Writer
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
@@ -45,6 +46,7 @@ class Rehearsal:
     new_agent: bool
     new_modules: tuple[str, ...]
     points: tuple[StoredPoint, ...]
+    events: tuple[Event, ...]
     tally: Tally
 
     @classmethod
@@ -69,6 +71,7 @@ class Rehearsal:
             new_agent=batch.tally.new_agents > 0,
             new_modules=tuple(name for key, name in names.items() if key not in known),
             points=tuple(StoredPoint(names[key], time, value) for key, time, value in noted),
+            events=tuple(batch.events),
             tally=batch.tally,
         )
 

@@ -327,6 +327,7 @@ class TestWould:
         assert (would["new_database"], would["new_agent"]) == (True, True)
         assert would["new_modules"] == ["Load avg", "state"]
         assert [point["module"] for point in would["stored"]] == ["Load avg", "state"]
+        assert [event["type"] for event in would["events"]] == ["new_agent"]
         assert not (settled.root / "var").exists()
 
     def test_a_known_agents_unchanged_value_is_not_stored(
@@ -342,6 +343,7 @@ class TestWould:
         assert would["stored"] == [
             {"module": "state", "time": START + 600, "value": "a,\x8510\u202e"}
         ]
+        assert would["events"] == []
 
     def test_nothing_is_stored(self, ask: Ask, told: Callable[..., Any]) -> None:
         questions = [("agents", "--json"), ("series", "web 1", "state"), ("modules", "web 1")]
