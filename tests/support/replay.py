@@ -144,16 +144,11 @@ def _value(module: Module, state: State, events: list[Told], value: Value, befor
     limit = _limit(module, new)
     _count(module, state, value.time, new, limit)
 
-    state.current_interval = module.module_interval or module.agent_interval
     shown = value.text if module.is_text else _shown(value.text)
     if module.ff_type == 0:
         changes = state.status_changes >= limit and new != state.known_status
-        waits = state.status_changes < limit
     else:
         changes = _counters_say_so(state, new, limit)
-        waits = not changes and limit > 0 and state.last_known_status != state.status
-    if waits and module.module_ff_interval:
-        state.current_interval = module.module_ff_interval
 
     if changes:
         _tell(module, state, events, new, shown)
@@ -173,6 +168,11 @@ def _value(module: Module, state: State, events: list[Told], value: Value, befor
 
     state.known_status = state.status
     state.last_status = state.last_known_status = new
+    # In a row, no value is believed before there are enough of it, be it the known status again.
+    waits = state.status_changes < limit if module.ff_type == 0 else new != state.status
+    state.current_interval = module.module_interval or module.agent_interval
+    if waits and module.module_ff_interval:
+        state.current_interval = module.module_ff_interval
 
 
 def _sweep(module: Module, state: State, events: list[Told], time: int) -> None:
@@ -230,8 +230,11 @@ def _holds(level: Level, number: float, last: float | None) -> bool:
 
 
 def _changed_by(level: Level, number: float, last: float) -> bool:
-    rose = level.max != 0 and number >= last * (1 + level.max / 100)
-    fell = level.min != 0 and number < last * (1 - level.min / 100)
+    if last == 0:
+        return False  # nothing is a percent of it
+    up, down = (1, -1) if last > 0 else (-1, 1)
+    rose = level.max != 0 and number >= last * (1 + up * level.max / 100)
+    fell = level.min != 0 and number < last * (1 + down * level.min / 100)
     return rose or fell
 
 
