@@ -231,12 +231,12 @@ def main() -> None:
                 answer: object = _packed(intake.load(files))
             except SpoolError as error:
                 answer = str(error)
-            out.send_bytes(pickle.dumps((answer, _resident()), pickle.HIGHEST_PROTOCOL))
+            out.send_bytes(pickle.dumps((answer, resident_memory()), pickle.HIGHEST_PROTOCOL))
     except (EOFError, BrokenPipeError):
         return
 
 
-def _resident() -> int:
+def resident_memory() -> int:
     """The memory of this process in bytes (proc(5)).
 
     Not getrusage's peak: that one is inherited from the process that started this one.

@@ -90,9 +90,9 @@ class Rejected:
         """The packet's bytes, as they were uploaded; UsageError where there is none."""
         return self._data(rid).read_bytes()
 
-    def counts(self) -> dict[Reason, int]:
-        """How many there are by reason, from the names alone."""
-        return dict(Counter(reason_of(rid) for rid in self._whole()))
+    def counts(self, since: float = 0.0) -> dict[Reason, int]:
+        """How many there are by reason, from the names alone; ``since``: epoch seconds."""
+        return dict(Counter(reason_of(rid) for rid in self._whole() if time_of(rid) >= since))
 
     def usage(self) -> tuple[int, int]:
         """How many packets are here, and their bytes."""
