@@ -109,8 +109,8 @@ class UnknownSweep:
         span = self._next_span(conn)
         if span is None:
             return False
-        types = read_types(conn)
-        picked = self._pick(conn, types, min(now, horizon), span)
+        types, until = read_types(conn), min(now, horizon)
+        picked = self._pick(conn, types, until, span)
         if len(picked) < BLOCK:
             self._after = span[1]
         if not picked:
@@ -118,7 +118,7 @@ class UnknownSweep:
         agent_ids = sorted({agent_id for _, agent_id in picked})
         versions = ledger.lock_versions(conn, self._sql, agent_ids)
         state_ids = [state_id for state_id, _ in picked]
-        query = self._overdue(types, min(now, horizon), self._details)
+        query = self._overdue(types, until, self._details)
         rows = conn.execute(query.where(_STATE.id.in_(state_ids)).order_by(_STATE.id)).all()
         if not rows:
             return False  # all of them had values meanwhile
@@ -133,27 +133,27 @@ class UnknownSweep:
         query = select(func.min(_STATE.id))
         first = conn.scalar(query.where(_STATE.id > self._after))
         if first is None and self._after:
-            self._after = 0
             first = conn.scalar(query)
         return None if first is None else (first, first + SPAN - 1)
 
     def _pick(
-        self, conn: Connection, types: Types, horizon: int, span: tuple[int, int]
+        self, conn: Connection, types: Types, until: int, span: tuple[int, int]
     ) -> Sequence[Any]:
         """State and agent of some overdue modules, unlocked."""
-        query = self._overdue(types, horizon, (_STATE.id, _MODULE.agent_id))
+        query = self._overdue(types, until, (_STATE.id, _MODULE.agent_id))
         query = query.where(_STATE.id.between(*span)).order_by(_STATE.id).limit(BLOCK)
         return conn.execute(query).all()
 
     def _overdue(
-        self, types: Types, horizon: int, wanted: Sequence[ColumnElement[Any]]
+        self, types: Types, until: int, wanted: Sequence[ColumnElement[Any]]
     ) -> Select[Any]:
+        """Of the modules whose silence at ``until`` is to change them."""
         return (
             select(*wanted)
             .select_from(_JOINED)
             .where(
                 # So written, no difference of the unsigned column can be below zero.
-                _STATE.current_interval * _INTERVALS < horizon - _STATE.processed,
+                _STATE.current_interval * _INTERVALS < until - _STATE.processed,
                 _STATE.processed != 0,
                 or_(
                     and_(

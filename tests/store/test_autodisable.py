@@ -95,6 +95,8 @@ def test_an_agent_that_is_still_heard_of_stays_enabled(database: Database) -> No
     assert disabled(store) == []
     sweeper.step(NOW + 5, horizon=NOW)
     assert disabled(store) == []
+    # Nor is it locked for nothing.
+    assert store.versions() == {}
     sweeper.step(NOW + 1)
     assert disabled(store) == ["talking"]
 

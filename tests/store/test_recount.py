@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import OperationalError
 
 from dataserver.store import counts, ledger, schema
 from dataserver.store.counts import BLOCK, recount, recount_flagged
@@ -100,6 +102,33 @@ def test_a_flag_that_another_server_cleared_meanwhile_is_not_served_twice(
     assert not step(store)
     assert store.counts(agent) == [7, 0, 0, 0, 0, 0]
     assert store.versions() == {agent: (0, 0)}
+
+
+def test_a_flag_set_while_the_agent_is_counted_waits_and_is_served_next(
+    mariadb_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Monitored(mariadb_database)
+    agent = store.agent(update_module_count=1)
+    count, blocked = counts.recount, []
+
+    def console(conn: Connection) -> None:
+        conn.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
+        conn.execute(update(schema.agent).values(update_module_count=1))
+
+    def slow_count(*args: object, **options: object) -> None:
+        with pytest.raises(OperationalError) as told, store.engine.begin() as conn:
+            console(conn)
+        blocked.append(told.value.orig.args[0])  # type: ignore[union-attr]
+        count(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(counts, "recount", slow_count)
+    step(store)
+    assert blocked == [1205]
+    assert flags(store) == [0]
+    with store.engine.begin() as conn:
+        console(conn)
+    assert flags(store) == [1]
+    assert store.counts(agent) == [0] * 6
 
 
 def test_a_database_without_the_flag_asks_for_nothing(pandora_database: Database) -> None:

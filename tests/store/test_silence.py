@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -28,9 +30,9 @@ from tests.support.packets import packet
 class Sweeper:
     """Sweeps one database, each step a transaction of its own."""
 
-    def __init__(self, store: Monitored) -> None:
+    def __init__(self, store: Monitored, zone: tzinfo = ZONE) -> None:
         self._engine = store.engine
-        self._sweep = SilenceSweep(store.sql, store.layout, store.events, ZONE)
+        self._sweep = SilenceSweep(store.sql, store.layout, store.events, zone)
 
     def step(self, now: int = NOW, horizon: int | None = None) -> bool:
         with self._engine.begin() as conn:
@@ -155,7 +157,7 @@ def test_a_module_without_history_and_a_quiet_one(database: Database) -> None:
     quiet = keep_alive(store, store.agent("quiet", quiet=1))
     never = "1970-01-01 00:00:00"
     plain = keep_alive(store, store.agent(), history_data=0, saved=never)
-    Sweeper(store).step()
+    Sweeper(store, ZoneInfo("Europe/Madrid")).step()
     assert store.statuses() == [CRITICAL, CRITICAL]
     assert [row["module_id"] for row in store.rows(schema.event)] == [plain]
     assert points(store) == [(quiet, NOW, 0.0)]

@@ -293,6 +293,28 @@ def test_many_modules_are_looked_through_a_span_at_a_time(
     assert store.statuses() == [UNKNOWN] * 5
 
 
+def test_a_span_is_left_when_nothing_in_it_is_overdue_any_more(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unknown, "SPAN", 3)
+    monkeypatch.setattr(unknown, "BLOCK", 2)
+    store = Monitored(database)
+    agent = store.agent()
+    for number in range(6):
+        store.module(agent, f"m{number}")
+    sweeper = Sweeper(store)
+    unknowns = []
+    for _ in range(4):
+        more = sweeper.step()
+        unknowns.append((store.statuses().count(UNKNOWN), store.statuses()[2], more))
+    assert unknowns == [
+        (2, NORMAL, True),
+        (3, UNKNOWN, False),
+        (5, UNKNOWN, True),
+        (6, UNKNOWN, False),
+    ]
+
+
 def test_a_store_without_modules_has_nothing_to_sweep(database: Database) -> None:
     store = Monitored(database)
     assert not Sweeper(store).step()
