@@ -6,6 +6,7 @@ generated from the fields of :class:`Settings`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -88,6 +89,13 @@ class Settings:
     )
     server_name: str = _setting(
         "dataserver", Text(100, 1), "The server's name in the database. Twin hosts share it."
+    )
+    server_keepalive: int = _setting(
+        45,
+        Whole(1, 3600),
+        "Within so long a server of this name shows in the database that it lives; "
+        "after twice that it is shown as down.",
+        "s",
     )
     timezone: str = _setting(
         "", Zone(), "The time zone of agents' local times; empty: the system's."
@@ -187,6 +195,15 @@ class Settings:
         "Rejected packets take so much space at most; the oldest go first.",
         "bytes",
     )
+    self_monitoring: bool = _setting(
+        False,
+        Switch(),
+        "Report on this server itself: every instance gives modules to one agent.",
+    )
+    self_monitoring_agent: str = _setting("pandora.internals", Text(100, 1), "Name of that agent.")
+    self_monitoring_interval: int = _setting(
+        300, Whole(10, _DAY), "An instance reports so often.", "s"
+    )
     log_level: str = _setting(
         "info",
         Choice(("debug", "info", "warning", "error")),
@@ -200,6 +217,13 @@ class Settings:
     def zone(self, environment: Mapping[str, str]) -> tzinfo:
         """The time zone of agents' local times; ConfigError where the system's is unreadable."""
         return zone.named(self.timezone) if self.timezone else zone.system(environment)
+
+    def fingerprint(self) -> str:
+        """A digest of what the hosts of a pair must have in common: no secrets, no paths."""
+        keys = (key for key, about in ABOUT.items() if not about.secret and not about.own)
+        shared = (key for key in keys if not isinstance(ABOUT[key].kind, Location))
+        text = "\n".join(f"{key} = {self.shown(key)}" for key in sorted(shared))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def shown(self, key: str) -> str:
         """The value of ``key`` for people, as TOML would have it; secrets are hidden."""

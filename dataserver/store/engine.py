@@ -44,6 +44,10 @@ _EXAMPLES = "use sqlite:///var/dataserver.db or mysql://USER@HOST/DATABASE"
 #: (Pandora's servers run with sql_mode='', where an overlong text is stored cut.)
 _SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO"
 
+#: Seconds after which MariaDB ends a transaction that says nothing: a process that is stopped
+#: inside one (SIGSTOP, a frozen machine) would hold its locks for as long as it is.
+_IDLE_TIMEOUT = 60.0
+
 #: SQLite's page cache in KiB (its default of 2 MB makes a batch's index pages spill).
 _SQLITE_CACHE_KIB = 32 * 1024
 
@@ -64,20 +68,22 @@ def open_engine(
     connect_timeout: float = 10.0,
     read_timeout: float = 60.0,
     lock_timeout: float = 10.0,
+    idle_timeout: float = _IDLE_TIMEOUT,
     home: Path,
 ) -> Engine:
     """The engine for ``url``; nothing is connected yet, only SQLite's folder and file are made.
 
     ``password`` replaces one in the URL.  Timeouts are seconds; MySQL's are rounded up to
     whole ones, and ``connect_timeout`` covers the handshake too.  ``lock_timeout`` bounds the
-    wait for another writer's locks.  A relative SQLite path is relative to ``home``.
+    wait for another writer's locks; a transaction that is idle for ``idle_timeout`` is ended
+    (MariaDB only: MySQL and SQLite cannot).  A relative SQLite path is relative to ``home``.
 
     Raises ConfigError: not a URL, not a database we know, driver not installed.
     """
     parsed = _parse(url, password)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(_sqlite_path(parsed, home), lock_timeout)
-    return _mysql(parsed, connect_timeout, read_timeout, lock_timeout, read_only=False)
+    return _mysql(parsed, connect_timeout, read_timeout, _session(lock_timeout, idle_timeout))
 
 
 def open_readonly(
@@ -93,7 +99,7 @@ def open_readonly(
     parsed = _parse(url, password)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_readonly(_sqlite_path(parsed, home), lock_timeout)
-    return _mysql(parsed, connect_timeout, read_timeout, lock_timeout, read_only=True)
+    return _mysql(parsed, connect_timeout, read_timeout, _session(lock_timeout, None))
 
 
 def shown(url: str) -> str:
@@ -218,7 +224,10 @@ def _sqlite_begin_reading(conn: Connection) -> None:
 
 
 def _mysql(
-    url: URL, connect_timeout: float, read_timeout: float, lock_timeout: float, *, read_only: bool
+    url: URL,
+    connect_timeout: float,
+    read_timeout: float,
+    session: Callable[[Any, Any], None],
 ) -> Engine:
     try:
         engine = sqlalchemy.create_engine(
@@ -243,7 +252,7 @@ def _mysql(
     except NoSuchModuleError as exc:
         raise ConfigError(f"no driver {url.drivername}", hint=_EXAMPLES) from exc
     event.listen(engine, "do_connect", _connect)
-    event.listen(engine, "connect", _session(lock_timeout, read_only=read_only))
+    event.listen(engine, "connect", session)
     return engine
 
 
@@ -257,15 +266,21 @@ def _connect(dialect: Any, _record: Any, args: list[Any], options: dict[str, Any
         ) from exc
 
 
-def _session(lock_timeout: float, *, read_only: bool) -> Callable[[Any, Any], None]:
-    """What each new connection is told first (one round trip, or two)."""
+def _session(lock_timeout: float, idle_timeout: float | None) -> Callable[[Any, Any], None]:
+    """What each new connection is told first (one round trip, or two).
+
+    ``idle_timeout`` None: it only reads, which holds no locks.
+    """
     settings = f"SET SESSION sql_mode = '{_SQL_MODE}', innodb_lock_wait_timeout = "
     settings += str(_whole(lock_timeout))
+    if idle_timeout is not None:
+        # To MySQL, which has no such variable, this is a comment.
+        settings += f" /*M!100300 , idle_transaction_timeout = {_whole(idle_timeout)} */"
 
     def configure(raw: Any, _record: Any) -> None:
         with contextlib.closing(raw.cursor()) as cursor:
             cursor.execute(settings)
-            if read_only:
+            if idle_timeout is None:
                 cursor.execute("SET SESSION TRANSACTION READ ONLY")
 
     return configure

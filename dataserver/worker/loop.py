@@ -144,7 +144,11 @@ class Worker:
             session = self._open_session(engine)
             if session is not None:
                 with session:
-                    self._work(session)
+                    try:
+                        self._work(session)
+                    finally:
+                        if self._stopping:
+                            session.leave()
         except Stopped:
             pass
         finally:

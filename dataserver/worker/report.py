@@ -109,6 +109,10 @@ class Report:
         """There is nothing to complain about any more."""
         self._complaints.pop(about, None)
 
+    def packets_per_second(self) -> float:
+        """Packets stored, on average over the last minute."""
+        return self._rates.per_second()[0]
+
     def write(self, settings: Settings, phase: Phase, *, force: bool = False) -> None:
         """Write the status and metrics files, at most once a second unless ``force``."""
         now = self.monotonic()

@@ -30,9 +30,14 @@ from dataserver.spool.intake import Bad, Intake, Load, batches
 from dataserver.spool.reader import Reader, ReadOptions
 from dataserver.spool.rejected import Rejected
 from dataserver.spool.waiting import Waiting
+from dataserver.store.layout import inspect
 from dataserver.store.opening import open_recorder
+from dataserver.store.processes import Figures
+from dataserver.worker.complaints import PERIOD, Teller
 from dataserver.worker.delivery import Delivery, Stopped
+from dataserver.worker.duties import Duties, sweeps
 from dataserver.worker.holds import Holds, has_gap
+from dataserver.worker.internals import Internals
 from dataserver.worker.nearby import Nearby
 from dataserver.worker.report import Report
 
@@ -96,6 +101,18 @@ class Session:
             patient=patient,
         )
         self._maintenance = Maintenance(engine, self._rejected, settings, report.monotonic)
+        layout = inspect(engine)
+        self._duties = Duties(
+            engine,
+            layout,
+            settings,
+            zone,
+            report,
+            self._figures,
+            sweeps(settings, engine, layout, zone),
+        )
+        self._internals = Internals(settings, report)
+        self._teller = Teller(engine, layout, zone, report)
         self._reader = Reader(
             ReadOptions(
                 data_in=str(settings.data_in),
@@ -106,6 +123,10 @@ class Session:
             ),
             self._nearby.load,
         )
+        #: The last scan, when it began (monotonic), and what of it has been dealt with.
+        self._listed: list[SpoolFile] = []
+        self._scanned = report.monotonic()
+        self._handled: set[str] = set()
         #: Files that could not be read, by name, with the reason.
         self._unreadable: dict[str, str] = {}
         self._behind = ThreadPoolExecutor(_UNLINKING, thread_name_prefix="acknowledge")
@@ -116,9 +137,11 @@ class Session:
         if recovered:
             log.info("put back %d files that a crash had left half-way", recovered)
         self._count_rejected()
+        self._teller.complaints.remember(self._rejected.counts(self._report.clock() - PERIOD))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._teller.round(everything=True)
         self._nearby.close()
         self._reader.close()
         self._behind.shutdown(wait=True)
@@ -127,7 +150,9 @@ class Session:
     def step(self) -> bool:
         """Scan and take in; whether anything was.  Raises SpoolError, Stopped, StoreError."""
         self._heartbeat.enter(Phase.SCANNING)
+        scanned = self._report.monotonic()
         files = self.spool.scan()
+        self._listed, self._scanned, self._handled = files, scanned, set()
         self.waiting.keep(files)
         self._report.queue(files)
         if self._unreadable:
@@ -148,14 +173,25 @@ class Session:
         progress |= self._gone() > 0
         if not self._patient:
             return progress
+        self._teller.round()
         if self._maintenance.due():
             self._maintain()
+        if self._internals.due():
+            self._internals.round(self._recorder, self._delivery)
         self._gauges()
+        if self._duties.due():
+            self._duties.round()
         return progress
+
+    def leave(self) -> None:
+        """The server stops in good order: tell the database."""
+        self._duties.leave()
 
     def idle_for(self) -> float:
         """How long nothing will be due, in seconds."""
         due = [self._settings.scan_interval]
+        if self._patient:
+            due.append(self._duties.idle_for())
         if (waiting := self.waiting.next_due()) is not None:
             due.append(waiting)
         if (held := self.holds.next_due()) is not None:
@@ -232,6 +268,7 @@ class Session:
             else:
                 bad = Bad(_file(arrival), outcome.error, arrival.packet.agent_name)
                 progress |= self._reject(bad)
+        self._handled.update(file.name for file in taken)
         progress |= self._gone() > 0
         parts = (taken[part::_UNLINKING] for part in range(_UNLINKING))
         self._leaving = [self._behind.submit(self._acknowledge, part) for part in parts if part]
@@ -311,9 +348,11 @@ class Session:
             self._report.complain(bad.file.name, str(failure))
             return False
         self._report.content(bad.file.name)
+        self._handled.add(bad.file.name)
         if gone:
             self.waiting.forget(bad.file)
             self._report.rejected(error.reason, bad.file.size)
+            self._teller.complaints.note(error.reason, bad.file.name, error.message, bad.agent)
             level = logging.DEBUG if error.reason is Reason.INCOMPLETE else logging.WARNING
             extra = {"file": bad.file.name, "reason": error.reason.value, "agent": bad.agent}
             log.log(level, "set aside: %s", error.message, extra=extra)
@@ -342,6 +381,28 @@ class Session:
         self._report.unreadable = {**self.spool.unreadable, **self._unreadable}
         gauges.unreadable = len(self._report.unreadable)
 
+    def _figures(self) -> Figures:
+        """How this process does, for the other ones."""
+        report, gauges = self._report, self._report.gauges
+        # One that cannot be read, or that is not complete, is nobody's value yet.
+        stuck = report.unreadable
+        waits = (
+            file.mtime_ns / 1e9
+            for file in self._listed
+            if file.name not in self._handled
+            and file.name not in stuck
+            and self.waiting.worth_reading(file)
+        )
+        oldest = next(waits, None)
+        return Figures(
+            queue=gauges.queue,
+            oldest_age=None if oldest is None else max(0.0, report.clock() - oldest),
+            scan_age=report.monotonic() - self._scanned,
+            uptime=max(0.0, report.clock() - gauges.start_time_seconds),
+            packets_per_second=report.packets_per_second(),
+            rejected=gauges.rejected_files,
+        )
+
     def _note_unreadable(self, load: Load) -> None:
         """Warn of each file the first time that it cannot be read."""
         for name, why in load.unreadable.items():
@@ -356,6 +417,7 @@ class Session:
         self._report.counters.retries[type(error).__name__] += 1
         if isinstance(error, StoreUnavailable):
             self._report.away(error)
+            self._duties.note_outage()
         log.debug("%s", error)
 
     def _wait_for_database(self, seconds: float) -> bool:

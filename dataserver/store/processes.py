@@ -1,0 +1,148 @@
+"""The server processes at work on this database: who they are, and what waits at each.
+
+One row per process, renewed every few seconds.  Processes of one server name (instances of a
+machine, the hosts of a pair) are summed from here into their one row of ``tserver``.  All times
+in the rows are of the database's clock: what a process knows by its own, it tells as an age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+
+from dataserver.store import columns, schema
+from dataserver.store.clock import database_time
+
+#: Seconds after which the row of a process that is gone is removed.
+_KEPT = 86_400
+_RUNNING, _STOPPED = "running", "stopped"
+
+
+class Process(NamedTuple):
+    """Who a process is.  ``id`` is random, ``configuration`` a fingerprint of its settings."""
+
+    id: str
+    server_name: str
+    server_type: int
+    host: str
+    instance: str
+    pid: int
+    version: str
+    configuration: str | None = None
+
+
+class Figures(NamedTuple):
+    """How a process does.  Ages in seconds; ``rejected`` and ``queue`` count files.
+
+    ``oldest_age`` is the age of the oldest packet that waits and can be read, None: none does;
+    ``scan_age`` how long ago its queue was looked at: what came since is not known yet.
+    """
+
+    queue: int = 0
+    oldest_age: float | None = None
+    scan_age: float = 0.0
+    uptime: float = 0.0
+    threads: int = 1
+    packets_per_second: float = 0.0
+    rejected: int = 0
+
+
+class Sums(NamedTuple):
+    """All live processes of one server; ``lag`` is the age of the oldest packet, in seconds."""
+
+    processes: int
+    queue: int
+    threads: int
+    lag: int
+
+
+class Processes:
+    """Keeps the row of ``process``; one whose row is older than ``live`` seconds is gone."""
+
+    def __init__(
+        self,
+        process: Process,
+        live: float,
+        *,
+        clock: Callable[[Connection], float] = database_time,
+    ) -> None:
+        self._process = process
+        self._live = live
+        self._clock = clock
+
+    def beat(self, conn: Connection, figures: Figures) -> None:
+        """This process is alive and does so."""
+        self._write(conn, figures, _RUNNING)
+
+    def leave(self, conn: Connection, figures: Figures) -> None:
+        """This process ends in good order, and leaves this behind."""
+        self._write(conn, figures, _STOPPED)
+
+    def sums(self, conn: Connection) -> Sums:
+        """What the live processes of this one's server come to."""
+        c = schema.server_process.c
+        query = select(
+            func.count(),
+            func.coalesce(func.sum(c.queue), 0),
+            func.coalesce(func.sum(c.threads), 0),
+            func.coalesce(func.max(c.heartbeat - c.oldest), 0),
+        ).where(
+            c.server_name == self._process.server_name,
+            c.server_type == self._process.server_type,
+            c.state == _RUNNING,
+            self._fresh(conn),
+        )
+        return Sums(*(int(number) for number in conn.execute(query).one()))
+
+    def horizon(self, conn: Connection) -> int:
+        """Up to when (epoch seconds) all that arrived at any server is known to be processed.
+
+        What a process left behind counts until its row is as old as that of a dead one: it
+        may be about to start again.
+        """
+        c = schema.server_process.c
+        now = self._clock(conn)
+        query = select(func.min(c.oldest), func.min(c.scanned)).where(self._fresh(conn))
+        return int(min(time for time in (*conn.execute(query).one(), now) if time is not None))
+
+    def prune(self, conn: Connection) -> None:
+        """Remove rows of processes that are gone for a day."""
+        c = schema.server_process.c
+        conn.execute(delete(schema.server_process).where(c.heartbeat < self._clock(conn) - _KEPT))
+
+    def _write(self, conn: Connection, figures: Figures, state: str) -> None:
+        now = self._clock(conn)
+        table, process = schema.server_process, self._process
+        oldest = None if figures.oldest_age is None else now - figures.oldest_age
+        row: dict[str, Any] = {
+            "server_name": columns.fit(table, "server_name", process.server_name),
+            "server_type": process.server_type,
+            "heartbeat": now,
+            "state": state,
+            "queue": figures.queue,
+            "oldest": oldest,
+            "scanned": now - figures.scan_age,
+            "threads": figures.threads,
+            "packets_per_second": figures.packets_per_second,
+            "rejected": figures.rejected,
+            "configuration": process.configuration,
+        }
+        here = table.c.id == process.id
+        if conn.execute(update(table).where(here).values(row)).rowcount:
+            return
+        row |= {
+            "id": process.id,
+            "host": columns.fit(table, "host", process.host),
+            "instance": columns.fit(table, "instance", process.instance),
+            "pid": process.pid,
+            "version": columns.fit(table, "version", process.version),
+            "started": now - figures.uptime,
+        }
+        conn.execute(insert(table).values(row))
+
+    def _fresh(self, conn: Connection) -> ColumnElement[bool]:
+        """Rows of which the heartbeat is young; one ahead of the clock, which was set back, too."""
+        now = self._clock(conn)
+        return schema.server_process.c.heartbeat.between(now - self._live, now + self._live)

@@ -1,0 +1,202 @@
+"""The rows of ``tserver``: one per server name and type, alive or down.
+
+Our own row is kept by whichever of our processes lives, with what all of them come to; that of
+a server that reports by packet, by its packets.  Whoever notices that a row has not been kept
+alive sets it down, other servers' rows too, as Pandora's own servers do for each other.  Each
+change between up and down is told by one event: of those who want to make it, by the one whose
+update found the row unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, case, func, insert, literal, select, update
+
+from dataserver.events import CRITICAL, WARNING, Event
+from dataserver.model import Packet
+from dataserver.store import columns, schema
+from dataserver.store.events import EventLog
+from dataserver.store.layout import Layout
+from dataserver.store.ledger import KIND_SERVER, lock_names
+from dataserver.store.processes import Processes, Sums
+from dataserver.store.sql import Sql
+
+#: ``server_type`` of data servers, and of one that reports by packet and does not say.
+DATA_SERVER, _SATELLITE = 0, 13
+#: A row is given up after so many of its ``server_keepalive``.
+GIVEN_UP = 2
+#: Seconds between two signs of life of a server that does not say: agents' usual interval.
+_UNTOLD = 300
+#: Without these no row can be kept.
+_NEEDED = ("id", "name", "server_type", "status", "keepalive")
+_UP, _DOWN = 1, 0
+
+
+class Modules(NamedTuple):
+    """How many modules there are, and how many of them are of agents of one server."""
+
+    all: int
+    own: int
+
+
+class Servers:
+    """Keeps rows through a transaction's connection; nothing where there is no such table.
+
+    ``now`` is the database's, in epoch seconds and as local text.
+    """
+
+    def __init__(self, sql: Sql, layout: Layout, events: EventLog) -> None:
+        self._sql = sql
+        self._layout = layout
+        self._events = events
+        self._keeps = all(layout.has(schema.server.c[key]) for key in _NEEDED)
+
+    def beat(
+        self,
+        conn: Connection,
+        name: str,
+        sums: Sums,
+        *,
+        keepalive: int,
+        version: str,
+        now: int,
+        now_text: str,
+        address: str | None = None,
+        modules: Modules | None = None,
+    ) -> None:
+        """The data server ``name`` lives; the next time within ``keepalive`` seconds.
+
+        ``address``: a process of it has just started, there; ``modules``: counted just now.
+        """
+        row: dict[str, Any] = {
+            "version": version,
+            "threads": sums.threads,
+            "queued_modules": sums.queue,
+            "lag_time": sums.lag,
+            "server_keepalive": keepalive,
+        }
+        if address is not None:
+            row |= {"laststart": now_text, "ip_address": address}
+        if modules is not None:
+            row |= {
+                "total_modules_running": modules.all,
+                "my_modules": modules.own,
+                "stat_utimestamp": now,
+            }
+        self._alive(conn, name, DATA_SERVER, row, now, now_text)
+
+    def packet(self, conn: Connection, packet: Packet, now: int, now_text: str) -> None:
+        """A server's own packet: it lives."""
+        if not packet.server_name:
+            return
+        kind = columns.to_int(packet.server_type, 0, 255) or _SATELLITE
+        row: dict[str, Any] = {"version": packet.version or ""}
+        if packet.address:
+            row["ip_address"] = packet.address
+        self._alive(conn, packet.server_name, kind, row, now, now_text)
+
+    def leave(
+        self, conn: Connection, name: str, processes: Processes, now: int, now_text: str
+    ) -> None:
+        """A process of the data server ``name`` said goodbye: set it down if it was the last."""
+        if not self._keeps:
+            return
+        c = schema.server.c
+        here = (c.name == _fit("name", name), c.server_type == DATA_SERVER)
+        # Locked before the others are looked at: of two that leave at once, one is the last.
+        conn.execute(select(c.id).where(*here).with_for_update()).all()
+        if processes.sums(conn).processes == 0:
+            self._set_down(conn, name, now, now_text, *here)
+
+    def watch(self, conn: Connection, now: int, now_text: str, since: int) -> None:
+        """Set down every row that was given up.
+
+        ``since`` is when this process began to look: a server that was not seen because nobody
+        could see it (no database, no process of ours) has as long as any other to show itself.
+        """
+        c = schema.server.c
+        if not self._keeps or not self._layout.has(c.server_keepalive_utimestamp):
+            return
+        every = c.server_keepalive if self._layout.has(c.server_keepalive) else literal(0)
+        seen = c.server_keepalive_utimestamp
+        # A server that never tells when it was alive is none of which one can tell that it is not.
+        query = select(c.id, c.name, seen, every).where(c.status == _UP, seen > 0)
+        for server_id, name, last, told in conn.execute(query.order_by(c.id)).all():
+            if now - max(last, since) > GIVEN_UP * (told or _UNTOLD):
+                self._set_down(conn, name, now, now_text, c.id == server_id, seen == last)
+
+    def count_modules(self, conn: Connection, name: str) -> Modules:
+        """The modules of enabled agents, from the agents' counts."""
+        a = schema.agent.c
+        if not self._layout.has(a.total_count):
+            return Modules(0, 0)
+        own = case((a.server_name == name, a.total_count), else_=0)
+        query = select(
+            func.coalesce(func.sum(a.total_count), 0), func.coalesce(func.sum(own), 0)
+        ).where(a.disabled == 0)
+        every, mine = conn.execute(query).one()
+        return Modules(int(every), int(mine))
+
+    # -- a row ------------------------------------------------------------------
+
+    def _alive(
+        self,
+        conn: Connection,
+        name: str,
+        kind: int,
+        more: Mapping[str, Any],
+        now: int,
+        now_text: str,
+    ) -> None:
+        if not self._keeps:
+            return
+        row = self._row({"keepalive": now_text, "server_keepalive_utimestamp": now, **more})
+        name = _fit("name", name)
+        server_id = self._find(conn, name, kind)
+        if server_id is None:
+            lock_names(conn, self._sql, KIND_SERVER, [f"{kind} {name}"])
+            server_id = self._find(conn, name, kind)
+        if server_id is None:
+            new = {"name": name, "server_type": kind, "status": _UP, "ip_address": ""}
+            new |= {"laststart": now_text, **row}
+            conn.execute(insert(schema.server).values(self._row(new)))
+            self._tell(conn, name, now, now_text, up=True)
+            return
+        c = schema.server.c
+        here = update(schema.server).where(c.id == server_id)
+        if conn.execute(here.where(c.status == _UP).values(row)).rowcount:
+            return
+        if conn.execute(here.where(c.status != _UP).values({**row, "status": _UP})).rowcount:
+            self._tell(conn, name, now, now_text, up=True)
+
+    def _set_down(
+        self, conn: Connection, name: str, now: int, now_text: str, *where: ColumnElement[bool]
+    ) -> None:
+        c = schema.server.c
+        down = update(schema.server).where(c.status == _UP, *where).values(status=_DOWN)
+        if conn.execute(down).rowcount:
+            self._tell(conn, name, now, now_text, up=False)
+
+    def _tell(self, conn: Connection, name: str, now: int, now_text: str, *, up: bool) -> None:
+        severity, word = (WARNING, "UP") if up else (CRITICAL, "DOWN")
+        event = Event("system", severity, f"{name} going {word}")
+        self._events.write(conn, [event], now, now_text)
+
+    def _find(self, conn: Connection, name: str, kind: int) -> int | None:
+        c = schema.server.c
+        query = select(c.id).where(c.name == name, c.server_type == kind)
+        return conn.scalar(query.order_by(c.id).limit(1))
+
+    def _row(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the values for which there is a column, cut to fit."""
+        return {
+            key: _fit(key, value) if isinstance(value, str) else value
+            for key, value in values.items()
+            if self._layout.has(schema.server.c[key])
+        }
+
+
+def _fit(key: str, text: str) -> str:
+    return columns.fit(schema.server, key, text)

@@ -1,0 +1,286 @@
+"""What a running server owes the database besides packets: signs of life, and the sweeps.
+
+Every few seconds its process's row and its server's row are renewed, and servers that have gone
+silent are set down.  The sweeps are for all of the database, so one process does them for all:
+the one that holds a lease, which it renews in the very transaction of each sweep.
+
+Nobody's silence is judged before there was a chance to hear him: sweeps that do rest after a
+start, after the database was away, and after this process slept itself.  A duty that fails is told
+once and tried again later; packets come first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from datetime import tzinfo
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine
+
+from dataserver import __version__
+from dataserver.errors import StoreConflict, StoreError, StoreUnavailable
+from dataserver.settings import Settings
+from dataserver.store.clock import database_time
+from dataserver.store.counts import recount_flagged
+from dataserver.store.downtimes import Downtimes
+from dataserver.store.errors import translating
+from dataserver.store.events import EventLog
+from dataserver.store.layout import Layout, reading
+from dataserver.store.lease import Lease
+from dataserver.store.processes import Figures, Process, Processes
+from dataserver.store.servers import DATA_SERVER, GIVEN_UP, Modules, Servers
+from dataserver.store.sql import Sql
+from dataserver.store.unknown import UnknownSweep
+from dataserver.times import local_text
+from dataserver.worker.report import Report
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two signs of life; shorter where ``server_keepalive`` asks for it.
+EVERY = 5.0
+#: Seconds for which the sweeps rest, and after which one who does not sweep has lost the lease.
+REST, LEASE = 300.0, 30.0
+#: A sleep of more seconds than this, noticed by any clock, is followed by a rest.
+_SLEEP = 60.0
+#: Seconds between two counts of all modules, and between two removals of old rows.
+_SELDOM = 300.0
+
+
+class Sweep(NamedTuple):
+    """Something that is done for the whole database, a bounded step at a time.
+
+    ``step(conn, now, horizon)`` works in the transaction given to it; True: there is more to do
+    at once.  ``now`` is epoch seconds by the clock by which packets are taken in; all that
+    arrived anywhere up to ``horizon`` is known to be processed.
+    """
+
+    name: str
+    step: Callable[[Connection, int, int], bool]
+    #: Seconds between two steps when there is no more.
+    every: float = EVERY
+    #: It judges silence, and so has to rest.
+    rests: bool = False
+
+
+class Duties:
+    """Called by the worker between two batches; ``figures`` says how it does.
+
+    ``rest`` in seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        layout: Layout,
+        settings: Settings,
+        zone: tzinfo,
+        report: Report,
+        figures: Callable[[], Figures],
+        sweeps: Sequence[Sweep],
+        *,
+        rest: float = REST,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._zone = zone
+        self._report = report
+        self._figures = figures
+        self._rest = rest
+        sql = Sql(engine.dialect)
+        live = float(GIVEN_UP * settings.server_keepalive)
+        self._processes = Processes(_process(settings, report), live)
+        self._servers = Servers(sql, layout, EventLog(sql, layout))
+        self._lease = Lease(sql, "sweeps", report.run, LEASE)
+        self._every = min(EVERY, settings.server_keepalive / 3)
+        self._next_beat = self._next_seldom = report.monotonic()
+        self._due = [(sweep, report.monotonic()) for sweep in sweeps]
+        #: Since when there was no outage and no sleep (monotonic); the last look at both clocks.
+        self._steady_since = report.monotonic()
+        self._looked = (report.monotonic(), report.clock())
+        #: Since when the database's clock has been watched; None: not yet, or not any more.
+        self._watching_since: int | None = None
+        self._arrived = False
+        self._modules: Modules | None = None
+
+    def note_outage(self) -> None:
+        """The database is away: nobody is to be judged by what he could not say."""
+        self._steady_since = self._report.monotonic()
+        self._watching_since = None
+
+    def due(self) -> bool:
+        """Whether there is something to do now."""
+        return self.idle_for() <= 0
+
+    def idle_for(self) -> float:
+        """Seconds until there is something to do."""
+        sweeps = (due for sweep, due in self._due if self._may(sweep))
+        return min([self._next_beat, *sweeps]) - self._report.monotonic()
+
+    def round(self) -> None:
+        """Do what is due; never raises for the database's sake."""
+        self._note_sleep()
+        now = self._report.monotonic()
+        if now >= self._next_beat:
+            if now >= self._next_seldom:
+                self._try("look through processes and modules", self._seldom)
+                self._next_seldom = now + _SELDOM
+            self._try("show that this server lives", self._beat)
+            # From its end: a database that answers slowly is not asked all the time.
+            self._next_beat = self._report.monotonic() + self._every
+        is_due = [self._may(sweep) and now >= due for sweep, due in self._due]
+        if any(is_due):
+            free = self._lease_is_free()
+            self._due = [
+                (sweep, self._sweep(sweep, free=free) if is_due[place] else due)
+                for place, (sweep, due) in enumerate(self._due)
+            ]
+
+    def leave(self) -> None:
+        """The server stops in good order: let go of everything, and say so."""
+        if self._arrived and self._report.database_error is None:
+            self._try("say that this server stops", self._leave)
+
+    # -- each duty ----------------------------------------------------------------
+
+    def _beat(self, conn: Connection) -> None:
+        settings = self._settings
+        now, text = self._now(conn)
+        self._processes.beat(conn, self._figures())
+        self._servers.beat(
+            conn,
+            settings.server_name,
+            self._processes.sums(conn),
+            keepalive=settings.server_keepalive,
+            version=__version__,
+            now=now,
+            now_text=text,
+            address=None if self._arrived else own_address(),
+            modules=self._modules,
+        )
+        if self._watching_since is None:
+            self._watching_since = now
+        self._servers.watch(conn, now, text, self._watching_since)
+        self._arrived = True
+        self._modules = None
+
+    def _seldom(self, conn: Connection) -> None:
+        self._processes.prune(conn)
+        self._modules = self._servers.count_modules(conn, self._settings.server_name)
+
+    def _leave(self, conn: Connection) -> None:
+        now, text = self._now(conn)
+        self._lease.release(conn)
+        self._processes.leave(conn, self._figures())
+        self._servers.leave(conn, self._settings.server_name, self._processes, now, text)
+
+    def _sweep(self, sweep: Sweep, *, free: bool) -> float:
+        """Do one step of it if we are the one to do it; when the next one is due."""
+        more = False
+
+        def step(conn: Connection) -> None:
+            nonlocal more
+            if self._lease.hold(conn):
+                # Our own clock, by which the states' times were written; the horizon is of the
+                # database's.
+                ahead = self._report.clock() - database_time(conn)
+                horizon = self._processes.horizon(conn) + ahead
+                more = sweep.step(conn, int(self._report.clock()), int(horizon))
+
+        if free and self._may(sweep):
+            more = self._try(sweep.name, step) and more
+        return self._report.monotonic() + (0.0 if more else sweep.every)
+
+    def _lease_is_free(self) -> bool:
+        """Looked at first, so that all others do not queue behind SQLite's writers for nothing."""
+        try:
+            with translating("look at the lease"), reading(self._engine) as conn:
+                return self._lease.free(conn)
+        except StoreError as error:
+            self._failed("look at the lease", error)
+            return False
+
+    # -- around them --------------------------------------------------------------
+
+    def _try(self, what: str, duty: Callable[[Connection], None]) -> bool:
+        """Whether it went well; what did not is told, and not done."""
+        try:
+            with translating(what), self._engine.begin() as conn:
+                duty(conn)
+        except StoreError as error:
+            self._failed(what, error)
+        except Exception as error:  # our own defect: no reason to leave packets lying
+            log.debug("a defect", exc_info=True)
+            self._report.complain(what, f"cannot {what}: internal error {type(error).__name__}")
+        else:
+            self._report.content(what)
+            self._report.back()
+            return True
+        return False
+
+    def _failed(self, what: str, error: StoreError) -> None:
+        if isinstance(error, StoreUnavailable):
+            self.note_outage()
+            self._report.away(error)
+        elif isinstance(error, StoreConflict):
+            log.debug("put off: %s", error)
+        else:
+            self._report.complain(what, str(error))
+
+    def _now(self, conn: Connection) -> tuple[int, str]:
+        now = int(database_time(conn))
+        return now, local_text(now, self._zone)
+
+    def _may(self, sweep: Sweep) -> bool:
+        return not sweep.rests or self._report.monotonic() - self._steady_since >= self._rest
+
+    def _note_sleep(self) -> None:
+        """A machine that slept, or whose clock was set, finds everybody silent for long."""
+        before, self._looked = self._looked, (self._report.monotonic(), self._report.clock())
+        gaps = (now - then for now, then in zip(self._looked, before, strict=True))
+        if not all(0 <= gap <= _SLEEP for gap in gaps):
+            self.note_outage()
+
+
+def sweeps(settings: Settings, engine: Engine, layout: Layout, zone: tzinfo) -> list[Sweep]:
+    """All the sweeps that there are and that the settings want."""
+    sql = Sql(engine.dialect)
+    events = EventLog(sql, layout)
+    downtimes = Downtimes(sql, layout, zone, settings.server_name)
+    found = [
+        Sweep("carry out planned downtimes", lambda conn, now, _: downtimes.sweep(conn, now)),
+        Sweep("count modules", lambda conn, _now, _: recount_flagged(conn, sql, layout)),
+    ]
+    if settings.unknown:
+        unknown = UnknownSweep(sql, layout, events, lambda time: local_text(time, zone))
+        found.append(Sweep("look for unknown modules", unknown.sweep, rests=True))
+    return found
+
+
+def _process(settings: Settings, report: Report) -> Process:
+    return Process(
+        id=report.run,
+        server_name=settings.server_name,
+        server_type=DATA_SERVER,
+        host=socket.gethostname(),
+        instance=report.paths.name,
+        pid=os.getpid(),
+        version=__version__,
+        configuration=settings.fingerprint(),
+    )
+
+
+def own_address() -> str:
+    """The address by which this machine reaches others; empty where it reaches none.
+
+    Nothing is sent and no name is looked up: the kernel is asked for the way.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            # Of RFC 5737, for documentation only: any address that is not of this network.
+            sock.connect(("192.0.2.1", 9))
+        except OSError:
+            return ""
+        return str(sock.getsockname()[0])
