@@ -30,6 +30,8 @@ _DEFAULTS = {
     "autocreate_group_force": "1",
     "update_parent": "0",
 }
+#: Seconds between two reports on itself, at least and at most.
+_REPORTS = (10, 86_400)
 #: Levels of its verbosity from which on ours is another one.
 _VERBOSITY = ((5, "debug"), (1, "info"), (0, "warning"))
 
@@ -48,7 +50,6 @@ _LEFT = {
     "server_threshold": "new files are noticed at once",
     "use_xml_timestamp": "packets count at their own time; the file's only where they have none",
     "activate_gis": "positions are not stored",
-    "self_monitoring": "see var/NAME/metrics.prom instead",
     "dbssl": _TLS,
     "dbsslcafile": _TLS,
     "dbsslcapath": _TLS,
@@ -103,6 +104,7 @@ def read(text: str, hostname: str) -> Takeover:
     taken.notes.append(Note("incomingdir", "data_in", "of the instance main"))
     _take_name(taken, stated, hostname)
     _take_learning(taken, values, stated)
+    _take_monitoring(taken, stated)
     if "verbosity" in stated:
         level = _whole("verbosity", stated["verbosity"])
         name = next((name for least, name in _VERBOSITY if level >= least), "warning")
@@ -167,6 +169,20 @@ def _take_learning(taken: Takeover, values: dict[str, str], stated: dict[str, st
         )
 
 
+def _take_monitoring(taken: Takeover, stated: dict[str, str]) -> None:
+    """Its reports on itself, as far as the file speaks of them; its defaults are ours."""
+    if "self_monitoring" in stated:
+        on = _whole("self_monitoring", stated["self_monitoring"]) != 0
+        taken.take("self_monitoring", "self_monitoring", on, "of this process, not of its host")
+    if "self_monitoring_interval" in stated:
+        key = "self_monitoring_interval"
+        least, most = _REPORTS
+        taken.take(key, key, min(max(_whole(key, stated[key]), least), most))
+    if "self_monitoring_agent_name" in stated:
+        key = "self_monitoring_agent_name"
+        taken.take(key, "self_monitoring_agent", stated[key])
+
+
 def _silent(key: str, stated: dict[str, str]) -> str:
     return "" if key in stated else "not in the file: its default"
 
@@ -182,7 +198,12 @@ def _left(stated: dict[str, str]) -> Iterator[Note]:
 
 
 #: Keys that are neither taken by their defaults nor left without a counterpart.
-_OTHERWISE = frozenset({"dbport", "servername", "verbosity", "dataserver"})
+_OTHERWISE = frozenset(
+    {
+        *("dbport", "servername", "verbosity", "dataserver", "self_monitoring"),
+        *("self_monitoring_interval", "self_monitoring_agent_name"),
+    }
+)
 
 
 def _whole(key: str, text: str) -> int:

@@ -75,6 +75,16 @@ def test_the_verbosity_becomes_the_log_level(level: int, ours: str) -> None:
     assert taken(f"verbosity {level}\n").shared["log_level"] == ours
 
 
+def test_reports_on_itself_are_taken_over_where_the_file_speaks_of_them() -> None:
+    stated = "self_monitoring 1\nself_monitoring_interval 1\nself_monitoring_agent_name me\n"
+    shared = taken(stated).shared
+    assert shared["self_monitoring"] is True
+    assert shared["self_monitoring_interval"] == 10
+    assert shared["self_monitoring_agent"] == "me"
+    assert "self_monitoring" not in taken().shared
+    assert not [note for note in taken(stated).notes if note.setting is None]
+
+
 def test_what_has_no_counterpart_is_named_with_the_reason() -> None:
     assert "more instances" in why_left(TYPICAL, "dataserver_threads")
     assert "stderr" in why_left(TYPICAL, "log_file")

@@ -1,0 +1,231 @@
+"""Self-monitoring: from figures to a packet, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dataserver.errors import PacketError, Reason, StoreRefused
+from dataserver.home import Home
+from dataserver.model import Arrival, Module, Packet
+from dataserver.settings import Settings
+from dataserver.store.recorder import Outcome
+from dataserver.values import parse_number
+from dataserver.worker.internals import (
+    Figures,
+    Internals,
+    free_percent,
+    process_name,
+    report_packet,
+)
+from dataserver.worker.report import Report
+
+NOW = 1_800_000_000
+FULL = Figures(1, 2, 3.5, 4.25, 5.5, 6, 7, 8, 9.5, 10.5, 11.5)
+
+
+class Clocks:
+    """Both clocks, set by hand."""
+
+    def __init__(self) -> None:
+        self.epoch = float(NOW)
+        self.monotonic = 50.0
+
+    def pass_by(self, seconds: float) -> None:
+        self.epoch += seconds
+        self.monotonic += seconds
+
+
+class Desk:
+    """A recorder and its delivery in one, both stand-ins."""
+
+    def __init__(self, error: PacketError | None = None, *, refuses: bool = False) -> None:
+        self.error = error
+        self.delivered: list[Arrival] = []
+        self._refuses = refuses
+
+    def newest(self, names: list[str]) -> dict[str, tuple[int, int]]:
+        if self._refuses:
+            raise StoreRefused("not such a name")
+        return {}
+
+    def insist(self, action: Callable[[], object]) -> object:
+        return action()
+
+    def deliver(self, arrivals: list[Arrival]) -> list[tuple[Arrival, Outcome]]:
+        self.delivered += arrivals
+        return [(arrival, Outcome(error=self.error)) for arrival in arrivals]
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def report(clocks: Clocks, tmp_path: Path) -> Report:
+    paths = Home(tmp_path).instance("main")
+    return Report(paths, lambda: clocks.epoch, lambda: clocks.monotonic, 1)
+
+
+def internals(report: Report, tmp_path: Path, **settings: object) -> Internals:
+    wanted = {"self_monitoring": True, "data_in": tmp_path, **settings}
+    return Internals(Settings(**wanted), report, host=lambda: "host1")  # type: ignore[arg-type]
+
+
+def packet(figures: Figures = FULL, process: str = "host1/main", time: int = NOW) -> Packet:
+    return report_packet(
+        figures, agent="pandora.internals", process=process, interval=300, time=time
+    )
+
+
+def by_name(found: Packet) -> dict[str, Module]:
+    return {module.name.removeprefix("host1/main "): module for module in found.modules}
+
+
+def test_every_figure_becomes_a_module_of_its_process() -> None:
+    found = packet()
+    assert found.agent_name == "pandora.internals"
+    assert found.interval == "300"
+    assert all(module.name.startswith("host1/main ") for module in found.modules)
+    values = [float(module.value or "") for module in found.modules]
+    assert values == [1, 2, 3.5, 4.25, 5.5, 6, 7, 8, 9.5, 10.5, 11.5]
+    assert len({module.name for module in found.modules}) == len(values)
+    assert all(parse_number(module.value or "") is not None for module in found.modules)
+    assert all(module.tags["description"] for module in found.modules)
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    assert list(by_name(packet(Figures(status=1, queue=0)))) == ["Status", "Queued packets"]
+
+
+def test_the_thresholds_warn_before_they_are_critical() -> None:
+    modules = by_name(packet())
+    assert modules["Status"].type == "generic_proc"
+    free = modules["Free disk"].tags
+    assert (free["min_warning"], free["max_warning"]) == ("0", "15")
+    assert (free["min_critical"], free["max_critical"]) == ("0", "5")
+    oldest = modules["Oldest queued packet"].tags
+    assert float(oldest["min_warning"]) < float(oldest["min_critical"])
+    assert "min_warning" not in modules["Queued packets"].tags
+
+
+def test_two_reports_are_two_packets_and_one_is_one() -> None:
+    assert packet().digest == packet().digest
+    others = (packet(process="host2/main"), packet(time=NOW + 1), packet(Figures(status=1)))
+    assert len({packet().digest, *(each.digest for each in others)}) == 4
+    assert len(packet().digest) == 16
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("web-1.example.org", "web-1.example.org/main"),
+        ("a b\n<script>/c", "a-b-script-c/main"),
+        ("", "localhost/main"),
+        ("h" * 500, "h" * 64 + "/main"),
+    ],
+)
+def test_a_hosts_name_is_made_fit_for_a_modules(host: str, name: str) -> None:
+    assert process_name(host, "main") == name
+
+
+def test_it_is_due_at_once_and_after_each_interval_whatever_became_of_the_report(
+    report: Report, clocks: Clocks, tmp_path: Path
+) -> None:
+    reports = internals(report, tmp_path, self_monitoring_interval=60)
+    desk = Desk()
+    times = []
+    for _ in range(200):
+        if reports.due():
+            times.append(clocks.monotonic)
+            desk.error = PacketError(Reason.NO_AGENT, "not known") if len(times) % 2 else None
+            reports.round(desk, desk)  # type: ignore[arg-type]
+        clocks.pass_by(1)
+    assert times == [50, 110, 170, 230]
+    assert len(desk.delivered) == 4
+    assert report.counters.commit_seconds.count == 4
+
+
+def test_where_it_is_off_it_is_never_due(report: Report, tmp_path: Path) -> None:
+    assert not internals(report, tmp_path, self_monitoring=False).due()
+
+
+def test_a_report_that_is_refused_is_told_once(
+    report: Report, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reports = internals(report, tmp_path)
+    desk = Desk(PacketError(Reason.NO_AGENT, "the agent is not known and autocreate is off"))
+    for _ in range(5):
+        reports.round(desk, desk)  # type: ignore[arg-type]
+    [said] = caplog.messages
+    assert "pandora.internals" in said
+    assert "autocreate is off" in said
+
+
+def test_an_agent_that_cannot_be_asked_for_costs_a_report_only(
+    report: Report, tmp_path: Path
+) -> None:
+    reports = internals(report, tmp_path)
+    desk = Desk(refuses=True)
+    reports.round(desk, desk)  # type: ignore[arg-type]
+    assert desk.delivered == []
+    assert not reports.due()
+
+
+def test_rates_and_counts_are_of_the_time_since_the_report_before(
+    report: Report, clocks: Clocks, tmp_path: Path
+) -> None:
+    reports = internals(report, tmp_path)
+    report.counters.packets, report.counters.samples = 1_000_000, 9_000_000
+    first = by_name(reports.arrival(None).packet)
+    assert not {"Packet rate", "Value rate", "Rejected packets", "Database latency"} & set(first)
+    clocks.pass_by(300)
+    report.counters.packets += 600
+    report.counters.samples += 3000
+    report.counters.rejected["malformed"] += 2
+    report.counters.rejected["clock"] += 1
+    report.counters.commit_seconds.observe(0.2)
+    report.counters.commit_seconds.observe(0.4)
+    report.gauges.queue = 17
+    second = by_name(reports.arrival(None).packet)
+    assert second["Packet rate"].value == "2.000"
+    assert second["Value rate"].value == "10.000"
+    assert second["Rejected packets"].value == "3.000"
+    assert second["Database latency"].value == "300.000"
+    assert second["Queued packets"].value == "17.000"
+    clocks.pass_by(300)
+    third = by_name(reports.arrival(None).packet)
+    assert third["Rejected packets"].value == "0.000"
+    assert "Database latency" not in third
+
+
+@pytest.mark.parametrize(
+    ("newest", "time"),
+    [(None, 0), (NOW - 40, 0), (NOW, 0), (NOW + 7, 7), (NOW + 300, 300), (NOW + 86_400, 300)],
+)
+def test_a_report_is_not_older_than_anothers_whose_clock_is_ahead(
+    report: Report, tmp_path: Path, newest: int | None, time: int
+) -> None:
+    assert internals(report, tmp_path).arrival(newest).time == NOW + time
+
+
+def test_the_free_share_is_that_of_the_file_system(tmp_path: Path) -> None:
+    free = free_percent(tmp_path)
+    assert free is not None
+    assert 0 <= free <= 100
+    assert free_percent(tmp_path / "missing") is None
+
+
+def test_a_file_system_without_free_inodes_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Found:
+        f_bavail, f_blocks, f_favail, f_files = 50, 100, 3, 100
+
+    monkeypatch.setattr("os.statvfs", lambda _: Found)
+    assert free_percent(tmp_path) == 3
+    Found.f_files = Found.f_favail = 0
+    assert free_percent(tmp_path) == 50
