@@ -42,14 +42,17 @@ REMEMBERED = 4_096
 #: Patterns of which the code is kept; each has at most 64 KiB, and most a few hundred bytes.
 COMPILED = 1_024
 
-# Where "(*" opens a verb such as (*SKIP): not behind a backslash, not in a class.
+# Where "(*" opens a verb such as (*SKIP): not behind a backslash, not in a class.  A class
+# without an end takes all that is left, so a text is looked through once, whatever it is.
 _VERB = re.compile(
-    r"\\. | \[\^?\]?(?: \\. | \[:\^?\w++:\] | [^\]\\] )*+\] | (?P<verb> \(\* )",
+    r"\\. | \[\^?\]?(?: \\. | \[:\^?\w++:\] | [^\]\\] )*+(?:\]|\Z) | (?P<verb> \(\* )",
     re.DOTALL | re.VERBOSE,
 )
 # The whole pattern within itself.
 _WHOLE = re.compile(r"\(\?(?:R|[+-]?0+)\)")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+#: Letters that a backslash gives no meaning.
+_PLAIN = frozenset("EFIJLMOQTUYijlmquy")
 
 
 class Allowance:
@@ -184,8 +187,12 @@ class Pattern:
 
 
 def _as_perl_reads(text: str) -> str:
-    r"""``text`` without ``\Q`` and ``\E``, which are nothing special in a variable's text."""
-    return _ESCAPE.sub(lambda found: found[1] if found[1] in "QE" else found[0], text)
+    r"""``text`` without backslashes that mean nothing to Perl: ``\y`` is y.
+
+    Among them are ``\Q``, ``\E``, ``\U`` and their like, since Perl looks for these in a program's
+    text, not in the text of a variable.
+    """
+    return _ESCAPE.sub(lambda found: found[1] if found[1] in _PLAIN else found[0], text)
 
 
 #: Those of this process.

@@ -25,7 +25,6 @@ _UTF: Final = 0x00080000
 _UCP: Final = 0x00020000  # \d, \w, \s and [:alpha:] by Unicode, as Perl has them
 _NEVER_BACKSLASH_C: Final = 0x00100000
 _ANCHORED: Final = 0x80000000
-_BAD_ESCAPE_IS_LITERAL: Final = 0x00000002  # \y is y, as in Perl
 _NEWLINE_LF: Final = 2
 _BSR_UNICODE: Final = 1
 _INFO_ALLOPTIONS: Final = 0
@@ -42,7 +41,6 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "pcre2_compile_context_create": (_POINTER, [_POINTER]),
     "pcre2_set_newline": (ctypes.c_int, [_POINTER, _NUMBER]),
     "pcre2_set_bsr": (ctypes.c_int, [_POINTER, _NUMBER]),
-    "pcre2_set_compile_extra_options": (ctypes.c_int, [_POINTER, _NUMBER]),
     "pcre2_match_context_create": (_POINTER, [_POINTER]),
     "pcre2_set_heap_limit": (ctypes.c_int, [_POINTER, _NUMBER]),
     "pcre2_set_match_limit": (ctypes.c_int, [_POINTER, _NUMBER]),
@@ -93,7 +91,6 @@ class Engine:
             raise MemoryError
         pcre2.pcre2_set_newline_8(self._compiling, _NEWLINE_LF)
         pcre2.pcre2_set_bsr_8(self._compiling, _BSR_UNICODE)
-        pcre2.pcre2_set_compile_extra_options_8(self._compiling, _BAD_ESCAPE_IS_LITERAL)
         pcre2.pcre2_set_heap_limit_8(self._matching, HEAP_LIMIT)
 
     def compile(self, text: str) -> Code:
