@@ -205,7 +205,7 @@ class Downtimes:
         over = select(_switch.target, _switch.agent_id).where(
             _switch.kind == kind.number, *(_switch.target.not_in(targets) for targets in wanted)
         )
-        pairs = _pairs(conn, over.order_by(_switch.agent_id, _switch.target).limit(BLOCK))
+        pairs = _pairs(conn, over.limit(BLOCK))
         if pairs:
             self._switch_on(conn, kind, pairs)
             return True
@@ -261,20 +261,22 @@ class Downtimes:
         if kind.type == QUIET:
             return [modules]
         # "All modules" is the column's default: where some are named, those are meant.
-        named = select(_of_module.id).where(
-            _of_module.downtime_id == _of_agent.downtime_id,
-            _of_module.agent_id == _of_agent.agent_id,
-        )
-        whole = (
-            select(schema.module.c.id)
-            .join_from(
-                schema.downtime_agent,
-                schema.module,
-                schema.module.c.agent_id == _of_agent.agent_id,
+        # One query for each, or MariaDB goes through all named modules for every agent.
+        return [modules, *(self._whole_agents(key, all_modules) for key in ids)]
+
+    def _whole_agents(self, downtime_id: int, all_modules: ColumnElement[Any]) -> Select[Any]:
+        """The modules of the agents of which the downtime names none."""
+        m = schema.module.c
+        named = select(_of_module.agent_id).where(_of_module.downtime_id == downtime_id)
+        return (
+            select(m.id)
+            .join_from(schema.downtime_agent, schema.module, m.agent_id == _of_agent.agent_id)
+            .where(
+                _of_agent.downtime_id == downtime_id,
+                all_modules != 0,
+                _of_agent.agent_id.not_in(named),
             )
-            .where(_of_agent.downtime_id.in_(ids), all_modules != 0, ~named.exists())
         )
-        return [modules, whole]
 
 
 def _kinds(layout: Layout) -> Iterator[_Kind]:
@@ -302,10 +304,8 @@ def _still_on(kind: _Kind, targets: Select[Any]) -> Select[Any]:
     One that is switched on again by hand, while its downtime is on, is left alone.
     """
     key = kind.table.c.id
-    return (
-        select(key, kind.agent_id)
-        .where(key.in_(targets), kind.flag == 0, key.not_in(_switched(kind.number)))
-        .order_by(kind.agent_id, key)
+    return select(key, kind.agent_id).where(
+        key.in_(targets), kind.flag == 0, key.not_in(_switched(kind.number))
     )
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Table, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, text, update
 
-from dataserver.store import downtimes, schema
+from dataserver.store import downtimes, ledger, schema
 from dataserver.store.downtimes import Downtimes
 from dataserver.store.layout import reading
-from dataserver.store.sql import Sql
+from dataserver.store.sql import Row, Sql
 from tests.support.databases import PANDORA, Database
 from tests.support.ingest import NOW, ZONE, Ingest
 from tests.support.packets import packet
@@ -24,7 +24,6 @@ class Site:
     """A database with agents, the console that plans downtimes, the sweep that does them."""
 
     def __init__(self, database: Database) -> None:
-        self.kind = database.kind
         self.server = Ingest(database)
         self.engine: Engine = database.engine()
         self.layout = database.prepare()
@@ -119,6 +118,10 @@ class Site:
 
 @pytest.fixture
 def site(database: Database) -> Site:
+    return with_agents(database)
+
+
+def with_agents(database: Database) -> Site:
     site = Site(database)
     for agent in ("web1", "web2"):
         site.send({"load": "1", "disk": "1"}, agent)
@@ -319,6 +322,25 @@ def test_a_rolled_back_sweep_is_done_again(site: Site) -> None:
     assert len(site.events()) == 1
 
 
+def test_one_that_is_disabled_by_hand_at_the_same_moment_is_not_ours(
+    mariadb_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = with_agents(mariadb_database)
+    site.plan("disable_agents", ["web1", "web2"])
+    assert site.sweep_once(DURING)
+    lock, key = ledger.lock_versions, site.agent()["id"]
+
+    def lock_late(conn: Connection, sql: Sql, agent_ids: Sequence[int]) -> dict[int, Row]:
+        site.set(schema.agent, key, disabled=1)
+        return lock(conn, sql, agent_ids)
+
+    monkeypatch.setattr(ledger, "lock_versions", lock_late)
+    assert site.sweep_once(DURING)
+    monkeypatch.undo()
+    site.sweep(AFTER)
+    assert site.is_off("web1", "web2") == [1, 0]
+
+
 # -- taking over from another server -----------------------------------------------------
 
 
@@ -399,6 +421,15 @@ def test_all_modules_of_an_agent_where_none_is_named(site: Site) -> None:
     assert (off, site.module("load", "web2")["disabled"]) == ([1, 1], 0)
     site.sweep(AFTER)
     assert [site.module(name)["disabled"] for name in ("load", "disk")] == [0, 0]
+
+
+def test_named_modules_are_meant_though_the_row_says_all_by_default(site: Site) -> None:
+    key = site.plan("disable_agent_modules")
+    site.add_module(key, "load")
+    with site.engine.begin() as conn:
+        conn.execute(update(schema.downtime_agent).values(all_modules=1))
+    site.sweep(DURING)
+    assert [site.module(name)["disabled"] for name in ("load", "disk")] == [1, 0]
 
 
 # -- quiet -------------------------------------------------------------------------------
@@ -507,9 +538,8 @@ def test_one_that_cannot_be_read_is_told_once(site: Site, caplog: pytest.LogCapt
     assert "'Work & rest' never starts: no cron expression of five fields: 'nonsense'" in told[0]
 
 
-def test_a_time_beyond_a_day_in_the_database_does_no_harm(site: Site) -> None:
-    if site.kind == "sqlite":
-        pytest.skip("a column of text")
+def test_a_time_beyond_a_day_in_the_database_does_no_harm(mariadb_database: Database) -> None:
+    site = with_agents(mariadb_database)
     key = site.plan("disable_agents", ["web1"], execution="periodically")
     with site.engine.begin() as conn:
         conn.execute(
