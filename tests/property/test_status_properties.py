@@ -3,10 +3,10 @@ reference which replays them all; events fit the statuses before and after them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC
 
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataserver import status
@@ -82,18 +82,39 @@ class Sent:
 #: The module is read again from the database, as it is there or as the console left it there.
 RELOADED = "reloaded"
 
-values = st.builds(
-    Sent,
-    after=st.sampled_from([300, 300, 300, 300, 0, 1, 900, -400]),
-    number=st.sampled_from([*NUMBERS, REFUSED]),
-    text=st.sampled_from([*TEXTS, ""]),
-    given=st.sampled_from(GIVEN),
-)
-sweeps = st.just(Sweep(0))
-# Mostly values, and mostly of one configuration: a run must be long enough to be counted.
-steps = st.lists(
-    st.one_of(values, values, values, values, sweeps, st.just(RELOADED), modules), max_size=30
-)
+Todo = list[Sent | Sweep | Module | str]
+
+_SETTABLE = sorted({each.name for each in fields(Module)} - {"type", "agent_interval"})
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Module, Todo]:
+    """A module and what becomes of it: runs of few values, so that they are counted and meet."""
+    module = first = draw(modules)
+    numbers = draw(st.lists(st.sampled_from([*NUMBERS, REFUSED]), min_size=1, max_size=4))
+    texts = draw(st.lists(st.sampled_from([*TEXTS, ""]), min_size=1, max_size=3))
+    values = st.builds(
+        Sent,
+        after=st.sampled_from([300, 300, 300, 300, 0, 1, 900, -400]),
+        number=st.sampled_from(numbers),
+        text=st.sampled_from(texts),
+        given=st.sampled_from(GIVEN),
+    )
+    todo: Todo = []
+    for what in draw(st.lists(st.sampled_from("vvvvvvvsrcC"), max_size=14)):
+        if what == "v":
+            todo += [draw(values)] * draw(st.integers(1, 4))
+        elif what == "s":
+            todo.append(Sweep(0))
+        elif what == "r":
+            todo.append(RELOADED)
+        else:
+            # The console changes one thing, or all.
+            names = _SETTABLE if what == "C" else [draw(st.sampled_from(_SETTABLE))]
+            other = draw(modules)
+            module = replace(module, **{name: getattr(other, name) for name in names})
+            todo.append(module)
+    return first, todo
 
 
 # -- the server's way ------------------------------------------------------------------------
@@ -180,7 +201,7 @@ class Server:
         self.steps.append((before, self.entry.standing, events[0] if events else None))
 
 
-def play(module: Module, todo: list[Sent | Sweep | Module | str]) -> tuple[Server, list[Happened]]:
+def play(module: Module, todo: Todo) -> tuple[Server, list[Happened]]:
     """Let the server go through it; and what of it the reference is to know."""
     server = Server(module)
     happened: list[Happened] = []
@@ -189,10 +210,8 @@ def play(module: Module, todo: list[Sent | Sweep | Module | str]) -> tuple[Serve
         if isinstance(each, str):
             server.set(server.module)
         elif isinstance(each, Module):
-            # What a module is does not change, only what is demanded of it.
-            changed = replace(each, type=server.module.type)
-            server.set(changed)
-            happened.append(changed)
+            server.set(each)
+            happened.append(each)
         elif isinstance(each, Sweep):
             time += 1000
             server.sweep(time)
@@ -228,10 +247,11 @@ def state_of(server: Server) -> State:
 
 
 @settings(max_examples=600, deadline=None)
-@given(modules, steps)
+@given(histories())
 def test_the_status_after_each_value_is_that_of_a_replay_of_them_all(
-    module: Module, todo: list[Sent | Sweep | Module | str]
+    history: tuple[Module, Todo],
 ) -> None:
+    module, todo = history
     server, happened = play(module, todo)
     state, told = replay(module, happened)
     found = state_of(server)
@@ -245,12 +265,10 @@ def test_the_status_after_each_value_is_that_of_a_replay_of_them_all(
 
 
 @settings(max_examples=300, deadline=None)
-@given(modules, steps)
-@example(Module(min_ff_event=2), [Sent(300, "0", "", None), Sweep(0), Sent(300, "0", "", None)])
-def test_every_event_fits_the_status_before_and_after_it(
-    module: Module, todo: list[Sent | Sweep | Module | str]
-) -> None:
-    server, _ = play(replace(module, quiet=False), [it for it in todo if not is_quiet(it)])
+@given(histories())
+def test_every_event_fits_the_status_before_and_after_it(history: tuple[Module, Todo]) -> None:
+    module, todo = history
+    server, _ = play(replace(module, quiet=False), [loud(it) for it in todo])
     shown = Status.NORMAL
     for before, after, event in server.steps:
         if event is None:
@@ -265,8 +283,8 @@ def test_every_event_fits_the_status_before_and_after_it(
     assert server.entry.standing.status in (shown, Status.NOT_INITIALISED)
 
 
-def is_quiet(step: object) -> bool:
-    return isinstance(step, Module) and step.quiet
+def loud(step: Sent | Sweep | Module | str) -> Sent | Sweep | Module | str:
+    return replace(step, quiet=False) if isinstance(step, Module) else step
 
 
 def expected_types(before: Standing, after: Standing) -> set[str]:
@@ -282,10 +300,11 @@ def expected_types(before: Standing, after: Standing) -> set[str]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(modules, steps, st.sampled_from([0, 1, 300, 5000]))
+@given(histories(), st.sampled_from([0, 1, 300, 5000]))
 def test_a_settled_module_is_changed_by_no_value_of_its_status(
-    module: Module, todo: list[Sent | Sweep | Module | str], after: int
+    history: tuple[Module, Todo], after: int
 ) -> None:
+    module, todo = history
     server, _ = play(module, todo)
     settled = server.entry.settled
     if settled is None:
@@ -313,7 +332,7 @@ def test_any_number_of_equal_values_settles_in_the_end_and_shows_itself(
 
 def test_the_reference_and_the_server_tell_of_something() -> None:
     """The properties above would hold of a server that does nothing."""
-    todo: list[Sent | Sweep | Module | str] = [Sent(300, n, "", None) for n in ("0", "60", "12")]
+    todo: Todo = [Sent(300, n, "", None) for n in ("0", "60", "12")]
     server, happened = play(Module(critical=Level(50, 0), warning=Level(10, 50)), todo)
     assert [event.type for event in server.events] == ["going_up_critical", "going_down_warning"]
     told: list[Told] = replay(server.module, happened)[1]
