@@ -8,18 +8,18 @@ clock (asynchronous ones and ``keep_alive``) have no say.  Its next packet enabl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, select, update
+from sqlalchemy import Connection, Select, select, update
 
 from dataserver.status import Status
 from dataserver.store import ledger, schema
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Sql
-from dataserver.store.unknown import Types, read_types
+from dataserver.store.unknown import Types, read_types, unindexed
 
-#: Agents disabled by one step at most.
+#: Agents looked at by one step.
 BLOCK = 1_000
 #: The mode of agents that are disabled when they fall silent.
 _AUTODISABLE = 2
@@ -44,56 +44,50 @@ class Autodisable:
         ``now`` and ``horizon`` in epoch seconds, as for the unknown sweep.  Raises what the
         database raises.
         """
-        types = read_types(conn)
-        a = schema.agent.c
-        query = self._silent(types).where(a.id > self._after).order_by(a.id).limit(BLOCK)
-        picked = conn.execute(query).all()
+        until, a = min(now, horizon), schema.agent.c
+        query = self._candidates()
+        picked = conn.execute(query.where(a.id > self._after).order_by(a.id).limit(BLOCK)).all()
         self._after = picked[-1].id if len(picked) == BLOCK else 0
-        until = min(now, horizon)
-        overdue = [row.id for row in picked if self._is_overdue(row, until)]
-        if overdue:
-            self._disable(conn, types, overdue, until)
-        return bool(self._after)
-
-    def _disable(self, conn: Connection, types: Types, agent_ids: list[int], until: int) -> None:
-        versions = ledger.lock_versions(conn, self._sql, agent_ids)
-        a = schema.agent.c
-        # Packets may have come before the lock was ours.
-        rows = conn.execute(self._silent(types).where(a.id.in_(agent_ids))).all()
-        still = [row.id for row in rows if self._is_overdue(row, until)]
-        if still:
+        types = read_types(conn)
+        silent = self._silent(conn, types, picked, until)
+        if silent:
+            versions = ledger.lock_versions(conn, self._sql, silent)
+            # Packets may have come before the locks were ours.
+            again = conn.execute(query.where(a.id.in_(silent))).all()
+            still = self._silent(conn, types, again, until)
             conn.execute(update(schema.agent).where(a.id.in_(still)).values(disabled=1))
             ledger.raise_locked(conn, self._sql, {key: versions[key] for key in still})
+        return bool(self._after)
+
+    def _candidates(self) -> Select[Any]:
+        a = schema.agent.c
+        query = select(a.id, a.interval, a.contact).where(a.disabled == 0, a.mode == _AUTODISABLE)
+        # Counts are kept with every change of a status: most agents need no second look.
+        return query.where(a.unknown_count != 0) if self._layout.has(a.unknown_count) else query
+
+    def _silent(
+        self, conn: Connection, types: Types, agents: Sequence[Any], until: int
+    ) -> list[int]:
+        """Ids of those that were not heard of and whose modules are all unknown."""
+        overdue = [agent.id for agent in agents if self._is_overdue(agent, until)]
+        m, s = schema.module.c, schema.state.c
+        query = (
+            select(m.agent_id, s.status)
+            .join_from(schema.module, schema.state, s.module_id == m.id)
+            .where(m.agent_id.in_(overdue), unindexed(m.disabled) == 0)
+            .where(unindexed(m.type_id).not_in(types.other))
+            .where(s.status != Status.NOT_INITIALISED.value)
+            .distinct()
+        )
+        if self._layout.has(m.delete_pending):
+            query = query.where(m.delete_pending == 0)
+        statuses: dict[int, set[int]] = {}
+        for agent_id, status in conn.execute(query) if overdue else ():
+            statuses.setdefault(agent_id, set()).add(status)
+        return [key for key in overdue if statuses.get(key) == {Status.UNKNOWN.value}]
 
     def _is_overdue(self, agent: Any, until: int) -> bool:
         """Whether the agent's last contact is too long ago."""
         # Local texts sort as times do, but for the doubled hour of a clock change.
         before = self._text(until - _INTERVALS * (agent.interval or _INTERVAL))
         return str(agent.contact)[:19] < before
-
-    def _silent(self, types: Types) -> Select[Any]:
-        a = schema.agent.c
-        query = select(a.id, a.interval, a.contact).where(
-            a.disabled == 0,
-            a.mode == _AUTODISABLE,
-            self._module(types, schema.state.c.status == Status.UNKNOWN.value),
-            ~self._module(
-                types,
-                schema.state.c.status.not_in(
-                    (Status.UNKNOWN.value, Status.NOT_INITIALISED.value),
-                ),
-            ),
-        )
-        # Counts are kept with every change of a status: most agents need no second look.
-        return query.where(a.unknown_count != 0) if self._layout.has(a.unknown_count) else query
-
-    def _module(self, types: Types, status: ColumnElement[bool]) -> ColumnElement[bool]:
-        """That the agent has a module that could be unknown and whose status is so."""
-        m, s = schema.module.c, schema.state.c
-        query = (
-            exists()
-            .where(m.agent_id == schema.agent.c.id, s.module_id == m.id, status)
-            .where(m.disabled == 0, m.type_id.not_in(types.other))
-        )
-        pending = m.delete_pending
-        return query.where(pending == 0) if self._layout.has(pending) else query

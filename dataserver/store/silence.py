@@ -20,7 +20,7 @@ from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Sql
-from dataserver.store.unknown import Types, read_types
+from dataserver.store.unknown import Types, read_types, unindexed
 from dataserver.times import local_text
 
 #: Modules changed by one step at most; their agents are read with all that they have.
@@ -105,13 +105,13 @@ class SilenceSweep:
                 _AGENT.id.label("agent_id"),
                 _AGENT.name,
                 _AGENT.contact,
-                interval.label("interval"),
+                _AGENT.interval,
             )
             .select_from(joined)
             .where(
                 _MODULE.type_id.in_(types.keep_alive),
-                _MODULE.disabled == 0,
-                _AGENT.disabled == 0,
+                unindexed(_MODULE.disabled) == 0,
+                unindexed(_AGENT.disabled) == 0,
                 func.coalesce(_STATE.value, "").not_in(_ZEROS),
                 interval * _INTERVALS < until - _STATE.processed,
                 # Where bounds refuse the zero it is not tried again at once.
@@ -124,7 +124,8 @@ class SilenceSweep:
     def _is_overdue(self, row: Any, until: int) -> bool:
         """Whether the agent was not heard of either: the module may be newer than its packets."""
         # Local texts sort as times do, but for the doubled hour of a clock change.
-        return str(row.contact)[:19] < self._text(until - _INTERVALS * row.interval)
+        before = self._text(until - _INTERVALS * (row.interval or _INTERVAL))
+        return str(row.contact)[:19] < before
 
     def _text(self, time: int) -> str:
         return local_text(time, self._zone) if time else _NEVER
