@@ -179,10 +179,12 @@ def _sqlite_readonly(path: Path, lock_timeout: float) -> Engine:
 
 
 def _sqlite_open(path: Path, lock_timeout: float) -> sqlite3.Connection:
-    # SQLite gives its log and index files the mode of the database file.
+    # SQLite gives its log and index files the mode of the database file.  One that is there is
+    # not even opened: closing it would release the locks of all our other connections, and who
+    # closes the database elsewhere would then remove the log under them (fcntl(2), POSIX locks).
     with contextlib.suppress(OSError):  # what is wrong, SQLite says in a moment
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
     raw = _sqlite_connect(f"file:{quote(str(path))}?mode=rw", lock_timeout)
     try:
         raw.execute("PRAGMA journal_mode = WAL")

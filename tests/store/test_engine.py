@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,6 +56,22 @@ def test_a_sqlite_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
         conn.execute(text("CREATE TABLE t (a)"))
         with second.connect().execution_options(**{READING: True}) as reader:
             assert reader.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one() == 0
+
+
+def test_a_second_opening_of_a_sqlite_file_leaves_the_first_its_locks(tmp_path: Path) -> None:
+    with open_engine(URL, home=tmp_path).connect() as first:
+        first.execute(text("CREATE TABLE t (a)"))
+        first.commit()
+        second = open_engine(URL, home=tmp_path)
+        with second.connect():
+            pass
+        second.dispose()
+        # Another process that believes itself the last one takes the log away with it.
+        write = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
+        write += "c.execute('INSERT INTO t VALUES (1)'); c.commit(); c.close()"
+        path = tmp_path / "var" / "x.db"
+        subprocess.run([sys.executable, "-c", write, str(path)], check=True)
+        assert path.with_name("x.db-wal").exists()
 
 
 def test_a_transaction_rolled_back_leaves_nothing_even_after_a_read(database: Database) -> None:
