@@ -18,7 +18,8 @@ COMMANDS = {
     "packet": "dataserver.cli.packet:packet",
     "rejected": "dataserver.cli.rejected:rejected",
     "agents": "dataserver.cli.agents:agents",
-    "modules": "dataserver.cli.agents:modules",
+    "modules": "dataserver.cli.modules:modules",
+    "events": "dataserver.cli.events:events",
     "series": "dataserver.cli.series:series",
     "db": "dataserver.cli.db:db",
 }

@@ -27,6 +27,6 @@ def number_text(number: float | None, decimals: int | None = None) -> str:
     return f"{number if decimals is None else round(number, decimals):.15g}"
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, width: int = WIDTH) -> str:
     """``text`` as far as it fits a table."""
-    return text if len(text) <= WIDTH else f"{text[:WIDTH]}... ({len(text)} characters)"
+    return text if len(text) <= width else f"{text[:width]}... ({len(text)} characters)"

@@ -7,13 +7,62 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, Select, func, null, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, func, null, select
 
 from dataserver import entities
+from dataserver.status import Status, status_of
 from dataserver.store import schema
 from dataserver.store.layout import Layout
 from dataserver.times import from_local_text
 from dataserver.values import Kind, parse_number, type_rule
+
+_COUNTS = (
+    "critical_count",
+    "warning_count",
+    "unknown_count",
+    "normal_count",
+    "notinit_count",
+    "total_count",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many of an agent's enabled modules are in which status, as its row says."""
+
+    critical: int
+    warning: int
+    unknown: int
+    normal: int
+    not_initialised: int
+    total: int
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self | None:
+        """From a row of :func:`agents`'s query; None where the database does not count."""
+        if row.total_count is None:
+            return None
+        return cls(
+            critical=row.critical_count or 0,
+            warning=row.warning_count or 0,
+            unknown=row.unknown_count or 0,
+            normal=row.normal_count or 0,
+            not_initialised=row.notinit_count or 0,
+            total=row.total_count,
+        )
+
+    @property
+    def worst(self) -> Status:
+        """The status of the agent: that of its worst module."""
+        for status, count in (
+            (Status.CRITICAL, self.critical),
+            (Status.WARNING, self.warning),
+            (Status.UNKNOWN, self.unknown),
+            (Status.NORMAL, self.normal),
+        ):
+            if count > 0:
+                return status
+        return Status.NOT_INITIALISED
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +70,9 @@ class AgentRecord:
     """One agent.  Names as people read them; times in epoch seconds, None: never.
 
     ``contact`` is when its last packet was taken in, ``packet_time`` what that packet said;
-    ``modules`` how many it has, ``interval`` in seconds, ``mode`` 0 (normal:
+    ``modules`` how many it has, disabled ones too, ``interval`` in seconds, ``mode`` 0 (normal:
     its packets change nothing but values), 1 (learning), 2 (autodisable: learning, and enabled
-    again by its packets).
+    again by its packets).  ``counts`` is None where the database has no columns for them.
     """
 
     id: int
@@ -37,6 +86,13 @@ class AgentRecord:
     interval: int
     mode: int
     disabled: bool
+    quiet: bool
+    counts: Counts | None
+
+    @property
+    def status(self) -> Status | None:
+        """That of its worst module; None where the database does not say."""
+        return None if self.counts is None else self.counts.worst
 
     @classmethod
     def from_row(cls, row: Row[Any], zone: tzinfo) -> Self:
@@ -53,6 +109,8 @@ class AgentRecord:
             interval=row.interval,
             mode=row.mode,
             disabled=bool(row.disabled),
+            quiet=bool(row.quiet),
+            counts=Counts.from_row(row),
         )
 
 
@@ -62,6 +120,8 @@ class ModuleRecord:
 
     ``value`` is the newest one, a float where it is a number, None before the first;
     ``time`` its time, ``saved`` that of the last one that went into history.
+    ``status`` (None: it has no state) holds since ``since``; ``pending`` is the status that
+    newer values have, where flip-flop keeps the module from following them yet.
     ``interval`` in seconds.  Texts are decoded, as the console shows them.
     """
 
@@ -75,6 +135,10 @@ class ModuleRecord:
     interval: int
     description: str
     disabled: bool
+    quiet: bool
+    status: Status | None
+    pending: Status | None
+    since: int | None
 
     @classmethod
     def from_row(cls, row: Row[Any], zone: tzinfo) -> Self:
@@ -92,6 +156,10 @@ class ModuleRecord:
             interval=row.module_interval or 0,
             description=entities.decode(row.description or ""),
             disabled=bool(row.disabled),
+            quiet=bool(row.quiet),
+            status=None if row.status is None else status_of(row.status),
+            pending=_pending(row),
+            since=row.last_status_change or None,
         )
 
 
@@ -132,6 +200,8 @@ def _agents_query(layout: Layout) -> Select[Any]:
             a.interval,
             a.mode,
             a.disabled,
+            _optional(layout, a.quiet),
+            *(_optional(layout, a[key]) for key in _COUNTS),
         )
         .select_from(joined)
         .order_by(a.name, a.id)
@@ -148,17 +218,35 @@ def _modules_query(layout: Layout) -> Select[Any]:
         m.name,
         t.name.label("type"),
         s.value,
-        m.unit if layout.has(m.unit) else null().label("unit"),
+        _optional(layout, m.unit),
         s.local_time,
         s.saved,
         s.last_execution_try,
         m.module_interval,
         m.description,
         m.disabled,
+        _optional(layout, m.quiet),
+        s.status,
+        s.last_status,
+        _optional(layout, s.last_status_change),
     ).select_from(joined)
     if layout.has(m.delete_pending):
         query = query.where(m.delete_pending == 0)
     return query.order_by(m.name, m.id)
+
+
+def _optional(layout: Layout, column: Column[Any]) -> ColumnElement[Any]:
+    """A column that an existing database may lack: NULL there."""
+    return column if layout.has(column) else null().label(column.key)
+
+
+def _pending(row: Row[Any]) -> Status | None:
+    if row.status is None or row.last_status is None or row.last_status == row.status:
+        return None
+    newest = status_of(row.last_status)
+    # A value has one of these three; before its first one a module has nothing pending.
+    is_of_value = newest in (Status.NORMAL, Status.CRITICAL, Status.WARNING)
+    return newest if is_of_value and row.status != Status.NOT_INITIALISED else None
 
 
 def _decoded(text: str | None) -> str | None:

@@ -12,11 +12,12 @@ from sqlalchemy import Engine, event, select, text, update
 from dataserver import entities
 from dataserver.errors import UsageError
 from dataserver.series import steps
+from dataserver.status import Status
 from dataserver.store import schema
 from dataserver.store.engine import open_readonly
 from dataserver.store.history import History
 from dataserver.store.layout import Layout, inspect
-from dataserver.store.listing import AgentRecord, ModuleRecord, agents, modules
+from dataserver.store.listing import AgentRecord, Counts, ModuleRecord, agents, modules
 from dataserver.store.lookup import choose_module, find_agent
 from tests.support.databases import Database
 from tests.support.ingest import NOW, ZONE, Ingest
@@ -161,6 +162,14 @@ def modules_of(engine: Engine, layout: Layout, name: str) -> dict[str, ModuleRec
         return {module.name: module for module in found}
 
 
+def _set_state(
+    database: Database, layout: Layout, engine: Engine, name: str, **values: int
+) -> None:
+    key = modules_of(engine, layout, "web1")[name].id
+    with database.engine().begin() as conn:
+        conn.execute(update(schema.state).where(schema.state.c.module_id == key).values(**values))
+
+
 class TestListing:
     def test_agents_are_told_with_their_names_as_people_write_them(
         self, engine: Engine, layout: Layout, ingest: Ingest
@@ -181,6 +190,8 @@ class TestListing:
             interval=60,
             mode=2,
             disabled=False,
+            quiet=False,
+            counts=Counts(0, 0, 0, normal=2, not_initialised=0, total=2),
         )
         assert (alone.name, alone.alias, alone.modules, alone.interval) == (
             "alone",
@@ -202,6 +213,53 @@ class TestListing:
         assert (load.type, load.interval, load.disabled) == ("generic_data", 300, False)
         assert found["state"].value == "1.50"
         assert (found["counter"].value, found["counter"].time) == (None, None)
+
+    def test_an_agent_has_the_status_of_its_worst_module(
+        self, database: Database, layout: Layout, ingest: Ingest
+    ) -> None:
+        ingest.record([packet(0, {"a": "1"})])
+        names = ("critical_count", "warning_count", "unknown_count", "normal_count")
+        counted: dict[str, int] = dict.fromkeys((*names, "notinit_count"), 1)
+        worse = (Status.CRITICAL, Status.WARNING, Status.UNKNOWN, Status.NORMAL)
+        engine = database.engine()
+        for status, name in zip((*worse, Status.NOT_INITIALISED), (*names, ""), strict=True):
+            with engine.begin() as conn:
+                conn.execute(update(schema.agent).values(**counted, total_count=9, quiet=1))
+            (agent,) = all_agents(engine, layout)
+            assert agent.status is status
+            counted[name or "notinit_count"] = 0
+        assert (agent.quiet, agent.counts) == (True, Counts(0, 0, 0, 0, 1, 9))
+
+    def test_a_module_tells_its_status_and_what_flip_flop_holds_back(
+        self, database: Database, engine: Engine, layout: Layout, ingest: Ingest
+    ) -> None:
+        ingest.record([packet(minute, {"load": "1", "new": "2"}) for minute in range(2)])
+        load = modules_of(engine, layout, "web1")["load"]
+        assert (load.status, load.pending, load.since) == (Status.NORMAL, None, START)
+        changed = {"status": Status.WARNING, "last_status": Status.CRITICAL}
+        _set_state(database, layout, engine, "load", last_status_change=7, **changed)
+        # A row as Pandora's console makes it: no value yet, and nothing that could be pending.
+        unknown = {"status": Status.NOT_INITIALISED, "last_status": Status.NORMAL}
+        _set_state(database, layout, engine, "new", last_status_change=0, **unknown)
+        found = modules_of(engine, layout, "web1")
+        load, new = found["load"], found["new"]
+        assert (load.status, load.pending, load.since) == (Status.WARNING, Status.CRITICAL, 7)
+        assert (new.status, new.pending, new.since) == (Status.NOT_INITIALISED, None, None)
+
+    def test_columns_that_an_existing_database_lacks_are_not_told(
+        self, pandora_database: Database
+    ) -> None:
+        Ingest(pandora_database).record([packet(0, {"load": "1"})])
+        engine = pandora_database.engine()
+        with engine.begin() as conn:
+            conn.execute(text("ALTER TABLE tagente DROP total_count, DROP quiet"))
+            conn.execute(text("ALTER TABLE tagente_modulo DROP quiet"))
+            conn.execute(text("ALTER TABLE tagente_estado DROP last_status_change"))
+        layout = inspect(engine)
+        (agent,) = all_agents(engine, layout)
+        assert (agent.status, agent.counts, agent.quiet) == (None, None, False)
+        load = modules_of(engine, layout, "web1")["load"]
+        assert (load.status, load.since, load.quiet) == (Status.NORMAL, None, False)
 
     def test_a_module_that_is_to_be_deleted_is_gone(
         self, database: Database, engine: Engine, layout: Layout, ingest: Ingest
@@ -272,7 +330,9 @@ class TestFindAgent:
 
 
 def record_of(number: int, name: str) -> ModuleRecord:
-    return ModuleRecord(number, name, None, None, "", None, None, 0, "", False)
+    return ModuleRecord(
+        number, name, None, None, "", None, None, 0, "", False, False, None, None, None
+    )
 
 
 class TestChooseModule:

@@ -1,0 +1,194 @@
+"""``dataserver events``: what happened, as a log, and what happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import tzinfo
+from typing import Any
+
+import click
+
+from dataserver.cli import spans
+from dataserver.cli.base import App, Command, json_option, pass_app
+from dataserver.cli.output import duration, print_cells, print_json_list, print_line
+from dataserver.cli.store import ReadingStore, instance_option, reading_store
+from dataserver.cli.text import shortened, time_text
+from dataserver.cli.words import EVENT_STATES, SEVERITIES, painted, word_list, word_of
+from dataserver.errors import StoreConflict, StoreUnavailable
+from dataserver.logs import printable
+from dataserver.setting_kinds import masked
+from dataserver.store.errors import translating
+from dataserver.store.event_list import TYPES, EventList, EventRecord, Wanted
+from dataserver.store.event_tail import EventTail
+from dataserver.store.layout import reading
+from dataserver.store.listing import modules as list_modules
+from dataserver.store.lookup import choose_module, find_agent
+
+_HEAD = ("TIME", "SEVERITY", "TYPE", "STATE", "AGENT", "MODULE", "TEXT")
+#: Lines are printed as they come, so the widths are those of what is usual.
+_WIDTHS = (19, 13, 20, 10, 16, 16, 0)
+#: How much of an event's text a line shows: some carry a whole inventory.
+_TEXT = 200
+
+#: Seconds between two looks, and the longest pause while the database is away.
+_LOOK = 1.0
+_LONGEST_PAUSE = 5.0
+
+
+@click.command(cls=Command)
+@click.argument("agent", metavar="[AGENT", required=False)
+@click.argument("module", metavar="[MODULE]]", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Go on with the events that come.")
+@click.option(
+    "--since",
+    default="7d",
+    metavar="SPAN",
+    show_default=True,
+    help="How far to look back: 300, 5m, 1h, 1d.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=50,
+    metavar="N",
+    show_default=True,
+    help="The last so many.",
+)
+@click.option(
+    "--type", "types", callback=word_list(TYPES), metavar="TYPE,...", help="Only of these types."
+)
+@click.option(
+    "--severity",
+    "severities",
+    callback=word_list(SEVERITIES),
+    metavar="SEVERITY,...",
+    help=f"Only of these: {', '.join(SEVERITIES)}.",
+)
+@click.option("--open", "open_only", is_flag=True, help="Only those that are not validated.")
+@instance_option
+@json_option
+@pass_app
+def events(
+    app: App,
+    agent: str | None,
+    module: str | None,
+    follow: bool,
+    since: str,
+    limit: int,
+    types: frozenset[str] | None,
+    severities: frozenset[str] | None,
+    open_only: bool,
+    instance: str,
+    as_json: bool,
+) -> None:
+    """List the last events, of all or of AGENT (its name or alias) and MODULE, the newest last.
+
+    TYPE is going_up_critical, going_down_normal, going_unknown, new_agent, error, system and
+    the like, STATE new, validated or in-process. AGENT is the agent's alias. With --follow
+    events are printed as they come until Ctrl-C; a database that goes away is waited for.
+
+    With --json texts are whole and times are epoch seconds; it is a list, with --follow one
+    object a line.
+
+    \b
+    Examples:
+      dataserver events
+      dataserver events web1 load --since 1d
+      dataserver events --severity warning,critical --open --follow
+    """
+    span = spans.duration(since)
+    with reading_store(app, instance) as store:
+        found = EventList(store.engine, store.layout)
+        wanted = Wanted(
+            *_ids(store, agent, module),
+            types=types or frozenset(),
+            severities=frozenset(map(SEVERITIES.index, severities or ())),
+            open_only=open_only,
+        )
+        start = int(time.time()) - span
+        if follow:
+            tail = EventTail(found, wanted, time.monotonic())
+            _follow(tail, limit, start, _json_printer() if as_json else _line_printer(store.zone))
+            return
+        records = found.newest(wanted, limit, start)
+        if as_json:
+            print_json_list(map(_event_json, records))
+        elif not _print_lines(records, store.zone):
+            print_line(f"none in the last {duration(span)}; --since looks further back")
+
+
+def _ids(
+    store: ReadingStore, agent: str | None, module: str | None
+) -> tuple[int | None, int | None]:
+    """Ids of the agent and the module that are meant, None where none is."""
+    if agent is None:
+        return None, None
+    with translating("look up the agent"), reading(store.engine) as conn:
+        meant = find_agent(conn, agent)
+        if module is None:
+            return meant.id, None
+        modules = list_modules(conn, store.layout, store.zone, meant.id)
+        return meant.id, choose_module(module, modules).id
+
+
+def _follow(tail: EventTail, limit: int, since: int, show: Callable[[EventRecord], None]) -> None:
+    """Show what there is and what comes, until Ctrl-C."""
+    for record in tail.newest(limit, since, time.monotonic()):
+        show(record)
+    pause, away = _LOOK, False
+    while True:
+        time.sleep(pause)
+        try:
+            for record in tail.look(time.monotonic()):
+                show(record)
+        except (StoreUnavailable, StoreConflict) as exc:
+            if not away:
+                _say(f"{exc}; waiting for it to come back")
+            pause, away = min(2 * pause, _LONGEST_PAUSE), True
+        else:
+            if away:
+                _say("the database is back")
+            pause, away = _LOOK, False
+
+
+def _say(text: str) -> None:
+    """Tell about the database, apart from its events."""
+    click.echo(f"dataserver: {printable(masked(text))}", err=True)
+
+
+def _json_printer() -> Callable[[EventRecord], None]:
+    return lambda record: click.echo(json.dumps(_event_json(record)))
+
+
+def _line_printer(zone: tzinfo) -> Callable[[EventRecord], None]:
+    print_cells(_HEAD, _WIDTHS)
+    return lambda record: print_cells(_event_cells(record, zone), _WIDTHS)
+
+
+def _print_lines(records: Iterable[EventRecord], zone: tzinfo) -> bool:
+    """A head and a line for each; nothing where there is none, and then False."""
+    show = None
+    for record in records:
+        show = show or _line_printer(zone)
+        show(record)
+    return show is not None
+
+
+def _event_json(event: EventRecord) -> dict[str, Any]:
+    severity = word_of(SEVERITIES, event.severity)
+    return {**asdict(event), "severity": severity, "state": word_of(EVENT_STATES, event.state)}
+
+
+def _event_cells(event: EventRecord, zone: tzinfo) -> tuple[object, ...]:
+    return (
+        time_text(event.time, zone),
+        painted(word_of(SEVERITIES, event.severity)),
+        event.type,
+        word_of(EVENT_STATES, event.state),
+        shortened(event.alias or event.agent or "-"),
+        shortened(event.module or "-"),
+        shortened(event.text, _TEXT),
+    )

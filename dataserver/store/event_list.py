@@ -1,0 +1,204 @@
+"""Events read back, page by page; a page is a transaction of its own.
+
+A table of events may be long, and is never read as a whole: a time bounds what is looked at,
+and its index gives the lowest id of that span.  From there on rows are read in order of id,
+through the primary key or the index over the agent or the module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Enum,
+    Row,
+    Select,
+    String,
+    func,
+    null,
+    select,
+    type_coerce,
+)
+
+from dataserver import entities
+from dataserver.errors import SchemaError
+from dataserver.store import schema
+from dataserver.store.errors import translating
+from dataserver.store.layout import Layout, reading
+
+#: The types of events that Pandora FMS knows.
+TYPES: tuple[str, ...] = tuple(cast(Enum, schema.event.c.type.type).enums)
+#: Events of one page, and ids of one page of ids.
+PAGE = 500
+_IDS = 5_000
+
+_e = schema.event.c
+#: As text: a newer Pandora FMS may have types that the schema's enumeration does not know.
+_TYPE: ColumnElement[Any] = type_coerce(_e.type, String())
+_VALIDATED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One event.  Texts as people read them; ``time`` in epoch seconds.
+
+    ``severity`` 0 maintenance, 1 informational, 2 normal, 3 warning, 4 critical, 5 minor,
+    6 major; ``state`` 0 new, 1 validated, 2 in process.  ``agent`` (a name), ``alias`` and
+    ``module`` are None where there is none, or none any more.
+    """
+
+    id: int
+    time: int
+    severity: int
+    type: str
+    state: int
+    agent_id: int
+    agent: str | None
+    alias: str | None
+    module_id: int
+    module: str | None
+    text: str
+    data: str
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """From a row of :func:`_events_query`."""
+        return cls(
+            id=row.id,
+            time=row.time,
+            severity=row.severity,
+            type=row.type_text or "",
+            state=row.status,
+            agent_id=row.agent_id,
+            agent=_decoded(row.agent_name),
+            alias=_decoded(row.alias),
+            module_id=row.module_id,
+            module=_decoded(row.module_name),
+            text=entities.decode(row.text or ""),
+            data=entities.decode(row.data or ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events are asked for; what is None or empty asks for all.
+
+    ``open_only``: only those that nobody has validated.
+    """
+
+    agent_id: int | None = None
+    module_id: int | None = None
+    types: frozenset[str] = frozenset()
+    severities: frozenset[int] = frozenset()
+    open_only: bool = False
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What an event's row must fulfil."""
+        found: list[ColumnElement[bool]] = []
+        if self.agent_id is not None:
+            found.append(_e.agent_id == self.agent_id)
+        if self.module_id is not None:
+            found.append(_e.module_id == self.module_id)
+        if self.types:
+            found.append(_TYPE.in_(sorted(self.types)))
+        if self.severities:
+            found.append(_e.severity.in_(sorted(self.severities)))
+        if self.open_only:
+            found.append(_e.status != _VALIDATED)
+        return found
+
+
+class EventList:
+    """Reads the events of one database.  Raises SchemaError where it has none."""
+
+    def __init__(self, engine: Engine, layout: Layout, page: int = PAGE) -> None:
+        if not layout.has(schema.event):
+            raise SchemaError(f"the database has no table {schema.event.name}, so no events")
+        self._engine = engine
+        self._query = _events_query(layout)
+        self._page = page
+
+    def newest(self, wanted: Wanted, limit: int, since: int) -> Iterator[EventRecord]:
+        """The last ``limit`` events since a time (epoch seconds), the newest one last.
+
+        Raises StoreError.
+        """
+        last = self.newest_id()
+        with self._reading() as conn:
+            first = _first_id(conn, since)
+            if first is None or limit < 1:
+                return
+            conditions = [*wanted.conditions(), _e.time >= since, _e.id <= last]
+            found = select(_e.id).where(_e.id >= first, *conditions).order_by(_e.id.desc())
+            start = conn.scalar(found.limit(1).offset(limit - 1))
+        after = (first if start is None else start) - 1
+        while True:
+            query = self._query.where(_e.id > after, *conditions).order_by(_e.id)
+            page = self._read(query.limit(self._page))
+            yield from page
+            if len(page) < self._page:
+                return
+            after = page[-1].id
+
+    def by_ids(self, ids: Sequence[int], wanted: Wanted) -> list[EventRecord]:
+        """Those of a page of events that are wanted, in order.  Raises StoreError."""
+        chosen = self._query.where(_e.id.in_(ids), *wanted.conditions())
+        return self._read(chosen.order_by(_e.id))
+
+    def newest_id(self) -> int:
+        """The highest id, 0 where there is no event.  Raises StoreError."""
+        with self._reading() as conn:
+            return conn.scalar(select(func.max(_e.id))) or 0
+
+    def ids_after(self, after: int) -> list[int]:
+        """A page of the ids above ``after``, in order; empty at the end.  Raises StoreError."""
+        query = select(_e.id).where(_e.id > after).order_by(_e.id).limit(_IDS)
+        with self._reading() as conn:
+            return list(conn.scalars(query))
+
+    def _read(self, query: Select[Any]) -> list[EventRecord]:
+        with self._reading() as conn:
+            return [EventRecord.from_row(row) for row in conn.execute(query)]
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translating("read events"), reading(self._engine) as conn:
+            yield conn
+
+
+def _first_id(conn: Connection, since: int) -> int | None:
+    """The lowest id of the events since then, None where there are none."""
+    # The count is for SQLite: for a lone min() it walks the whole table in order of id.
+    first, _ = conn.execute(select(func.min(_e.id), func.count()).where(_e.time >= since)).one()
+    return None if first is None else int(first)
+
+
+def _events_query(layout: Layout) -> Select[Any]:
+    a, m = schema.agent.c, schema.module.c
+    joined = schema.event.outerjoin(schema.agent, a.id == _e.agent_id).outerjoin(
+        schema.module, m.id == _e.module_id
+    )
+    return select(
+        _e.id,
+        _e.time,
+        _e.severity,
+        _TYPE.label("type_text"),
+        _e.status,
+        _e.agent_id,
+        a.name.label("agent_name"),
+        a.alias,
+        _e.module_id,
+        m.name.label("module_name"),
+        _e.text,
+        _e.data if layout.has(_e.data) else null().label("data"),
+    ).select_from(joined)
+
+
+def _decoded(text: str | None) -> str | None:
+    return None if text is None else entities.decode(text)
