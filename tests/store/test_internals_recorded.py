@@ -1,0 +1,232 @@
+"""What servers report on themselves, and events of rejected packets, as the database has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, select
+from sqlalchemy.schema import DropTable
+
+from dataserver import entities
+from dataserver.errors import Reason
+from dataserver.home import Home
+from dataserver.settings import Settings
+from dataserver.store import schema
+from dataserver.worker import complaints, internals
+from dataserver.worker.complaints import FIRST, PERIOD, Teller
+from dataserver.worker.delivery import Delivery
+from dataserver.worker.internals import Internals
+from dataserver.worker.report import Report
+from tests.support.databases import Database
+from tests.support.ingest import NOW, ZONE, Ingest
+from tests.support.packets import packet
+
+AGENT = "pandora.internals"
+
+
+class Process:
+    """One server process: its clock, its figures, its way to the database."""
+
+    def __init__(self, database: Database, host: str, home: Path, ahead: int = 0) -> None:
+        self.now = NOW + ahead
+        self.store = Ingest(database)
+        self.report = Report(Home(home).instance("main"), self.clock, self.clock, 1)
+        self.report.gauges.database_up = 1
+        settings = Settings(self_monitoring=True, data_in=home)
+        self.internals = Internals(settings, self.report, host=lambda: host)
+        self.delivery = Delivery(
+            self.store.recorder,
+            clock=self.clock,
+            pause=lambda _: False,
+            trouble=lambda _: None,
+            well=self.report.add,
+        )
+        engine = database.engine()
+        self.teller = Teller(engine, database.prepare(), ZONE, self.report)
+
+    def clock(self) -> float:
+        return float(self.now)
+
+    def tell(self) -> None:
+        self.internals.round(self.store.recorder, self.delivery)
+
+
+class Rows:
+    """What the database holds of it."""
+
+    def __init__(self, database: Database) -> None:
+        self.engine = database.engine()
+
+    def modules(self) -> dict[str, tuple[str, int]]:
+        """Value and status of each module by its name."""
+        m, s = schema.module.c, schema.state.c
+        query = select(m.name, s.value, s.status).join_from(
+            schema.module, schema.state, s.module_id == m.id
+        )
+        with self.engine.connect() as conn:
+            found = conn.execute(query).all()
+        assert len({row.name for row in found}) == len(found)
+        return {entities.decode(row.name): (row.value, row.status) for row in found}
+
+    def texts(self, kind: str) -> list[str]:
+        """The events of a type, in their order."""
+        c = schema.event.c
+        query = select(c.text).where(c.type == kind).order_by(c.id)
+        with self.engine.connect() as conn:
+            return [entities.decode(text) for text in conn.scalars(query)]
+
+    def agents(self) -> list[str]:
+        with self.engine.connect() as conn:
+            return list(conn.scalars(select(schema.agent.c.name)))
+
+
+@pytest.fixture
+def one(database: Database, tmp_path: Path) -> Process:
+    return Process(database, "host1", tmp_path)
+
+
+@pytest.fixture
+def rows(database: Database) -> Rows:
+    return Rows(database)
+
+
+def test_a_report_is_an_agents_packet_with_units_and_thresholds(one: Process, rows: Rows) -> None:
+    one.report.gauges.queue = 7
+    one.tell()
+    assert rows.agents() == [AGENT]
+    modules = rows.modules()
+    assert modules["host1/main Status"] == ("1.00000", 0)
+    assert modules["host1/main Queued packets"] == ("7.00000", 0)
+    c = schema.module.c
+    query = select(c.unit, c.min_warning, c.max_warning, c.max_critical, c.module_interval).where(
+        c.name == entities.encode("host1/main Free disk")
+    )
+    with rows.engine.connect() as conn:
+        assert tuple(conn.execute(query).one()) == ("%", 0, 15, 5, 300)
+    assert one.report.counters.packets == 1
+
+
+def test_the_thresholds_tell(one: Process, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, unreadable, oldest in ((50, 0, 0), (10, 2, 700), (2, 0, 4000), (90, 0, 1)):
+        monkeypatch.setattr(internals, "free_percent", lambda _, free=free: free)
+        one.report.gauges.unreadable, one.report.gauges.oldest_age_seconds = unreadable, oldest
+        one.tell()
+        one.now += 300
+    assert rows.texts("going_up_warning") == [
+        "Module 'host1/main Oldest queued packet' is going to WARNING (700)",
+        "Module 'host1/main Unreadable packets' is going to WARNING (2)",
+        "Module 'host1/main Free disk' is going to WARNING (10)",
+    ]
+    assert rows.texts("going_up_critical") == [
+        "Module 'host1/main Oldest queued packet' is going to CRITICAL (4000)",
+        "Module 'host1/main Free disk' is going to CRITICAL (2)",
+    ]
+    assert {status for _, status in rows.modules().values()} == {0}
+
+
+def test_two_hosts_share_the_agent_and_neither_is_late_nor_held(
+    database: Database, one: Process, rows: Rows, tmp_path: Path
+) -> None:
+    two = Process(database, "host2", tmp_path, ahead=40)
+    for turn in range(4):
+        # The one whose clock is ahead comes first.
+        for process in (two, one):
+            process.report.gauges.unreadable = turn % 2
+            process.tell()
+            process.now += 300
+    assert one.report.counters.packets == two.report.counters.packets == 4
+    assert one.report.counters.late == two.report.counters.late == 0
+    names = [name.split()[0] for name in rows.modules()]
+    assert names.count("host1/main") == names.count("host2/main") == 11
+    # A late one would change the status and tell nobody.
+    for host in ("host1", "host2"):
+        told = f"Module '{host}/main Unreadable packets' is going to WARNING (1)"
+        assert rows.texts("going_up_warning").count(told) == 2
+    assert rows.agents() == [AGENT]
+
+
+def test_an_agent_that_was_deleted_comes_back(one: Process, rows: Rows) -> None:
+    one.tell()
+    with rows.engine.begin() as conn:
+        conn.execute(delete(schema.state))
+        conn.execute(delete(schema.module))
+        conn.execute(delete(schema.agent))
+    one.now += 300
+    one.tell()
+    assert rows.agents() == [AGENT]
+    assert rows.modules()["host1/main Status"] == ("1.00000", 0)
+
+
+# -- events of rejected packets ------------------------------------------------------
+
+
+def test_a_rejected_packet_is_an_error_event_of_its_agent(one: Process, rows: Rows) -> None:
+    one.store.record([packet(0, {"load": "1"}, agent="web 1")])
+    one.teller.complaints.note(Reason.CLOCK, "web.7.data", "its clock <is> wrong", "web 1")
+    one.teller.complaints.note(Reason.CLOCK, "no.7.data", "wrong", "nobody")
+    one.teller.complaints.note(Reason.MALFORMED, "\udcff\n.7.data", "no agent", None)
+    one.teller.round()
+    assert rows.texts("error") == [
+        "Unable to process XML data file 'web.7.data': its clock <is> wrong (clock)",
+        "Unable to process XML data file 'no.7.data': wrong (clock)",
+        "Unable to process XML data file '\\udcff\\n.7.data': no agent (malformed)",
+    ]
+    c = schema.event.c
+    query = select(c.severity, c.status, c.time, c.agent_id, c.group_id).where(c.type == "error")
+    with rows.engine.connect() as conn:
+        agent_id, group_id = conn.execute(select(schema.agent.c.id, schema.agent.c.group_id)).one()
+        found = [tuple(row) for row in conn.execute(query.order_by(c.id))]
+    assert found == [
+        (0, 0, NOW, agent_id, group_id),
+        (0, 0, NOW, 0, 0),
+        (0, 0, NOW, 0, 0),
+    ]
+
+
+def test_a_storm_is_a_few_rows(one: Process, rows: Rows) -> None:
+    for second in range(1800):
+        one.teller.complaints.note(Reason.MALFORMED, f"a.{second}.data", "no end", None)
+        one.teller.round()
+        one.now += 1
+    one.teller.round(everything=True)
+    assert len(rows.texts("error")) <= FIRST + 1800 / PERIOD + 1
+    told = [int(text.split()[0]) for text in rows.texts("error")[FIRST:]]
+    assert sum(told) == 1800 - FIRST
+
+
+def test_what_cannot_be_written_waits_and_hurts_nobody(
+    mariadb_database: Database, tmp_path: Path
+) -> None:
+    process, rows = Process(mariadb_database, "host1", tmp_path), Rows(mariadb_database)
+    process.teller.complaints.note(Reason.MALFORMED, "a.1.data", "no end", None)
+    mariadb_database.kill()
+    process.teller.round()
+    mariadb_database.restart()
+    process.teller.round()
+    process.now += 60
+    process.teller.round()
+    assert len(rows.texts("error")) == 1
+
+
+def test_while_the_database_is_away_it_is_not_asked(
+    one: Process, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complaints, "translating", lambda _: pytest.fail("asked"))
+    one.report.gauges.database_up = 0
+    one.teller.complaints.note(Reason.MALFORMED, "a.1.data", "no end", None)
+    one.teller.round()
+    one.teller.round(everything=True)
+    assert one.teller.complaints.due()
+    assert rows.texts("error") == []
+
+
+def test_without_a_table_of_events_nothing_is_told(
+    pandora_database: Database, tmp_path: Path
+) -> None:
+    with pandora_database.engine().begin() as conn:
+        conn.execute(DropTable(schema.event))
+    process = Process(pandora_database, "host1", tmp_path)
+    process.teller.complaints.note(Reason.MALFORMED, "a.1.data", "no end", None)
+    process.teller.round()
+    assert not process.teller.complaints.due()
