@@ -68,8 +68,8 @@ def unknown_event(agent_id: int, module_id: int, name: str) -> Event:
 
 def forgotten_event(agent_id: int, module_id: int, name: str) -> Event:
     """The event of an asynchronous module that goes back to normal for want of values."""
-    text = f"Module '{entities.decode(name)}' is going to NORMAL"
-    return Event("going_down_normal", MINOR, text, agent_id, module_id, Status.NORMAL, closed=True)
+    text = f"Module '{entities.decode(name)}' is going to NORMAL (N/A)"
+    return Event("going_down_normal", MINOR, text, agent_id, module_id, Status.NORMAL)
 
 
 def agent_event(agent_id: int, alias: str, server: str) -> Event:

@@ -29,7 +29,8 @@ def _keys(names: str) -> frozenset[str]:
 NEEDED: dict[Table, frozenset[str]] = {
     schema.agent: _keys(
         "id name alias address description group_id contact packet_contact mode interval os_id "
-        "os_version agent_version disabled parent_id server_name"
+        "os_version agent_version disabled parent_id server_name normal_count critical_count "
+        "warning_count unknown_count notinit_count total_count"
     ),
     schema.module: _keys(
         "id agent_id type_id name description min max module_interval group_id server_kind "
