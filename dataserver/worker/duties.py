@@ -16,6 +16,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
@@ -23,6 +24,7 @@ from sqlalchemy import Connection, Engine
 from dataserver import __version__
 from dataserver.errors import StoreConflict, StoreError, StoreUnavailable
 from dataserver.settings import Settings
+from dataserver.store.autodisable import Autodisable
 from dataserver.store.clock import database_time
 from dataserver.store.counts import recount_flagged
 from dataserver.store.downtimes import Downtimes
@@ -32,6 +34,7 @@ from dataserver.store.layout import Layout, reading
 from dataserver.store.lease import Lease
 from dataserver.store.processes import Figures, Process, Processes
 from dataserver.store.servers import DATA_SERVER, GIVEN_UP, Modules, Servers
+from dataserver.store.silence import SilenceSweep
 from dataserver.store.sql import Sql
 from dataserver.store.unknown import UnknownSweep
 from dataserver.times import local_text
@@ -248,14 +251,21 @@ def sweeps(settings: Settings, engine: Engine, layout: Layout, zone: tzinfo) -> 
     """All the sweeps that there are and that the settings want."""
     sql = Sql(engine.dialect)
     events = EventLog(sql, layout)
+    text = partial(local_text, zone=zone)
     downtimes = Downtimes(sql, layout, zone, settings.server_name)
     found = [
         Sweep("carry out planned downtimes", lambda conn, now, _: downtimes.sweep(conn, now)),
         Sweep("count modules", lambda conn, _now, _: recount_flagged(conn, sql, layout)),
     ]
     if settings.unknown:
-        unknown = UnknownSweep(sql, layout, events, lambda time: local_text(time, zone))
-        found.append(Sweep("look for unknown modules", unknown.sweep, rests=True))
+        unknown = UnknownSweep(sql, layout, events, text)
+        silence = SilenceSweep(sql, layout, events, zone)
+        autodisable = Autodisable(sql, layout, text)
+        found += [
+            Sweep("look for unknown modules", unknown.sweep, rests=True),
+            Sweep("look after keep_alive modules", silence.sweep, rests=True),
+            Sweep("disable silent agents", autodisable.sweep, rests=True),
+        ]
     return found
 
 

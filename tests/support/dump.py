@@ -23,7 +23,8 @@ CLOCKS = {
 }
 
 #: Names of rows that are only locked while something is created: a digest each, no content.
-_LEFT_OUT = {schema.unique_name}
+#: Who ran, when and how often is no part of what was taken in.
+_LEFT_OUT = {schema.unique_name, schema.server, schema.server_process, schema.lease}
 
 Names = dict[int, Any]
 Dump = dict[str, list[tuple[Any, ...]]]

@@ -1,0 +1,288 @@
+"""When the worker's duties are done: with clocks of the test, on a small SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Connection, Engine, select
+
+from dataserver.errors import StoreRefused, StoreUnavailable
+from dataserver.home import Home
+from dataserver.settings import Settings
+from dataserver.store import schema
+from dataserver.store.engine import open_engine
+from dataserver.store.layout import Layout
+from dataserver.store.probe import prepare
+from dataserver.store.processes import Figures
+from dataserver.worker.duties import EVERY, REST, Duties, Sweep, own_address
+from dataserver.worker.report import Report
+
+START = 1_800_000_000.0
+
+
+@dataclass
+class Time:
+    """Both of the worker's clocks."""
+
+    monotonic: float = 1000.0
+    clock: float = START
+
+    def pass_by(self, seconds: float) -> None:
+        self.monotonic += seconds
+        self.clock += seconds
+
+
+@dataclass
+class FakeSweep:
+    """Notes when it was asked; does what the test wants."""
+
+    time: Time
+    more: int = 0
+    error: Exception | None = None
+    asked: list[float] = field(default_factory=list)
+    given: list[tuple[int, int]] = field(default_factory=list)
+
+    def __call__(self, conn: Connection, now: int, horizon: int) -> bool:
+        self.asked.append(self.time.monotonic)
+        self.given.append((now, horizon))
+        if self.error is not None:
+            # What it wrote is not to stay.
+            conn.execute(schema.config.insert().values(token="half", value=""))
+            raise self.error
+        self.more -= 1
+        return self.more >= 0
+
+
+@dataclass
+class Server:
+    """A server's duties and what they need."""
+
+    engine: Engine
+    layout: Layout
+    home: Path
+    time: Time
+    sweep: FakeSweep
+    figures: Figures = field(default_factory=Figures)
+    duties: Duties = field(init=False)
+    report: Report = field(init=False)
+
+    def __post_init__(self) -> None:
+        paths = Home(self.home).instance("main")
+        self.report = Report(paths, lambda: self.time.clock, lambda: self.time.monotonic, 42)
+        self.duties = Duties(
+            self.engine,
+            self.layout,
+            Settings(server_name="ingest"),
+            ZoneInfo("UTC"),
+            self.report,
+            lambda: self.figures,
+            [Sweep("sweep", self.sweep, rests=True)],
+        )
+
+    def run(self, seconds: float, step: float = 1.0) -> None:
+        """Live for a while, as the worker does."""
+        until = self.time.monotonic + seconds
+        while self.time.monotonic < until:
+            self.time.pass_by(step)
+            if self.duties.due():
+                self.duties.round()
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    # SQLite's clock is the machine's.
+    machine = SimpleNamespace(time=lambda: time.clock)
+    monkeypatch.setattr("dataserver.store.clock.time", machine)
+    return time
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine("sqlite:///data.db", home=tmp_path)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def server(engine: Engine, tmp_path: Path, time: Time) -> Server:
+    return Server(engine, prepare(engine), tmp_path, time, FakeSweep(time))
+
+
+def another(server: Server) -> Server:
+    """Another server on the same database."""
+    return Server(server.engine, server.layout, server.home, server.time, FakeSweep(server.time))
+
+
+def status(engine: Engine) -> list[tuple[str, int, float]]:
+    c = schema.server.c
+    with engine.connect() as conn:
+        query = select(c.name, c.status, c.server_keepalive_utimestamp)
+        return [tuple(row) for row in conn.execute(query)]
+
+
+def test_the_server_shows_that_it_lives_every_few_seconds(server: Server) -> None:
+    assert server.duties.due(), "the first time at once"
+    server.duties.round()
+    assert status(server.engine) == [("ingest", 1, START)]
+    assert server.duties.idle_for() == EVERY
+    server.run(EVERY - 1)
+    assert status(server.engine) == [("ingest", 1, START)]
+    server.run(1)
+    assert status(server.engine) == [("ingest", 1, START + EVERY)]
+
+
+def test_sweeps_that_rest_begin_when_it_has_run_for_a_while(server: Server) -> None:
+    begun = server.time.monotonic
+    server.run(REST - 1)
+    assert server.sweep.asked == []
+    server.run(30)
+    assert server.sweep.asked[0] == begun + REST
+    gaps = [b - a for a, b in zip(server.sweep.asked, server.sweep.asked[1:], strict=False)]
+    assert set(gaps) == {EVERY}
+
+
+def test_one_that_has_more_to_do_is_called_again_at_once(server: Server) -> None:
+    server.run(REST - 1)
+    server.sweep.more = 3
+    server.run(1)
+    for _ in range(3):
+        assert server.duties.due()
+        server.duties.round()
+    assert server.sweep.asked == [server.time.monotonic] * 4
+    assert not server.duties.due()
+
+
+def test_of_two_servers_one_sweeps_and_the_other_when_it_is_gone(server: Server) -> None:
+    server.run(10)
+    other = another(server)
+    for _ in range(400):
+        server.run(1)
+        other.run(0.5, step=0.5)  # the same clock
+    assert server.sweep.asked
+    assert other.sweep.asked == []
+    gone = server.time.monotonic
+    other.run(60)
+    assert other.sweep.asked
+    assert 25 <= other.sweep.asked[0] - gone <= 35
+
+
+def test_one_that_leaves_in_good_order_is_replaced_at_once(server: Server) -> None:
+    server.run(10)
+    other = another(server)
+    for _ in range(400):
+        server.run(1)
+        other.run(0.5, step=0.5)
+    assert other.sweep.asked == []
+    server.duties.leave()
+    assert [row[1] for row in status(server.engine)] == [1], "the other one lives"
+    other.run(EVERY)
+    assert other.sweep.asked
+    other.duties.leave()
+    assert [row[1] for row in status(server.engine)] == [0]
+
+
+def test_the_horizon_is_what_the_figures_say_by_the_clock_of_the_worker(server: Server) -> None:
+    server.figures = Figures(queue=1, oldest_age=200.0, scan_age=1.0)
+    server.run(REST)
+    now, horizon = server.sweep.given[0]
+    assert now == int(server.time.clock)
+    assert now - 200 - EVERY <= horizon <= now - 200
+
+
+class TestRest:
+    def test_after_an_outage(self, server: Server) -> None:
+        server.run(REST + 10)
+        done = len(server.sweep.asked)
+        assert done
+        server.duties.note_outage()
+        server.run(REST - 1)
+        assert len(server.sweep.asked) == done
+        server.run(2)
+        assert len(server.sweep.asked) == done + 1
+
+    @pytest.mark.parametrize("by", [{"monotonic": 600.0}, {"clock": 600.0}, {"clock": -600.0}])
+    def test_after_a_sleep_or_a_clock_that_was_set(
+        self, server: Server, by: dict[str, float]
+    ) -> None:
+        server.run(REST + 10)
+        done = len(server.sweep.asked)
+        for clock, seconds in by.items():
+            setattr(server.time, clock, getattr(server.time, clock) + seconds)
+        server.run(REST - 1)
+        assert len(server.sweep.asked) == done
+
+    def test_not_of_those_that_judge_nobody(self, server: Server) -> None:
+        duties = Duties(
+            server.engine,
+            server.layout,
+            Settings(),
+            ZoneInfo("UTC"),
+            server.report,
+            Figures,
+            [Sweep("sweep", server.sweep)],
+        )
+        duties.round()
+        assert len(server.sweep.asked) == 1
+
+
+class TestFailures:
+    def test_a_sweep_that_fails_is_told_once_put_off_and_leaves_nothing(
+        self, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server.sweep.error = StoreRefused("no such thing")
+        server.run(REST + 20)
+        assert len(server.sweep.asked) == 5
+        assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [
+            "no such thing"
+        ]
+        with server.engine.connect() as conn:
+            token = schema.config.c.token
+            assert conn.scalar(select(token).where(token == "half")) is None
+        server.sweep.error = None
+        server.run(EVERY)
+        assert len(server.sweep.asked) == 6
+
+    def test_a_defect_of_ours_ends_nothing(
+        self, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server.sweep.error = KeyError("oops")
+        server.run(REST + 20)
+        errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+        assert errors == ["cannot sweep: internal error KeyError"]
+
+    def test_an_absent_database_is_an_outage(self, server: Server) -> None:
+        server.run(REST + 10)
+        done = len(server.sweep.asked)
+        server.sweep.error = StoreUnavailable("gone")
+        server.run(EVERY)
+        assert len(server.sweep.asked) == done + 1
+        assert server.report.database_error == "gone"
+        server.sweep.error = None
+        server.run(REST - EVERY)
+        assert server.report.database_error is None
+        assert len(server.sweep.asked) == done + 1
+        server.run(EVERY)
+        assert len(server.sweep.asked) == done + 2
+
+    def test_leaving_while_the_database_is_away_asks_it_nothing(self, server: Server) -> None:
+        server.run(10)
+        before = status(server.engine)
+        server.report.away(StoreUnavailable("gone"))
+        server.duties.leave()
+        assert status(server.engine) == before
+
+
+def test_the_own_address_is_one_or_none() -> None:
+    assert own_address().count(".") in {0, 3}
+
+
+def test_hosts_that_are_set_up_alike_have_one_fingerprint() -> None:
+    same = Settings(data_in=Path("/elsewhere"), database_password="secret")
+    assert same.fingerprint() == Settings().fingerprint()
+    assert Settings(settle=7.0).fingerprint() != Settings().fingerprint()
