@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -110,6 +111,7 @@ def events(
         )
         start = int(time.time()) - span
         if follow:
+            _end_at_once()
             tail = EventTail(found, wanted, time.monotonic())
             _follow(tail, limit, start, _json_printer() if as_json else _line_printer(store.zone))
             return
@@ -132,6 +134,15 @@ def _ids(
             return meant.id, None
         modules = list_modules(conn, store.layout, store.zone, meant.id)
         return meant.id, choose_module(module, modules).id
+
+
+def _end_at_once() -> None:
+    """Let Ctrl-C end the process itself: there is nothing to tidy up.
+
+    Python's own answer to it waits until the driver is back from a database that hangs.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _follow(tail: EventTail, limit: int, since: int, show: Callable[[EventRecord], None]) -> None:
