@@ -20,6 +20,9 @@ CLOCKS = {
     schema.state.c.processed,
     schema.packet.c.arrived,
     schema.agent_version.c.version,
+    schema.event.c.time,
+    schema.event.c.local_time,
+    schema.event.c.ack_utimestamp,
 }
 
 #: Names of rows that are only locked while something is created: a digest each, no content.
@@ -92,7 +95,11 @@ def _rows(conn: Connection, table: Table, ids: _Ids) -> list[tuple[Any, ...]]:
     # Without its id a row of these is still told from others: by its names.
     columns = [column for column in table.c if column not in CLOCKS and column.key != "id"]
     turn = [_translator(ids.of(column.key)) for column in columns]
-    found = conn.execute(select(*columns))
+    query = select(*columns)
+    if table is schema.event:
+        # Of no agent are those of the servers that came and went.
+        query = query.where(table.c.agent_id != 0)
+    found = conn.execute(query)
     rows = [tuple(f(cell) for f, cell in zip(turn, row, strict=True)) for row in found]
     return sorted(rows, key=repr)
 
