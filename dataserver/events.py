@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from dataserver.status import Status
 
 #: Severities (``criticity``), as far as this server sets them.
 MAINTENANCE, INFORMATIONAL, NORMAL, WARNING, CRITICAL, MINOR = range(6)
+#: No longer than a double is exact.
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?", re.ASCII)
 #: The highest severity: major.
 _HIGHEST = 6
 #: Events of one packet; what an uploader may create is bounded.
@@ -89,6 +92,26 @@ def number_text(number: float) -> str:
     """A number as events show it: at most one decimal, and none that is zero."""
     text = f"{number:.1f}"
     return text.removesuffix(".0")
+
+
+def text_data(text: str) -> str:
+    """A text as events show it: what is a plain number, as one."""
+    return number_text(float(text)) if _PLAIN_NUMBER.fullmatch(text) else text
+
+
+def wants_event(switched_off: str | None, kind: str) -> bool:
+    """Whether a module's ``disabled_types_event`` leaves events of this type on.
+
+    The console writes JSON, ``{"going_unknown": 1}`` to switch it off; anything else leaves it on.
+    """
+    if not switched_off:
+        return True
+    try:
+        read = json.loads(entities.decode(switched_off))
+    except (ValueError, RecursionError):
+        return True
+    # What is false to the console and to the Perl server.
+    return not isinstance(read, dict) or read.get(kind) in (None, 0, "", "0")
 
 
 def packet_events(agent_id: int, written: Iterable[str]) -> Iterator[Event]:

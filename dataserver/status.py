@@ -76,8 +76,11 @@ class Interval(NamedTuple):
         return inside is not self.inverse
 
     def _differs(self, number: float, before: float) -> bool:
-        above = self.high != 0 and number >= before + abs(before) * self.high / 100
-        below = self.low != 0 and number < before - abs(before) * self.low / 100
+        if before == 0:
+            return False
+        way = 1 if before > 0 else -1
+        above = self.high != 0 and number >= before * (1 + way * self.high / 100)
+        below = self.low != 0 and number < before * (1 - way * self.low / 100)
         return above or below
 
 
@@ -246,8 +249,8 @@ def advance(rules: Rules, standing: Standing, new: Status, time: int, is_async: 
     """The standing after a value of status ``new`` at ``time`` (epoch seconds)."""
     new, warnings = _impatient(rules, standing, new)
     limit = rules.limits[new]
-    changes, run_start = _run(rules, standing, new, limit, time, is_async)
-    counts = [standing.normal, standing.critical, standing.warning]
+    changes, run_start, expired = _run(rules, standing, new, limit, time, is_async)
+    counts = [0, 0, 0] if expired else [standing.normal, standing.critical, standing.warning]
     known = standing.known
     if rules.counting:
         counts[new] += 1
@@ -267,7 +270,7 @@ def advance(rules: Rules, standing: Standing, new: Status, time: int, is_async: 
         told = status = known
     if told is not None or status is not standing.status:
         changed_at = time
-        if told is not None:
+        if told is not None and (rules.counting or not fires):
             counts = [0, 0, 0]
     normal, critical, warning = counts
     after = Standing(
@@ -288,27 +291,31 @@ def advance(rules: Rules, standing: Standing, new: Status, time: int, is_async: 
 
 def _impatient(rules: Rules, standing: Standing, new: Status) -> tuple[Status, int]:
     """The new status and the count of warnings: too many of them are critical."""
-    if new is not Status.WARNING or not rules.warning_time:
+    if not rules.warning_time:
+        return new, standing.warnings
+    if new is not Status.WARNING:
         return new, 0
     warnings = standing.warnings + (standing.known is Status.WARNING)
+    warnings = min(warnings, rules.warning_time + 1)
     return (Status.CRITICAL if warnings > rules.warning_time else new), warnings
 
 
 def _run(
     rules: Rules, standing: Standing, new: Status, limit: int, time: int, is_async: bool
-) -> tuple[int, int]:
+) -> tuple[int, int, bool]:
     """How long the run of equal statuses is with ``new``, and when it began.
 
     Compared is what was last *known*: that a module was unknown meanwhile breaks no run.
     """
     changes, run_start = standing.changes, standing.run_start
     if standing.last_known is not new:
-        return (changes if rules.counting else 0), (time if is_async else run_start)
-    if is_async and limit and rules.timeout and time - run_start > rules.timeout:
-        return 0, time
+        return (changes if rules.counting else 0), (time if is_async else run_start), False
+    expired = bool(is_async and limit and rules.timeout and time - run_start > rules.timeout)
     if rules.counting:
-        return min(changes + 1, _MOST_CHANGES), run_start
-    return min(changes, limit, _MOST_CHANGES - 1) + 1, run_start
+        changes = min(changes + 1, _MOST_CHANGES)
+    else:
+        changes = 0 if expired else min(changes, limit, _MOST_CHANGES - 1) + 1
+    return changes, (time if expired else run_start), expired
 
 
 def is_settled(rules: Rules, standing: Standing) -> bool:
@@ -325,6 +332,11 @@ def is_settled(rules: Rules, standing: Standing) -> bool:
     )
 
 
-def is_pending(standing: Standing) -> bool:
-    """Whether newer values have a status that is not the module's yet."""
-    return standing.last_known is not standing.known
+def is_pending(rules: Rules, standing: Standing) -> bool:
+    """Whether newer values wait to be believed."""
+    if rules.counting:
+        return standing.last_known is not standing.known
+    return (
+        standing.last_known <= Status.WARNING
+        and standing.changes < rules.limits[standing.last_known]
+    )

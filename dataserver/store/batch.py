@@ -102,6 +102,8 @@ class Batch:
     addresses: dict[int, list[str]] = field(default_factory=dict)
     #: What happened, in order.
     events: list[Event] = field(default_factory=list)
+    #: Ids of modules of whose change of status nobody is told: their earlier events are overtaken.
+    overtaken: set[int] = field(default_factory=set)
     #: Ids of agents whose modules' statuses are to be counted again.
     recount: set[int] = field(default_factory=set)
     #: Ids of modules created here.

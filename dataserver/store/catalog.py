@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, func, null, select
 
 from dataserver import entities
+from dataserver.events import wants_event
 from dataserver.status import FRESH, PLAIN, Rules, Standing, Status, is_pending, is_settled
 from dataserver.store import schema
 from dataserver.store.probe import Layout
@@ -35,7 +36,7 @@ _INTERVAL = 300
 #: The module type whose value is the agent's contact.
 KEEP_ALIVE = 100
 #: Where a module's status columns begin in the rows of _modules_query.
-_STANDING = 23 + len(RULE_KEYS)
+_STANDING = 24 + len(RULE_KEYS)
 
 _AGENT, _MODULE = schema.agent.c, schema.module.c
 _STATE_ROWS = (
@@ -72,6 +73,7 @@ class ModuleEntry:
         "standing",
         "state_id",
         "tags",
+        "tells_unknown",
         "time",
         "tried",
         "type_id",
@@ -93,6 +95,8 @@ class ModuleEntry:
         #: How values are judged, and whether anybody is told.
         self.rules: Rules = PLAIN
         self.quiet = False
+        #: Somebody is told when it becomes unknown, and so when it comes back.
+        self.tells_unknown = True
         #: The packet's type in the last packet, and what it means.
         self.rule: tuple[str, TypeRule] = ("", type_rule(""))
         #: The tags last learned from; equal ones need no second look.
@@ -120,7 +124,7 @@ class ModuleEntry:
 
     def next_interval(self) -> int:
         """Seconds until the next value is to be expected."""
-        if self.rules.interval and is_pending(self.standing):
+        if self.rules.interval and is_pending(self.rules, self.standing):
             return self.rules.interval
         return self.interval or _INTERVAL
 
@@ -328,7 +332,9 @@ class Catalog:
     def _module(self, row: Any) -> ModuleEntry:
         (_, module_id, name, type_id, disabled, interval, history, factor, low, high) = row[:10]
         description, extended_info, parent_id, state_id, value, local_time, saved = row[10:17]
-        last_try, current_interval, counter_id, counter_value, counter_time, quiet = row[17:23]
+        last_try, current_interval, counter_id, counter_value, counter_time, quiet, switched_off = (
+            row[17:24]
+        )
         module = ModuleEntry(module_id, name or "")
         module.type_id = type_id or 0
         module.disabled = bool(disabled)
@@ -348,7 +354,8 @@ class Catalog:
             module.counter = (counter_value, counter_time)
         module.counter_stored = counter_id is not None
         module.quiet = bool(quiet)
-        module.rules = rules_from(tuple(row[23:_STANDING]))
+        module.tells_unknown = wants_event(switched_off, "going_unknown")
+        module.rules = rules_from(tuple(row[24:_STANDING]))
         module.stand(standing_from(tuple(row[_STANDING:])))
         return module
 
@@ -410,6 +417,7 @@ def _modules_query(layout: Layout) -> Select[Any]:
         k.value,
         k.time,
         m.quiet,
+        m.disabled_types_event,
         *(m[key] for key in RULE_KEYS),
         *(s[key] for key in STANDING_KEYS),
     )

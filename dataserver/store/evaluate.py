@@ -10,7 +10,7 @@ from collections.abc import Container
 from datetime import tzinfo
 
 from dataserver.errors import StoreRefused
-from dataserver.events import number_text, status_event
+from dataserver.events import number_text, status_event, text_data
 from dataserver.model import Arrival, Module
 from dataserver.status import PLAIN, Status, advance, given, judge_number, judge_text
 from dataserver.store.batch import CHANGED, REMEMBERED, SEEN, STATUS, TRIED, Batch, LateSample
@@ -88,8 +88,8 @@ class Evaluator:
         """
         for entry in agent.keep_alives:
             if not entry.disabled:
-                hushed = agent.quiet or entry.quiet
-                self._value(batch, agent, entry, _KEEP_ALIVE, text, batch.now, False, None, hushed)
+                hushed, now = agent.quiet or entry.quiet, batch.now
+                self._value(batch, agent, entry, _KEEP_ALIVE, text, now, False, None, hushed)
 
     def _own_time(self, batch: Batch, arrival: Arrival, written: str | None) -> int | None:
         """The time of a value that came with its own; None: it has none that can be used."""
@@ -218,11 +218,16 @@ class Evaluator:
             batch.touch(agent, entry, STATUS)
             if step.standing.status is not before.status:
                 batch.recount.add(agent.id)
-        if step.told is not None and not hushed:
-            data = value if isinstance(value, str) else number_text(value)
-            event = status_event(step.was, step.told, agent.id, entry.id, entry.name, data)
-            if event is not None:
-                batch.events.append(event)
+        if step.told is None:
+            return
+        returned = before.status is Status.UNKNOWN and step.told is step.was
+        if hushed or (returned and not entry.tells_unknown):
+            batch.overtaken.add(entry.id)
+            return
+        data = text_data(value) if isinstance(value, str) else number_text(value)
+        event = status_event(step.was, step.told, agent.id, entry.id, entry.name, data)
+        if event is not None:
+            batch.events.append(event)
 
     def _counter(
         self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, kind: Kind, raw: str, time: int

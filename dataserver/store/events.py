@@ -73,16 +73,20 @@ class EventLog:
         now_text: str,
         *,
         fresh: Collection[int] = (),
+        overtaken: Collection[int] = (),
     ) -> None:
         """Enter ``events``, in their order, and validate what they replace.
 
         ``now`` in epoch seconds and as local text; ``fresh``: ids of modules that were created
-        just now, so that nothing is to be validated.
+        just now, so that nothing is to be validated; ``overtaken``: ids of modules whose events
+        are overtaken although nobody is told of what overtook them.
         """
-        if not events or not self._writes:
+        if not self._writes or not (events or overtaken):
             return
         newest = {event.module_id: place for place, event in enumerate(events) if _replaces(event)}
-        self._validate(conn, [key for key in newest if key not in fresh], now)
+        self._validate(conn, (newest.keys() | set(overtaken)) - set(fresh), now)
+        if not events:
+            return
         groups = self._groups(conn, {event.agent_id for event in events if event.agent_id})
         about = self._modules(conn, {event.module_id for event in events if event.module_id})
         rows = []
@@ -110,16 +114,14 @@ class EventLog:
             rows.append(tuple(row[place] for place in self._there))
         self._sql.insert(conn, schema.event, self._keys, rows)
 
-    def _validate(self, conn: Connection, module_ids: list[int], now: int) -> None:
+    def _validate(self, conn: Connection, module_ids: set[int], now: int) -> None:
         c = schema.event.c
         values: dict[str, Any] = {"status": _CLOSED}
         if self._layout.has(c.ack_utimestamp):
             values["ack_utimestamp"] = now
         for ids in in_chunks(sorted(module_ids)):
             conn.execute(
-                update(schema.event)
-                .where(c.status == _OPEN, c.module_id.in_(ids), c.type.startswith(_STATUS_EVENT))
-                .values(values)
+                update(schema.event).where(c.status == _OPEN, c.module_id.in_(ids)).values(values)
             )
 
     def _groups(self, conn: Connection, agent_ids: set[int]) -> dict[int, int]:

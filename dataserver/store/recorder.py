@@ -240,7 +240,14 @@ class Recorder:
             self._sections.add_addresses(conn, batch.addresses)
         self._contacts(conn, work, batch)
         recount(conn, self._sql, batch.recount)
-        self._events.write(conn, batch.events, batch.now, self._text(batch.now), fresh=batch.fresh)
+        self._events.write(
+            conn,
+            batch.events,
+            batch.now,
+            self._text(batch.now),
+            fresh=batch.fresh,
+            overtaken=batch.overtaken,
+        )
         if work:
             touched = {item.agent.id: item.agent for item in work}
             ledger.raise_versions(conn, self._sql, touched.values())

@@ -11,7 +11,6 @@ again, since values may have come meanwhile, and changed with its events and cou
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,8 +27,7 @@ from sqlalchemy import (
     true,
 )
 
-from dataserver import entities
-from dataserver.events import Event, forgotten_event, unknown_event
+from dataserver.events import Event, forgotten_event, unknown_event, wants_event
 from dataserver.status import Status
 from dataserver.store import ledger, schema
 from dataserver.store.counts import recount
@@ -190,10 +188,12 @@ class UnknownSweep:
         events: list[Event] = []
         unknown: list[int] = []
         forgotten: list[int] = []
+        overtaken: list[int] = []
         for state_id, agent_id, module_id, name, type_id, quiet, *switched_off in rows:
             is_async = type_id in types.asynchronous
             (forgotten if is_async else unknown).append(state_id)
             if quiet:
+                overtaken.append(module_id)
                 continue
             if is_async:
                 events.append(forgotten_event(agent_id, module_id, name or ""))
@@ -220,7 +220,7 @@ class UnknownSweep:
                 _STATE.last_status_change: now,
             },
         )
-        self._events.write(conn, events, now, self._text(now))
+        self._events.write(conn, events, now, self._text(now), overtaken=overtaken)
 
     def _set(self, conn: Connection, ids: list[int], values: dict[Column[Any], int]) -> None:
         there = self._there(*values)
@@ -239,18 +239,3 @@ class UnknownSweep:
 
 def _any_set(layout: Layout, *flags: Column[Any]) -> ColumnElement[bool]:
     return or_(false(), *(column != 0 for column in flags if layout.has(column)))
-
-
-def wants_event(switched_off: str | None, kind: str) -> bool:
-    """Whether a module's ``disabled_types_event`` leaves events of this type on.
-
-    The console writes JSON, ``{"going_unknown": 1}`` to switch it off; anything else leaves it on.
-    """
-    if not switched_off:
-        return True
-    try:
-        read = json.loads(entities.decode(switched_off))
-    except (ValueError, RecursionError):
-        return True
-    # What is false to the console and to the Perl server.
-    return not isinstance(read, dict) or read.get(kind) in (None, 0, "", "0")

@@ -20,8 +20,8 @@ from dataserver.errors import (
     StoreUnavailable,
 )
 from dataserver.model import Arrival
-from dataserver.store.batch import Tally
 from dataserver.store.admission import Outcome
+from dataserver.store.batch import Tally
 
 log = logging.getLogger(__name__)
 

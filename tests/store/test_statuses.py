@@ -153,6 +153,22 @@ def test_of_a_quiet_one_nobody_is_told_but_its_status_is_kept(table: Any, consol
     assert [event[0] for event in console.events()] == ["going_down_normal"]
 
 
+def test_what_a_quiet_module_overtook_is_validated(console: Console) -> None:
+    console.take(packet(0, plain("90")))
+    console.set(schema.module, quiet=1)
+    console.take(packet(5, plain("1")))
+    assert console.events() == [("going_up_critical", 4, "90", True)]
+
+
+def test_who_is_not_told_of_unknown_is_not_told_of_the_return(console: Console) -> None:
+    console.take(packet(0, plain("1")), packet(5, plain("1")))
+    console.set(schema.module, disabled_types_event='{"going_unknown": 1}')
+    for minute, value in ((10, "1"), (15, "90")):
+        console.set(schema.state, status=Status.UNKNOWN, last_status=Status.UNKNOWN)
+        console.take(packet(minute, plain(value)))
+    assert [event[0] for event in console.events()] == ["going_up_critical"]
+
+
 def test_a_late_packet_fires_none(console: Console) -> None:
     console.take(packet(60, plain("1")))
     secret = base64.b64encode(json.dumps({"data": "late", "severity": 4}).encode()).decode()
@@ -258,7 +274,7 @@ def test_a_pending_change_is_asked_for_more_often(console: Console) -> None:
         console.take(packet(minute, plain(value, LIMITS + ff)))
         seen.append((console.status(), *console.rows(s.current_interval)[0]))
     assert seen == [
-        ((0, 0), 300),
+        ((0, 0), 60),  # a first value is not believed at once either
         ((0, 1), 60),
         ((0, 1), 60),
         ((1, 1), 300),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
+from dataserver.events import wants_event
 from dataserver.store import ledger, schema, unknown
 from dataserver.store.counts import recount
-from dataserver.store.unknown import BLOCK, UnknownSweep, wants_event
+from dataserver.store.unknown import BLOCK, UnknownSweep
 from tests.support.databases import Database
 from tests.support.ingest import Ingest
 from tests.support.monitored import (

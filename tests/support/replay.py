@@ -179,7 +179,7 @@ def _sweep(module: Module, state: State, events: list[Told], time: int) -> None:
     if module.is_async:
         if state.status == NORMAL:
             return
-        _add(module, state, events, Told("going_down_normal", 5, "", NORMAL, True, state.status))
+        _add(module, state, events, Told("going_down_normal", 5, "", NORMAL, False, state.status))
         state.status = state.known_status = NORMAL
         state.last_status = state.last_known_status = NORMAL
     elif module.type == "keep_alive" or state.status == UNKNOWN:
@@ -327,11 +327,10 @@ def _tell(module: Module, state: State, events: list[Told], new: int, shown: str
 
 
 def _add(module: Module, state: State, events: list[Told], told: Told) -> None:
-    if module.quiet:
-        return
     for earlier in events:
         earlier.closed = True
-    events.append(told)
+    if not module.quiet:
+        events.append(told)
 
 
 def _shown(number: str) -> str:

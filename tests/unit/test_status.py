@@ -100,16 +100,17 @@ class TestJudging:
     @pytest.mark.parametrize(
         ("low", "high", "before", "critical"),
         [
-            (0, 10, "100.00000", [110, 111]),
+            (0, 10, "100.00000", [110.1, 111]),
             (10, 0, "100.00000", [80, 89.9]),
-            (10, 10, "100.00000", [80, 89.9, 110, 111]),
+            (10, 10, "100.00000", [80, 89.9, 110.1, 111]),
             (10, 10, "", []),
-            (10, 10, "-100.00000", [80, 89.9, 90, 109.9, 110, 111]),
+            (10, 10, "0.00000", []),
+            (10, 10, "-100.00000", [80, 89.9, 90, 109.9, 110.1, 111]),
         ],
     )
     def test_percents(self, low: float, high: float, before: str, critical: list[float]) -> None:
         how = made(min_critical=low, max_critical=high, percentage_critical=True)
-        values = [80, 89.9, 90, 109.9, 110, 111]
+        values = [80, 89.9, 90, 109.9, 110.1, 111]
         assert how.relative
         assert [v for v in values if judge_number(how, v, False, before) is C] == critical
 
@@ -155,7 +156,7 @@ class TestFlipFlop:
     def test_a_first_value_is_normal_until_a_limit_is_reached(self) -> None:
         standing, told = after(made(min_ff_event=2), [C])
         assert (standing.status, standing.last, told) == (N, C, [])
-        assert is_pending(standing)
+        assert is_pending(made(min_ff_event=2), standing)
 
     def test_a_run_that_takes_too_long_starts_anew(self) -> None:
         how = made(min_ff_event=3, ff_timeout=100)
@@ -186,10 +187,11 @@ class TestUnknown:
 
     @pytest.mark.parametrize("known", [N, C, W])
     def test_the_next_value_brings_back_what_is_known(self, known: Status) -> None:
-        step = advance(made(min_ff_event=3), self.unknown(known), N if known else C, 999, False)
+        how = made(min_ff_event=3)
+        step = advance(how, self.unknown(known), N if known else C, 999, False)
         assert (step.standing.status, step.standing.known, step.told) == (known, known, known)
         assert step.standing.changed_at == 999
-        assert is_pending(step.standing)
+        assert is_pending(how, step.standing)
 
     def test_or_a_status_of_its_own(self) -> None:
         step = advance(PLAIN, self.unknown(C), W, 999, False)
