@@ -144,6 +144,26 @@ def test_an_expired_one_that_is_locked_is_not_waited_for(
         assert not holds(second, two)
 
 
+def test_one_that_is_taken_between_the_look_and_the_lock_is_another_s(
+    two_engines: tuple[Engine, Engine], clock: Clock
+) -> None:
+    first, second = two_engines
+    one, two = lease(first, "one", clock), lease(second, "two", clock)
+    assert holds(first, one)
+    clock.now += SECONDS
+    taken: list[bool] = []
+
+    def look(_conn: Connection) -> float:
+        if not taken:
+            taken.append(holds(second, two))
+        return clock.now
+
+    assert not holds(first, lease(first, "third", look))
+    assert taken == [True]
+    assert holds(second, two)
+    assert two.epoch == 2
+
+
 def test_one_that_is_held_is_looked_at_without_a_lock(
     two_engines: tuple[Engine, Engine], clock: Clock
 ) -> None:

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, event, select, update
 
 from dataserver.store import schema
 from dataserver.store.events import EventLog
@@ -209,6 +209,25 @@ def test_two_that_notice_at_once_set_it_down_once(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert store.told() == [UP, DOWN]
+
+
+def test_a_sign_of_life_between_the_look_and_the_verdict_saves_it(
+    mariadb_database: Database,
+) -> None:
+    store, other = Store(mariadb_database), Store(mariadb_database)
+    store.beat()
+    beaten: list[int] = []
+
+    def before(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("UPDATE tserver") and not beaten:
+            beaten.append(NOW + 100)
+            other.beat(NOW + 100)
+
+    event.listen(store.engine, "before_cursor_execute", before)
+    store.watch(NOW + 100)
+    assert beaten
+    assert store.row()["status"] == 1
+    assert store.told() == [UP]
 
 
 def test_modules_are_counted_from_the_agents_counts(database: Database) -> None:
