@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -67,13 +68,21 @@ def one_line(result: CompletedProcess[str]) -> str:
     return result.stderr
 
 
+def _set(home: Home, table: str, assignments: str) -> None:
+    """Change rows behind the server's back, as the console does."""
+    with sqlite3.connect(home.root / "var/dataserver.db") as raw:
+        raw.execute(f"UPDATE {table} SET {assignments}")
+    raw.close()
+
+
 class TestAgents:
     def test_the_table_has_a_line_for_each(self, ask: Ask) -> None:
         head, line = ask("agents").splitlines()
         assert head.split()[:4] == ["AGENT", "ALIAS", "GROUP", "OS"]
         assert line.startswith("web 1  Wéb    Unknown  Linux")
         assert "2026-01-01 00:09:00" in line
-        assert line.endswith("2        60        learning  no")
+        assert line.endswith("2        60        learning  -")
+        assert "  normal  2 normal  " in line
 
     def test_json_has_epoch_seconds(self, ask: Ask) -> None:
         (agent,) = json.loads(ask("agents", "--json"))
@@ -81,6 +90,28 @@ class TestAgents:
         assert agent["packet_time"] == START + 540
         assert abs(agent["contact"] - time.time()) < 3600
         assert (agent["modules"], agent["mode"], agent["disabled"]) == (2, "learning", False)
+        assert (agent["status"], agent["quiet"]) == ("normal", False)
+        assert agent["counts"] == {
+            "critical": 0,
+            "warning": 0,
+            "unknown": 0,
+            "normal": 2,
+            "not_initialised": 0,
+            "total": 2,
+        }
+
+    def test_status_and_counts_come_from_the_agents_row(self, ask: Ask, settled: Home) -> None:
+        _set(settled, "tagente", "critical_count = 1, unknown_count = 12, disabled = 1, quiet = 1")
+        line = ask("agents").splitlines()[1]
+        assert "  critical  1 critical, 12 unknown, 2 normal  " in line
+        assert line.endswith("learning  disabled, quiet")
+        assert ask("agents", "--status", "normal,warning") == "none\n"
+        assert ask("agents", "--status", "unknown, CRITICAL") == ask("agents")
+
+    def test_a_status_that_there_is_not_is_one_line(self, dataserver: Run, settled: Home) -> None:
+        result = dataserver("agents", "--status", "bad", "--home", settled.root)
+        assert result.returncode == 2
+        assert "choose from critical, warning" in one_line(result)
 
     def test_none_is_said(self, dataserver: Run, settled: Home) -> None:
         assert dataserver("db", "create", "--home", settled.root).returncode == 0
@@ -93,18 +124,38 @@ class TestModules:
 
     def test_the_table_shows_value_unit_and_times(self, ask: Ask) -> None:
         head, line = ask("modules", "web 1").splitlines()[:2]
-        assert head.split()[:4] == ["MODULE", "TYPE", "VALUE", "UNIT"]
+        assert head.split()[:5] == ["MODULE", "TYPE", "STATUS", "SINCE", "VALUE"]
+        (age,) = re.findall(r"\((\d+ d(?: \d+ h)?)\)", line)
         assert [cell.strip() for cell in line.split("  ") if cell] == [
             "Load avg",
             "generic_data",
+            "normal",
+            f"2026-01-01 00:00:00 ({age})",
             "3",
             "%",
             "2026-01-01 00:09:00",
             "2026-01-01 00:08:00",
             "60",
-            "no",
+            "-",
             "one & all",
         ]
+
+    def test_a_pending_status_is_told_with_the_present_one(self, ask: Ask, settled: Home) -> None:
+        _set(settled, "tagente_estado", "last_status = 1 WHERE id_agente_modulo = 1")
+        _set(settled, "tagente_modulo", "quiet = 1")
+        first, second = ask("modules", "web 1").splitlines()[1:]
+        assert "  normal, critical pending  " in first
+        assert "  quiet  " in first
+        assert "pending" not in second
+        load, state = json.loads(ask("modules", "web 1", "--json"))["modules"]
+        assert (load["status"], load["pending"], load["since"]) == ("normal", "critical", START)
+        assert (state["status"], state["pending"]) == ("normal", None)
+
+    def test_only_modules_of_a_status(self, ask: Ask, settled: Home) -> None:
+        _set(settled, "tagente_estado", "estado = 3, last_status = 3 WHERE id_agente_modulo = 2")
+        (state,) = json.loads(ask("modules", "web 1", "--status", "unknown", "--json"))["modules"]
+        assert (state["name"], state["status"]) == ("state", "unknown")
+        assert ask("modules", "web 1", "--status", "critical,not-initialised") == "none\n"
 
     def test_json_has_the_whole_value(self, ask: Ask) -> None:
         told = json.loads(ask("modules", "web 1", "--json"))
@@ -226,7 +277,9 @@ class TestSeries:
 
 class TestReadingOnly:
     @pytest.mark.parametrize(
-        "command", [["agents"], ["modules", "x"], ["series", "x", "y"]], ids=lambda it: it[0]
+        "command",
+        [["agents"], ["modules", "x"], ["series", "x", "y"], ["events"]],
+        ids=lambda it: it[0],
     )
     def test_without_a_database_it_says_how_to_make_one(
         self, dataserver: Run, settled: Home, command: list[str]
