@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 #: Agents or modules that are switched in one transaction.
 BLOCK = 1_000
+#: Agents that are switched on in one transaction: each of their modules is.
+AWAKENED = 100
 
 #: Beside the kinds of switches: a downtime that was started.
 _STARTED: Final = 0
@@ -117,7 +119,7 @@ class Downtimes:
         if to_start or to_stop or deleted:
             self._events.write(conn, events, now, local_text(now, self._zone))
             return True
-        return any(self._adjust(conn, kind, active) for kind in self._kinds)
+        return any(self._adjust(conn, kind, active, now) for kind in self._kinds)
 
     def _tell_fault(self, found: Downtime) -> None:
         fault = found.schedule.fault()
@@ -198,16 +200,18 @@ class Downtimes:
 
     # -- switching --------------------------------------------------------------------
 
-    def _adjust(self, conn: Connection, kind: _Kind, active: Mapping[int, Downtime]) -> bool:
+    def _adjust(
+        self, conn: Connection, kind: _Kind, active: Mapping[int, Downtime], now: int
+    ) -> bool:
         """Switch one block of agents or modules on or off; False: there is none to be."""
         ids = [key for key, it in active.items() if it.type == kind.type]
         wanted = self._targets(kind, ids) if ids else []
         over = select(_switch.target, _switch.agent_id).where(
             _switch.kind == kind.number, *(_switch.target.not_in(targets) for targets in wanted)
         )
-        pairs = _pairs(conn, over.limit(BLOCK))
+        pairs = _pairs(conn, over.limit(_most(kind)))
         if pairs:
-            self._switch_on(conn, kind, pairs)
+            self._switch_on(conn, kind, pairs, now)
             return True
         for targets in wanted:
             pairs = _pairs(conn, _still_on(kind, targets).limit(BLOCK))
@@ -229,9 +233,18 @@ class Downtimes:
         self._set(conn, kind, found, 1)
         ledger.raise_locked(conn, self._sql, versions)
 
-    def _switch_on(self, conn: Connection, kind: _Kind, pairs: Sequence[_Pair]) -> None:
+    def _switch_on(self, conn: Connection, kind: _Kind, pairs: Sequence[_Pair], now: int) -> None:
         versions = ledger.lock_versions(conn, self._sql, _agents(pairs))
         self._set(conn, kind, pairs, 0)
+        if kind.type != QUIET:
+            # They could have no values while they were off: that was no silence.
+            state = schema.state.c
+            key = state.agent_id if kind.table is schema.agent else state.module_id
+            conn.execute(
+                update(schema.state)
+                .where(key.in_(_ids(pairs)), state.processed != 0)
+                .values(processed=now)
+            )
         conn.execute(_delete_switches(kind.number, _ids(pairs)))
         ledger.raise_locked(conn, self._sql, versions)
 
@@ -292,6 +305,11 @@ def _kinds(layout: Layout) -> Iterator[_Kind]:
         if layout.has(flag):
             has_mark = mark is not None and layout.has(mark)
             yield _Kind(number, type_, table, flag, mark if has_mark else None)
+
+
+def _most(kind: _Kind) -> int:
+    """How many are switched on in one transaction."""
+    return min(AWAKENED, BLOCK) if kind.type == DISABLE_AGENTS else BLOCK
 
 
 def _switched(number: int) -> Select[Any]:

@@ -10,8 +10,11 @@ from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, 
 
 from dataserver.store import downtimes, ledger, schema
 from dataserver.store.downtimes import Downtimes
+from dataserver.store.events import EventLog
 from dataserver.store.layout import reading
 from dataserver.store.sql import Row, Sql
+from dataserver.store.unknown import UnknownSweep
+from dataserver.times import local_text
 from tests.support.databases import PANDORA, Database
 from tests.support.ingest import NOW, ZONE, Ingest
 from tests.support.packets import packet
@@ -386,6 +389,22 @@ def test_an_old_mark_does_not_keep_an_agent_on(site: Site) -> None:
 
 
 # -- modules -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["disable_agents", "disable_agent_modules"])
+def test_whoever_was_off_was_not_silent(type_: str, site: Site) -> None:
+    site.send({"load": "1"})
+    site.plan(type_, ["web1"])
+    site.sweep(DURING)
+    site.sweep(AFTER)
+    events = EventLog(Sql(site.engine.dialect), site.layout)
+    unknown = UnknownSweep(
+        Sql(site.engine.dialect), site.layout, events, lambda time: local_text(time, ZONE)
+    )
+    for now, silent in ((AFTER + 600, []), (AFTER + 601, ["web1"])):
+        with site.engine.begin() as conn:
+            unknown.sweep(conn, now, now)
+        assert [name for name in ("web1",) if site.agent(name)["unknown_count"]] == silent
 
 
 def test_named_modules_are_disabled_counted_out_and_enabled_again(site: Site) -> None:
