@@ -60,7 +60,8 @@ def print_cells(cells: Sequence[object], widths: Sequence[int]) -> None:
     for cell, width in zip(cells, widths, strict=True):
         text = printable(str(cell))
         colour = cell.colour if colours and isinstance(cell, Painted) else None
-        line += (click.style(text, fg=colour) if colour else text) + " " * (width - len(text) + 2)
+        line += click.style(text, fg=colour) if colour else text
+        line += " " * (max(width - len(text), 0) + 2)
     click.echo(line.rstrip())
 
 

@@ -176,6 +176,15 @@ class TestList:
         (told,) = json.loads(ask("--json"))
         assert told["text"] == HOSTILE
 
+    def test_a_long_name_moves_its_line_only(self, ask: Callable[..., str], site: Site) -> None:
+        with site.engine.begin() as conn:
+            conn.execute(schema.module.update().values(name="m" * 40))
+        site.add("long", module_id=1)
+        site.add("short")
+        long, short = ask().splitlines()[1:]
+        assert long.endswith(f"  Front door        {'m' * 40}  long")
+        assert short.endswith("  Front door        -                 short")
+
     def test_a_long_text_is_cut_but_in_json(self, ask: Callable[..., str], site: Site) -> None:
         site.add("x" * 5_000)
         assert ask().endswith("xxx... (5000 characters)\n")
