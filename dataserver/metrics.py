@@ -70,6 +70,7 @@ class Counters:
     stored: int = _count("Values stored: new ones.")
     refused: int = _count("Values refused on their own account.")
     ignored: int = _count("Packets of disabled agents, ignored.")
+    undecided_patterns: int = _count("Searches for thresholds given up, by steps or time.")
     unstored: Counter[str] = _counts("section", "Elements of sections that are not stored.")
     agents_created: int = _count("Agents created.")
     modules_created: int = _count("Modules created.")

@@ -65,7 +65,7 @@ class Recorder:
         self._engine = engine
         self._longest_statement = longest_statement
         self._cache_seconds = cache_seconds
-        self._layout = layout
+        self.layout = layout
         self._sql = Sql(engine.dialect)
         self._writer = Writer(self._sql, layout)
         self._events = EventLog(self._sql, layout)
@@ -117,7 +117,7 @@ class Recorder:
         Raises as it does.
         """
         batch, outcomes = Batch(now), [Outcome()]
-        writer = NotingWriter(self._sql, self._layout)
+        writer = NotingWriter(self._sql, self.layout)
         try:
             with (
                 self._translating("rehearse a packet"),
@@ -157,7 +157,7 @@ class Recorder:
     def _read_reference(self, conn: Connection) -> Reference:
         now = monotonic()
         if self._reference is None or now - self._reference[1] > self._cache_seconds:
-            self._reference = (read_reference(conn, self._layout), now)
+            self._reference = (read_reference(conn, self.layout), now)
         return self._reference[0]
 
     # -- step 4 ----------------------------------------------------------------

@@ -21,7 +21,6 @@ from sqlalchemy import Engine
 
 from dataserver.errors import Reason, SpoolError, StoreError, StoreRefused, StoreUnavailable
 from dataserver.health import Heartbeat, Phase
-from dataserver.maintenance import Maintenance
 from dataserver.model import Arrival
 from dataserver.settings import Settings
 from dataserver.spool.directory import Spool
@@ -30,16 +29,13 @@ from dataserver.spool.intake import Bad, Intake, Load, batches
 from dataserver.spool.reader import Reader, ReadOptions
 from dataserver.spool.rejected import Rejected
 from dataserver.spool.waiting import Waiting
-from dataserver.store.layout import inspect
 from dataserver.store.opening import open_recorder
 from dataserver.store.processes import Figures
-from dataserver.worker.complaints import PERIOD, Teller
 from dataserver.worker.delivery import Delivery, Stopped
-from dataserver.worker.duties import Duties, sweeps
 from dataserver.worker.holds import Holds, has_gap
-from dataserver.worker.internals import Internals
 from dataserver.worker.nearby import Nearby
 from dataserver.worker.report import Report
+from dataserver.worker.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -100,19 +96,16 @@ class Session:
             well=report.add,
             patient=patient,
         )
-        self._maintenance = Maintenance(engine, self._rejected, settings, report.monotonic)
-        layout = inspect(engine)
-        self._duties = Duties(
+        self._upkeep = Upkeep(
             engine,
-            layout,
             settings,
             zone,
             report,
+            self._rejected,
+            self._recorder,
+            self._delivery,
             self._figures,
-            sweeps(settings, engine, layout, zone),
         )
-        self._internals = Internals(settings, report)
-        self._teller = Teller(engine, layout, zone, report)
         self._reader = Reader(
             ReadOptions(
                 data_in=str(settings.data_in),
@@ -136,12 +129,11 @@ class Session:
         recovered = self.spool.recover()
         if recovered:
             log.info("put back %d files that a crash had left half-way", recovered)
-        self._count_rejected()
-        self._teller.complaints.remember(self._rejected.counts(self._report.clock() - PERIOD))
+        self._upkeep.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._teller.round(everything=True)
+        self._upkeep.close()
         self._nearby.close()
         self._reader.close()
         self._behind.shutdown(wait=True)
@@ -173,25 +165,19 @@ class Session:
         progress |= self._gone() > 0
         if not self._patient:
             return progress
-        self._teller.round()
-        if self._maintenance.due():
-            self._maintain()
-        if self._internals.due():
-            self._internals.round(self._recorder, self._delivery)
+        self._upkeep.round()
         self._gauges()
-        if self._duties.due():
-            self._duties.round()
         return progress
 
     def leave(self) -> None:
         """The server stops in good order: tell the database."""
-        self._duties.leave()
+        self._upkeep.leave()
 
     def idle_for(self) -> float:
         """How long nothing will be due, in seconds."""
         due = [self._settings.scan_interval]
         if self._patient:
-            due.append(self._duties.idle_for())
+            due.append(self._upkeep.idle_for())
         if (waiting := self.waiting.next_due()) is not None:
             due.append(waiting)
         if (held := self.holds.next_due()) is not None:
@@ -352,27 +338,13 @@ class Session:
         if gone:
             self.waiting.forget(bad.file)
             self._report.rejected(error.reason, bad.file.size)
-            self._teller.complaints.note(error.reason, bad.file.name, error.message, bad.agent)
+            self._upkeep.note_rejected(bad)
             level = logging.DEBUG if error.reason is Reason.INCOMPLETE else logging.WARNING
             extra = {"file": bad.file.name, "reason": error.reason.value, "agent": bad.agent}
             log.log(level, "set aside: %s", error.message, extra=extra)
         return True
 
     # -- the rest -----------------------------------------------------------------
-
-    def _maintain(self) -> None:
-        try:
-            dropped = self._maintenance.round()
-        except (StoreError, OSError) as error:
-            log.warning("maintenance put off: %s", error)
-            return
-        self._count_rejected()
-        if dropped:
-            log.info("dropped %d rejected packets that were too old or too many", dropped)
-
-    def _count_rejected(self) -> None:
-        gauges = self._report.gauges
-        gauges.rejected_files, gauges.rejected_bytes = self._rejected.usage()
 
     def _gauges(self) -> None:
         gauges = self._report.gauges
@@ -417,7 +389,7 @@ class Session:
         self._report.counters.retries[type(error).__name__] += 1
         if isinstance(error, StoreUnavailable):
             self._report.away(error)
-            self._duties.note_outage()
+            self._upkeep.note_outage()
         log.debug("%s", error)
 
     def _wait_for_database(self, seconds: float) -> bool:

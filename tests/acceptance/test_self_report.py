@@ -156,3 +156,22 @@ def test_packets_are_taken_although_the_report_is_refused(place: Place, console:
         server.wait(lambda: "x" in console.modules("web1"), "its packet")
         assert server.stop() == 0
     assert console.agents() == 1
+
+
+def test_a_pattern_that_takes_for_ever_is_named_and_packets_go_on(
+    server: Server, place: Place, console: Console
+) -> None:
+    tags = "<str_critical>^(a+)+$</str_critical>"
+    for minute in range(10):
+        stamp = f"2026/01/01 00:{minute:02}:00"
+        value = f"<data>{'a' * 40}!{minute}</data><type>async_string</type>"
+        place.drop(
+            f"evil.{minute}.data",
+            f'<agent_data agent_name="evil" timestamp="{stamp}" interval="60">'
+            f"<module><name>log</name>{value}{tags}</module></agent_data>".encode(),
+        )
+    server.wait_taken()
+    server.wait(lambda: "takes too long" in server.log, "the pattern's name in the log")
+    assert "^(a+)+$" in server.log
+    server.wait(lambda: server.status["counters"]["undecided_patterns"], "a count of searches")
+    assert console.modules("evil") == {"log": f"{'a' * 40}!9"}
