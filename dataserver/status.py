@@ -237,6 +237,10 @@ class Step(NamedTuple):
     """What a value did to its module's standing."""
 
     standing: Standing
+    #: The status of which one more value changes nothing; None: each does.
+    settled: Status | None
+    #: The run of equal statuses grew, and nothing else changed.
+    grew: bool
     #: The status that is told as an event, and the one before it; None: none is.
     told: Status | None = None
     was: Status = Status.NOT_INITIALISED
@@ -286,7 +290,9 @@ def advance(rules: Rules, standing: Standing, new: Status, time: int, is_async: 
         changed_at,
         warnings,
     )
-    return Step(after, told, known)
+    settled = status if is_settled(rules, after) else None
+    grew = after[:4] == standing[:4] and after[5:] == standing[5:]
+    return Step(after, settled, grew, told, known)
 
 
 def _impatient(rules: Rules, standing: Standing, new: Status) -> tuple[Status, int]:

@@ -7,7 +7,8 @@ sorted by how much of them changed, since that is where the time goes:
 * seen again, unchanged (:data:`SEEN`): its times only;
 * where every module of an agent was seen at one time, one row per agent sets the times of
   them all, and of those that changed only the value is written;
-* of another standing (:data:`STATUS`): the status columns, in a statement of their own;
+* of another standing (:data:`STATUS`): the status columns, in a statement of their own; where
+  only its run of equal statuses grew (:data:`RUN`), that column, and of a whole agent at once;
 * refused (:data:`TRIED`) or only remembered (:data:`REMEMBERED`): the time of the try;
 * new (:data:`CREATED`): a row of its own, whether it had a value or not.
 """
@@ -29,7 +30,7 @@ from dataserver.store.sql import Row, Sql
 from dataserver.store.standing import StandingColumns
 from dataserver.values import Kind
 
-SEEN, CHANGED, TRIED, REMEMBERED, CREATED, STATUS = 1, 2, 4, 8, 16, 32
+SEEN, CHANGED, TRIED, REMEMBERED, CREATED, STATUS, RUN = 1, 2, 4, 8, 16, 32, 64
 
 _STATE_KEYS = (
     "id",
@@ -201,16 +202,20 @@ class Writer:
             (("id", "last_execution_try", "current_interval"), plan.tried),
             (("id", "last_execution_try", "current_interval", "processed"), plan.remembered),
             (("id", *self._standing.keys), plan.standings),
+            (("id", "status_changes"), plan.runs),
         ):
             if rows:
                 _expect(self._sql.update(conn, schema.state, keys, rows), len(rows), "modules")
-        if plan.seen_agents:
-            matched = self._sql.update(
-                conn, schema.state, ("agent_id", *_SEEN_KEYS), plan.seen_agents
-            )
-            _expect(matched, plan.seen_modules, "modules")
-            if matched > plan.seen_modules:
-                raise StoreConflict("modules were added by somebody else meanwhile")
+        for keys, whole in (
+            (("agent_id", *_SEEN_KEYS), plan.seen_agents),
+            (("agent_id", "status_changes"), plan.run_agents),
+        ):
+            if whole:
+                modules = sum(len(batch.agents[row[0]].modules) for row in whole)
+                matched = self._sql.update(conn, schema.state, keys, whole)
+                _expect(matched, modules, "modules")
+                if matched > modules:
+                    raise StoreConflict("modules were added by somebody else meanwhile")
         if plan.new:
             keys = (*_NEW_STATE_KEYS, *self._standing.keys)
             self._sql.insert(conn, schema.state, keys, plan.new)
@@ -218,8 +223,6 @@ class Writer:
             for agent in plan.new_agents:
                 agent.state_rows += 1
         for _, module in batch.touched:
-            if module.dirty != CREATED:
-                module.current_interval = module.next_interval()
             module.dirty = 0
             module.tried = 0
 
@@ -237,15 +240,18 @@ class _StatePlan:
         self.tried: list[Row] = []
         self.remembered: list[Row] = []
         self.standings: list[Row] = []
+        self.runs: list[Row] = []
+        self.run_agents: list[Row] = []
         self.new: list[Row] = []
         self.new_modules: dict[int, ModuleEntry] = {}
         #: The agent of each new row.
         self.new_agents: list[AgentEntry] = []
         self.seen_agents: list[Row] = []
-        self.seen_modules = 0
         whole = {agent.id for agent in batch.agents.values() if self._whole(agent)}
+        ran = {agent.id for agent in batch.agents.values() if self._ran(agent)}
         for agent, module in batch.touched:
             self._place(agent, module, agent.id in whole)
+            self._place_standing(module, agent.id in ran)
 
     def _whole(self, agent: AgentEntry) -> bool:
         """Whether every module of ``agent`` was seen at one and the same time."""
@@ -253,7 +259,7 @@ class _StatePlan:
             return False
         time = -1
         for module in agent.modules.values():
-            dirty = module.dirty & ~STATUS
+            dirty = module.dirty & ~(STATUS | RUN)
             if not dirty or dirty & ~(SEEN | CHANGED) or not module.state_id:
                 return False
             if module.current_interval != module.next_interval():
@@ -265,30 +271,53 @@ class _StatePlan:
         if time < 0:
             return False
         self.seen_agents.append((agent.id, self._text(time), self._now, time))
-        self.seen_modules += len(agent.modules)
         return True
 
-    def _place(self, agent: AgentEntry, module: ModuleEntry, whole: bool) -> None:
-        dirty = module.dirty & ~STATUS
-        interval = module.next_interval()
-        if module.dirty & STATUS and module.state_id:
+    def _ran(self, agent: AgentEntry) -> bool:
+        """Whether of every module of ``agent`` the run grew to one length, and no more changed."""
+        if agent.state_rows != len(agent.modules):
+            return False
+        length = -1
+        for module in agent.modules.values():
+            if module.dirty & (STATUS | RUN) != RUN or not module.state_id:
+                return False
+            if module.standing.changes != length:
+                if length >= 0:
+                    return False
+                length = module.standing.changes
+        if length < 0:
+            return False
+        if self._standing.has_changes:
+            self.run_agents.append((agent.id, length))
+        return True
+
+    def _place_standing(self, module: ModuleEntry, ran: bool) -> None:
+        if not module.state_id:
+            return  # in its new row
+        if module.dirty & STATUS:
             self.standings.append((module.state_id, *self._standing.row(module.standing)))
+        elif module.dirty & RUN and not ran and self._standing.has_changes:
+            self.runs.append((module.state_id, module.standing.changes))
+
+    def _place(self, agent: AgentEntry, module: ModuleEntry, whole: bool) -> None:
+        dirty = module.dirty & ~(STATUS | RUN)
+        if whole:
+            if dirty & CHANGED:
+                self.values.append((module.state_id, module.value, self._text(module.saved)))
+            return
+        interval = module.next_interval()
+        if module.state_id and dirty == SEEN and module.current_interval == interval:
+            row = (module.state_id, self._text(module.time), self._now, module.time)
+            self.seen.append(row)
+            return
+        if dirty != CREATED:
+            module.current_interval = interval
         if not module.state_id:
             self.new.append(self._new_row(agent, module, interval))
             self.new_modules[module.id] = module
             self.new_agents.append(agent)
-        elif whole:
-            if dirty & CHANGED:
-                self.values.append((module.state_id, module.value, self._text(module.saved)))
-        elif (
-            dirty & CHANGED
-            or (dirty & SEEN and dirty != SEEN)
-            or (dirty & SEEN and module.current_interval != interval)
-        ):
+        elif dirty & (SEEN | CHANGED):
             self.changed.append((module.state_id, *self._row(module, interval)))
-        elif dirty & SEEN:
-            row = (module.state_id, self._text(module.time), self._now, module.time)
-            self.seen.append(row)
         elif dirty & REMEMBERED:
             self.remembered.append((module.state_id, module.tried, interval, self._now))
         else:

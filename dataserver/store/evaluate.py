@@ -13,7 +13,7 @@ from dataserver.errors import StoreRefused
 from dataserver.events import number_text, status_event, text_data
 from dataserver.model import Arrival, Module
 from dataserver.status import PLAIN, Status, advance, given, judge_number, judge_text
-from dataserver.store.batch import CHANGED, REMEMBERED, SEEN, STATUS, TRIED, Batch, LateSample
+from dataserver.store.batch import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Batch, LateSample
 from dataserver.store.catalog import AgentEntry, ModuleEntry
 from dataserver.times import sample_time
 from dataserver.values import (
@@ -67,7 +67,8 @@ class Evaluator:
             entry.rule = (module.type, type_rule(module.type or "generic_data"))
             entry.judged = None
         rule = entry.rule[1]
-        status = given(module.tags.get("status"))
+        told = module.tags.get("status")
+        status = given(told) if told else None
         hushed = late or agent.quiet or entry.quiet
         stamp = module.tags.get("timestamp")
         if not module.samples and stamp is None:
@@ -214,8 +215,8 @@ class Evaluator:
         before = entry.standing
         step = advance(entry.rules, before, status, time, is_async)
         if step.standing != before:
-            entry.stand(step.standing)
-            batch.touch(agent, entry, STATUS)
+            entry.standing, entry.settled = step.standing, step.settled
+            batch.touch(agent, entry, RUN if step.grew else STATUS)
             if step.standing.status is not before.status:
                 batch.recount.add(agent.id)
         if step.told is None:

@@ -24,7 +24,7 @@ from dataserver.store.catalog import (
 from dataserver.store.layout import Layout
 from dataserver.store.reference import Reference
 from dataserver.store.sql import Sql
-from dataserver.store.standing import rules_of
+from dataserver.store.standing import RULE_TAGS, rules_of
 from dataserver.values import bounds, type_rule
 
 
@@ -134,6 +134,8 @@ class Modules:
                 entry.tags = module.tags
                 if entry.type_id == KEEP_ALIVE:
                     agent.keep_alives.append(entry)
+                if not RULE_TAGS.isdisjoint(module.tags):
+                    entry.rules = rules_of(rows[agent.id, name])
                 # No news of an asynchronous module is good news.
                 entry.stand(FRESH_ASYNC if type_rule(module.type).is_async else FRESH)
         self._add_tags(conn, pairs, reference)
@@ -218,5 +220,4 @@ def _entry(module_id: int, row: Mapping[str, Any]) -> ModuleEntry:
     entry.description = row["description"] or ""
     entry.extended_info = row.get("extended_info") or ""
     entry.quiet = bool(row.get("quiet"))
-    entry.rules = rules_of(row)
     return entry

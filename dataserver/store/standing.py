@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +33,8 @@ _INTEGERS = (
 )
 #: The columns of a module that say how its values are judged.
 RULE_KEYS = (*_FLOATS, *_TEXTS, *_FLAGS, *_INTEGERS)
+#: A module without any of these tags has no rules of its own.
+RULE_TAGS = frozenset(RULE_KEYS)
 
 #: The columns of a state, in the order of the fields of a Standing.
 STANDING_KEYS = (
@@ -84,7 +86,9 @@ class StandingColumns:
             place for place, key in enumerate(STANDING_KEYS) if layout.has(schema.state.c[key])
         ]
         self.keys = tuple(STANDING_KEYS[place] for place in self._here)
+        self.has_changes = "status_changes" in self.keys
+        #: The fields of a standing for :attr:`keys`, as plain integers.
+        self.row: Callable[[Standing], Row] = lru_cache(maxsize=1_024)(self._row)
 
-    def row(self, standing: Standing) -> Row:
-        """The fields of ``standing`` for :attr:`keys`, as plain integers."""
+    def _row(self, standing: Standing) -> Row:
         return tuple(int(standing[place]) for place in self._here)
