@@ -27,6 +27,19 @@ _HIGHEST = 6
 _MOST_OF_A_PACKET = 100
 
 
+class About(NamedTuple):
+    """What an event says of its module besides: names of its tags, as stored, and instructions."""
+
+    tags: str = ""
+    critical_instructions: str = ""
+    warning_instructions: str = ""
+    unknown_instructions: str = ""
+
+
+#: Of most modules.
+NOTHING_MORE = About()
+
+
 class Event(NamedTuple):
     """One event, as it happened."""
 
@@ -40,6 +53,9 @@ class Event(NamedTuple):
     data: str = ""
     #: Needs nobody's attention: validated from its beginning.
     closed: bool = False
+    #: What the database knows of agent and module; None: it is to be asked.
+    group_id: int | None = None
+    about: About | None = None
 
 
 def status_event(

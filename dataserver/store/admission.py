@@ -140,7 +140,9 @@ class Admission:
         self._lock(conn, batch)
         created = [agent for agent in batch.agents.values() if agent.created]
         batch.tally.new_agents += len(created)
-        batch.events += [agent_event(a.id, a.alias, self._server_name) for a in created]
+        for agent in created:
+            event = agent_event(agent.id, agent.alias, self._server_name)
+            batch.events.append(event._replace(group_id=agent.group_id))
 
     def _lock(self, conn: Connection, batch: Batch) -> None:
         """Step 2; an agent that is gone makes the whole transaction start again."""

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, func, null, select
 
 from dataserver import entities
-from dataserver.events import wants_event
+from dataserver.events import NOTHING_MORE, About, wants_event
 from dataserver.status import FRESH, PLAIN, Rules, Standing, Status, is_pending, is_settled
 from dataserver.store import schema
 from dataserver.store.probe import Layout
@@ -33,10 +33,13 @@ IN_CHUNK = 1_000
 
 #: Seconds, of a module whose configuration says none.
 _INTERVAL = 300
+#: ``server_kind`` of the modules of data servers.
+OURS = 1
+INSTRUCTIONS = ("critical_instructions", "warning_instructions", "unknown_instructions")
 #: The module type whose value is the agent's contact.
 KEEP_ALIVE = 100
 #: Where a module's status columns begin in the rows of _modules_query.
-_STANDING = 24 + len(RULE_KEYS)
+_STANDING = 28 + len(RULE_KEYS)
 
 _AGENT, _MODULE = schema.agent.c, schema.module.c
 _STATE_ROWS = (
@@ -50,6 +53,7 @@ class ModuleEntry:
     """One module: what its configuration and its state say, as far as a packet needs it."""
 
     __slots__ = (
+        "about",
         "bounds",
         "counter",
         "counter_stored",
@@ -63,6 +67,7 @@ class ModuleEntry:
         "interval",
         "judged",
         "name",
+        "open_events",
         "own_times",
         "parent_id",
         "quiet",
@@ -97,6 +102,9 @@ class ModuleEntry:
         self.quiet = False
         #: Somebody is told when it becomes unknown, and so when it comes back.
         self.tells_unknown = True
+        #: What its events say besides; and whether some of them may not be validated yet.
+        self.about: About = NOTHING_MORE
+        self.open_events = True
         #: The packet's type in the last packet, and what it means.
         self.rule: tuple[str, TypeRule] = ("", type_rule(""))
         #: The tags last learned from; equal ones need no second look.
@@ -145,6 +153,8 @@ class AgentEntry:
         "created",
         "disabled",
         "fixed_ip",
+        "foreign",
+        "group_id",
         "id",
         "interval",
         "keep_alives",
@@ -173,6 +183,9 @@ class AgentEntry:
         self.alias = name
         self.mode = 1
         self.disabled = False
+        self.group_id = 0
+        #: Other servers have modules of it, of which they do not tell us.
+        self.foreign = False
         #: Nobody is told of its modules' statuses.
         self.quiet = False
         self.interval = 300
@@ -203,6 +216,16 @@ class AgentEntry:
         #: no second look.
         self.told: object = None
         self.sections: object = None
+
+    def counts(self) -> list[int] | None:
+        """How many of its modules are in each status; None: that is not for certain."""
+        if self.foreign or self.state_rows != len(self.modules):
+            return None
+        counted = [0] * len(Status)
+        for module in self.modules.values():
+            if not module.disabled:
+                counted[module.standing.status] += 1
+        return counted
 
 
 class Catalog:
@@ -296,7 +319,7 @@ class Catalog:
 
     def _fill_agent(self, agent: AgentEntry, row: Any, now: float) -> None:
         (_, _, agent.mode, disabled, interval, os_id, os_version, agent_version) = row[:8]
-        offset, parent_id, address, fixed_ip, contact, quiet, alias = row[8:]
+        offset, parent_id, address, fixed_ip, contact, quiet, alias, group_id = row[8:]
         agent.disabled = bool(disabled)
         agent.interval = interval or 300
         agent.os_id = os_id or 0
@@ -307,6 +330,8 @@ class Catalog:
         agent.address = address or ""
         agent.fixed_ip = bool(fixed_ip)
         agent.quiet = bool(quiet)
+        agent.group_id = group_id or 0
+        agent.foreign = False
         agent.alias = alias or agent.name
         agent.packet_contact = self.epoch(contact)
         agent.loaded = now
@@ -318,12 +343,15 @@ class Catalog:
         agent.state_rows = 0
 
     def _load_modules(self, conn: Connection, by_id: dict[int, AgentEntry], ids: list[int]) -> None:
+        tags = tag_names(conn, _MODULE.agent_id, ids)
         for row in conn.execute(self._modules, {"ids": ids}):
             agent = by_id[row[0]]
+            agent.foreign = agent.foreign or row[24] != OURS
             # Two modules of one name (possible in Pandora's tables): the older one counts.
             name = row[2] or ""
             if name not in agent.modules:
                 module = agent.modules[name] = self._module(row)
+                module.about = about(tags.get(module.id, ""), *row[25:28])
                 if module.type_id == KEEP_ALIVE:
                     agent.keep_alives.append(module)
         for agent_id, rows in conn.execute(_STATE_ROWS, {"ids": ids}):
@@ -355,7 +383,7 @@ class Catalog:
         module.counter_stored = counter_id is not None
         module.quiet = bool(quiet)
         module.tells_unknown = wants_event(switched_off, "going_unknown")
-        module.rules = rules_from(tuple(row[24:_STANDING]))
+        module.rules = rules_from(tuple(row[28:_STANDING]))
         module.stand(standing_from(tuple(row[_STANDING:])))
         return module
 
@@ -385,6 +413,7 @@ def _agents_query(layout: Layout) -> Select[Any]:
         c.packet_contact,
         c.quiet,
         c.alias,
+        c.group_id,
     )
     return select(*_there(layout, wanted)).where(c.id.in_(bindparam("ids", expanding=True)))
 
@@ -418,6 +447,8 @@ def _modules_query(layout: Layout) -> Select[Any]:
         k.time,
         m.quiet,
         m.disabled_types_event,
+        m.server_kind,
+        *(m[key] for key in INSTRUCTIONS),
         *(m[key] for key in RULE_KEYS),
         *(s[key] for key in STANDING_KEYS),
     )
@@ -435,6 +466,32 @@ def _undeleted(layout: Layout, query: Select[Any]) -> Select[Any]:
 def _there(layout: Layout, wanted: Sequence[Column[Any]]) -> list[ColumnElement[Any]]:
     """The columns, NULL in place of those that this database does not have."""
     return [column if layout.has(column) else null().label(column.key) for column in wanted]
+
+
+def tag_names(conn: Connection, key: Column[Any], ids: Sequence[int]) -> dict[int, str]:
+    """The names of modules' tags, with commas, by module; of those whose ``key`` is in ``ids``."""
+    t, link = schema.tag.c, schema.module_tag.c
+    found: dict[int, str] = {}
+    for some in in_chunks(list(ids)):
+        query = (
+            select(link.module_id, t.name)
+            .join_from(schema.module_tag, schema.tag, t.id == link.tag_id)
+            .where(key.in_(some))
+            .order_by(t.id)
+        )
+        if key.table is schema.module:
+            query = query.join(schema.module, _MODULE.id == link.module_id)
+        for module_id, name in conn.execute(query):
+            before = found.get(module_id)
+            found[module_id] = f"{before},{name}" if before else name or ""
+    return found
+
+
+def about(tags: str, critical: str | None, warning: str | None, unknown: str | None) -> About:
+    """What a module's events say besides; for most modules one and the same object."""
+    if not (tags or critical or warning or unknown):
+        return NOTHING_MORE
+    return About(tags, critical or "", warning or "", unknown or "")
 
 
 def folded_name(name: str) -> str:

@@ -12,8 +12,9 @@ from dataserver.store.catalog import in_chunks
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
 
-#: Counted in the order of :class:`Status`.
-COUNTS = ("normal_count", "critical_count", "warning_count", "unknown_count", "notinit_count")
+_BY_STATUS = ("normal_count", "critical_count", "warning_count", "unknown_count", "notinit_count")
+#: The counts of an agent: in the order of :class:`Status`, and of all of them.
+COUNTS = (*_BY_STATUS, "total_count")
 #: Agents counted again at the console's wish in one transaction.
 BLOCK = 100
 
@@ -27,7 +28,7 @@ def recount(
     """
     if not agent_ids:
         return
-    counted = {agent_id: [0] * len(COUNTS) for agent_id in agent_ids}
+    counted = {agent_id: [0] * len(_BY_STATUS) for agent_id in agent_ids}
     m, s = schema.module.c, schema.state.c
     joined = schema.state.join(schema.module, m.id == s.module_id)
     for ids in in_chunks(sorted(counted)):
@@ -40,7 +41,7 @@ def recount(
         for agent_id, status, modules in conn.execute(query):
             if Status.NORMAL <= status <= Status.NOT_INITIALISED:
                 counted[agent_id][status] += modules
-    keys: tuple[str, ...] = ("id", *COUNTS, "total_count")
+    keys: tuple[str, ...] = ("id", *COUNTS)
     rows: list[Row] = [(key, *counts, sum(counts)) for key, counts in sorted(counted.items())]
     if clear_flag:
         keys = (*keys, "update_module_count")

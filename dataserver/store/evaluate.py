@@ -218,17 +218,20 @@ class Evaluator:
             entry.standing, entry.settled = step.standing, step.settled
             batch.touch(agent, entry, RUN if step.grew else STATUS)
             if step.standing.status is not before.status:
-                batch.recount.add(agent.id)
+                batch.recount[agent.id] = agent
         if step.told is None:
             return
+        if entry.open_events:
+            batch.overtaken.add(entry.id)
+            entry.open_events = False
         returned = before.status is Status.UNKNOWN and step.told is step.was
         if hushed or (returned and not entry.tells_unknown):
-            batch.overtaken.add(entry.id)
             return
         data = text_data(value) if isinstance(value, str) else number_text(value)
         event = status_event(step.was, step.told, agent.id, entry.id, entry.name, data)
         if event is not None:
-            batch.events.append(event)
+            entry.open_events = not event.closed
+            batch.events.append(event._replace(group_id=agent.group_id, about=entry.about))
 
     def _counter(
         self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, kind: Kind, raw: str, time: int

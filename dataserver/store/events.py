@@ -8,14 +8,14 @@ before it, as the Perl server does.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, null, select, update
 
 from dataserver import entities
-from dataserver.events import Event
+from dataserver.events import NOTHING_MORE, About, Event
 from dataserver.store import columns, schema
-from dataserver.store.catalog import in_chunks
+from dataserver.store.catalog import INSTRUCTIONS, about, in_chunks, tag_names
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Sql
 
@@ -45,14 +45,6 @@ _KEYS = (
     "data",
     "module_status",
 )
-_INSTRUCTIONS = ("critical_instructions", "warning_instructions", "unknown_instructions")
-
-
-class _About(NamedTuple):
-    """What the database knows of an event's module."""
-
-    tags: str = ""
-    instructions: tuple[str, ...] = ("", "", "")
 
 
 class EventLog:
@@ -72,31 +64,30 @@ class EventLog:
         now: int,
         now_text: str,
         *,
-        fresh: Collection[int] = (),
-        overtaken: Collection[int] = (),
+        overtaken: Collection[int] | None = None,
     ) -> None:
         """Enter ``events``, in their order, and validate what they replace.
 
-        ``now`` in epoch seconds and as local text; ``fresh``: ids of modules that were created
-        just now, so that nothing is to be validated; ``overtaken``: ids of modules whose events
-        are overtaken although nobody is told of what overtook them.
+        ``now`` in epoch seconds and as local text; ``overtaken``: ids of modules whose earlier
+        events are to be validated; None: of those in ``events``.
         """
         if not self._writes or not (events or overtaken):
             return
         newest = {event.module_id: place for place, event in enumerate(events) if _replaces(event)}
-        self._validate(conn, (newest.keys() | set(overtaken)) - set(fresh), now)
+        self._validate(conn, newest if overtaken is None else overtaken, now)
         if not events:
             return
-        groups = self._groups(conn, {event.agent_id for event in events if event.agent_id})
-        about = self._modules(conn, {event.module_id for event in events if event.module_id})
+        groups = self._groups(conn, {e.agent_id for e in events if e.group_id is None})
+        about = self._modules(conn, {e.module_id for e in events if e.about is None})
         rows = []
         for place, event in enumerate(events):
             replaced = _replaces(event) and newest[event.module_id] > place
             closed = event.closed or replaced
-            module = about.get(event.module_id, _About())
+            module = event.about or about.get(event.module_id, NOTHING_MORE)
+            group_id = event.group_id
             row = (
                 event.agent_id,
-                groups.get(event.agent_id, 0),
+                groups.get(event.agent_id, 0) if group_id is None else group_id,
                 _CLOSED if closed else _OPEN,
                 now_text,
                 columns.fit(schema.event, "text", entities.encode(event.text)),
@@ -104,9 +95,9 @@ class EventLog:
                 event.type,
                 event.module_id,
                 event.severity,
-                columns.fit(schema.event, "tags", module.tags),
+                module.tags,
                 SOURCE,
-                *module.instructions,
+                *module[1:],
                 now if closed else 0,
                 _tiny(event.data),
                 event.module_status,
@@ -114,7 +105,7 @@ class EventLog:
             rows.append(tuple(row[place] for place in self._there))
         self._sql.insert(conn, schema.event, self._keys, rows)
 
-    def _validate(self, conn: Connection, module_ids: set[int], now: int) -> None:
+    def _validate(self, conn: Connection, module_ids: Collection[int], now: int) -> None:
         c = schema.event.c
         values: dict[str, Any] = {"status": _CLOSED}
         if self._layout.has(c.ack_utimestamp):
@@ -127,31 +118,20 @@ class EventLog:
     def _groups(self, conn: Connection, agent_ids: set[int]) -> dict[int, int]:
         c = schema.agent.c
         found: dict[int, int] = {}
-        for ids in in_chunks(sorted(agent_ids)):
+        for ids in in_chunks(sorted(agent_ids - {0})):
             rows = conn.execute(select(c.id, c.group_id).where(c.id.in_(ids)))
             found.update((row[0], row[1] or 0) for row in rows)
         return found
 
-    def _modules(self, conn: Connection, module_ids: set[int]) -> dict[int, _About]:
-        m, t, link = schema.module.c, schema.tag.c, schema.module_tag.c
-        wanted = [m[key] for key in _INSTRUCTIONS if self._layout.has(m[key])]
-        found: dict[int, _About] = {}
-        for ids in in_chunks(sorted(module_ids)):
-            tags: dict[int, list[str]] = {}
-            query = (
-                select(link.module_id, t.name)
-                .join_from(schema.module_tag, schema.tag, t.id == link.tag_id)
-                .where(link.module_id.in_(ids))
-                .order_by(t.id)
-            )
-            for module_id, name in conn.execute(query):
-                tags.setdefault(module_id, []).append(name or "")
-            for row in conn.execute(select(m.id, *wanted).where(m.id.in_(ids))):
-                told = {
-                    column.key: text or "" for column, text in zip(wanted, row[1:], strict=True)
-                }
-                instructions = tuple(told.get(key, "") for key in _INSTRUCTIONS)
-                found[row[0]] = _About(",".join(tags.get(row[0], ())), instructions)
+    def _modules(self, conn: Connection, module_ids: set[int]) -> dict[int, About]:
+        ids = sorted(module_ids - {0})
+        tags = tag_names(conn, schema.module_tag.c.module_id, ids) if ids else {}
+        m = schema.module.c
+        wanted = [m[key] if self._layout.has(m[key]) else null() for key in INSTRUCTIONS]
+        found: dict[int, About] = {}
+        for some in in_chunks(ids):
+            for row in conn.execute(select(m.id, *wanted).where(m.id.in_(some))):
+                found[row[0]] = about(tags.get(row[0], ""), *row[1:])
         return found
 
 

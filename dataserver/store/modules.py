@@ -15,9 +15,11 @@ from dataserver.model import Module, Packet
 from dataserver.status import FRESH, FRESH_ASYNC
 from dataserver.store import columns, schema
 from dataserver.store.catalog import (
+    INSTRUCTIONS,
     KEEP_ALIVE,
     AgentEntry,
     ModuleEntry,
+    about,
     folded_name,
     in_chunks,
 )
@@ -136,6 +138,9 @@ class Modules:
                     agent.keep_alives.append(entry)
                 if not RULE_TAGS.isdisjoint(module.tags):
                     entry.rules = rules_of(rows[agent.id, name])
+                row = rows[agent.id, name]
+                entry.about = about("", *(row[key] for key in INSTRUCTIONS))
+                entry.open_events = False
                 # No news of an asynchronous module is good news.
                 entry.stand(FRESH_ASYNC if type_rule(module.type).is_async else FRESH)
         self._add_tags(conn, pairs, reference)
@@ -150,10 +155,11 @@ class Modules:
         for agent, module, name in pairs:
             if "tags" not in module.tags:
                 continue
-            for tag in module.tags["tags"].split(","):
-                tag_id = reference.tags.get(entities.encode(tag.strip()))
-                if tag_id is not None:
-                    links.add((tag_id, agent.modules[name].id))
+            written = (entities.encode(tag.strip()) for tag in module.tags["tags"].split(","))
+            known = sorted({(reference.tags[tag], tag) for tag in written if tag in reference.tags})
+            entry = agent.modules[name]
+            entry.about = entry.about._replace(tags=",".join(tag for _, tag in known))
+            links |= {(tag_id, entry.id) for tag_id, _ in known}
         if links:
             keys = ("tag_id", "module_id")
             self._sql.ensure(conn, schema.module_tag, keys, sorted(links))

@@ -27,7 +27,7 @@ from dataserver.store.admission import Admission, Outcome, Work
 from dataserver.store.agents import Agents, Learning
 from dataserver.store.batch import CREATED, Batch, Tally, Writer
 from dataserver.store.catalog import AgentEntry, Catalog
-from dataserver.store.counts import recount
+from dataserver.store.counts import COUNTS, recount
 from dataserver.store.errors import translating
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
@@ -37,7 +37,8 @@ from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference, read_reference
 from dataserver.store.rehearsal import NotingWriter, Rehearsal, module_names
 from dataserver.store.sections import Sections
-from dataserver.store.sql import Sql
+from dataserver.store.sql import Row, Sql
+from dataserver.store.states import States
 from dataserver.times import local_text
 
 #: An agent's newest packet time (epoch seconds) and interval (seconds), None: not known.
@@ -68,6 +69,7 @@ class Recorder:
         self.layout = layout
         self._sql = Sql(engine.dialect)
         self._writer = Writer(self._sql, layout)
+        self._states = States(self._sql, layout)
         self._events = EventLog(self._sql, layout)
         self.catalog = Catalog(zone, layout)
         self._agents = Agents(self._sql, layout, self.catalog, learning)
@@ -212,8 +214,7 @@ class Recorder:
             batch.tally.new_modules += len(created)
             for agent, entry in created:
                 batch.touch(agent, entry, CREATED)
-                batch.fresh.add(entry.id)
-                batch.recount.add(agent.id)
+                batch.recount[agent.id] = agent
 
     # -- step 5 ----------------------------------------------------------------
 
@@ -235,17 +236,15 @@ class Recorder:
             write_late(conn, writer, batch)
         if batch.counters:
             writer.counters(conn, batch)
-        writer.states(conn, batch, self._text)
+        self._states.write(conn, batch, self._text)
         if batch.addresses:
             self._sections.add_addresses(conn, batch.addresses)
-        self._contacts(conn, work, batch)
-        recount(conn, self._sql, batch.recount)
+        self._agent_rows(conn, work, batch)
         self._events.write(
             conn,
             batch.events,
             batch.now,
             self._text(batch.now),
-            fresh=batch.fresh,
             overtaken=batch.overtaken,
         )
         if work:
@@ -261,22 +260,41 @@ class Recorder:
         if gone := self.catalog.gone(conn, late, modules):
             raise StoreConflict(f"{gone} agents or modules were deleted by somebody else meanwhile")
 
-    def _contacts(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
-        """When each agent was last heard of; a late packet says nothing about that."""
+    def _agent_rows(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
+        """When each agent was last heard of, and how many of its modules are in which status."""
+        counted: dict[int, Row] = {}
+        uncertain = []
+        for agent in batch.recount.values():
+            counts = agent.counts()
+            if counts is None:
+                uncertain.append(agent.id)
+            else:
+                counted[agent.id] = (*counts, sum(counts))
+        now_text = self._text(batch.now)
+        plain: list[Row] = []
+        changed: list[Row] = []
+        # A late packet says nothing about when an agent was heard of.
         heard = {
             item.agent.id: item.agent
             for item in work
             if not item.late and item.arrival.time is not None
         }
-        if not heard:
-            return
-        now_text = self._text(batch.now)
-        rows = [
-            (agent.id, now_text, self._text(agent.newest)) for _, agent in sorted(heard.items())
-        ]
-        keys = ("id", "contact", "packet_contact")
-        if self._sql.update(conn, schema.agent, keys, rows) < len(rows):
-            raise StoreConflict("agents were deleted by somebody else meanwhile")
+        for _, agent in sorted(heard.items()):
+            row = (agent.id, now_text, self._text(agent.newest))
+            counts_row = counted.pop(agent.id, None)
+            if counts_row is None:
+                plain.append(row)
+            else:
+                changed.append((*row, *counts_row))
+        contact = ("id", "contact", "packet_contact")
+        for keys, rows in (
+            (contact, plain),
+            ((*contact, *COUNTS), changed),
+            (("id", *COUNTS), [(agent_id, *counts) for agent_id, counts in counted.items()]),
+        ):
+            if rows and self._sql.update(conn, schema.agent, keys, rows) < len(rows):
+                raise StoreConflict("agents were deleted by somebody else meanwhile")
+        recount(conn, self._sql, uncertain)
 
 
 def _is_known(agent: AgentEntry, module: Module) -> bool:

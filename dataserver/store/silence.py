@@ -20,6 +20,7 @@ from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Sql
+from dataserver.store.states import States
 from dataserver.store.unknown import Types, read_types, unindexed
 from dataserver.times import local_text
 
@@ -47,6 +48,7 @@ class SilenceSweep:
         self._catalog = Catalog(zone, layout)
         self._evaluator = Evaluator(zone, longest_text=0, max_ahead=0)
         self._writer = Writer(sql, layout)
+        self._states = States(sql, layout)
         #: The last module that the present pass has looked at.
         self._after = 0
 
@@ -88,9 +90,10 @@ class SilenceSweep:
                 ]
                 self._evaluator.contact(batch, agent, "0")
         self._writer.history(conn, batch)
-        self._writer.states(conn, batch, self._text)
+        self._states.write(conn, batch, self._text)
         recount(conn, self._sql, batch.recount)
-        self._events.write(conn, batch.events, now, self._text(now))
+        text = self._text(now)
+        self._events.write(conn, batch.events, now, text, overtaken=batch.overtaken)
         return set(batch.agents)
 
     def _silent(self, types: Types, until: int) -> Select[Any]:

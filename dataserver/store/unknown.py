@@ -192,8 +192,8 @@ class UnknownSweep:
         for state_id, agent_id, module_id, name, type_id, quiet, *switched_off in rows:
             is_async = type_id in types.asynchronous
             (forgotten if is_async else unknown).append(state_id)
+            overtaken.append(module_id)
             if quiet:
-                overtaken.append(module_id)
                 continue
             if is_async:
                 events.append(forgotten_event(agent_id, module_id, name or ""))

@@ -12,6 +12,8 @@ from sqlalchemy import func, insert, select, update
 from dataserver.errors import StoreConflict
 from dataserver.status import Status
 from dataserver.store import schema
+from dataserver.store.counts import recount_flagged
+from dataserver.store.sql import Sql
 from tests.support.databases import Database
 from tests.support.ingest import NOW, Ingest, arrival
 
@@ -351,10 +353,43 @@ def test_counts_follow_every_change(console: Console) -> None:
     assert console.counts("two") == recounted(console, "two") == (1, 0, 0, 0, 0, 1)
 
 
-def test_counts_see_what_the_console_changed_meanwhile(console: Console) -> None:
+def test_counts_see_what_the_console_changed(console: Console) -> None:
     console.take(packet(0, plain("1") + plain("1", name="b")))
-    # Without the server's noticing: its cache is a minute old at most, the counts are not.
+    # The console disables a module as it does: with the wish for a recount.
     with console.engine.begin() as conn:
         conn.execute(update(schema.module).where(schema.module.c.name == "b").values(disabled=1))
+        conn.execute(update(schema.agent).values(update_module_count=1))
+    with console.engine.begin() as conn:
+        recount_flagged(conn, Sql(console.engine.dialect), console.server.recorder.layout)
+    assert console.counts() == recounted(console) == (1, 0, 0, 0, 0, 1)
     console.take(packet(5, plain("90")))
     assert console.counts() == recounted(console) == (0, 1, 0, 0, 0, 1)
+
+
+def test_counts_of_an_agent_that_other_servers_poll_too(console: Console) -> None:
+    console.take(packet(0, plain("1") + plain("1", name="ping")))
+    console.set(schema.module, "ping", server_kind=2)
+    # The other server tells nobody of what it finds.
+    m, s = schema.module.c, schema.state.c
+    ping = select(m.id).where(m.name == "ping").scalar_subquery()
+    with console.engine.begin() as conn:
+        conn.execute(update(schema.state).where(s.module_id == ping).values(status=1))
+    console.take(packet(5, plain("60")))
+    assert console.counts() == recounted(console) == (0, 1, 1, 0, 0, 2)
+
+
+def test_doubles_of_a_name_are_counted(console: Console) -> None:
+    console.take(packet(0, plain("1")))
+    s = schema.state
+    with console.engine.begin() as conn:
+        row = dict(conn.execute(select(schema.module)).mappings().one())
+        double = {key: value for key, value in row.items() if key != schema.module.c.id.name}
+        keys = {column.name: column.key for column in schema.module.columns}
+        there = console.server.recorder.layout.columns(schema.module)
+        double = {keys[c.name]: row[c.name] for c in there if c.key != "id" and c.name in row}
+        made = conn.execute(insert(schema.module).values(double)).inserted_primary_key
+        agent_id = double["agent_id"]
+        conn.execute(insert(s).values(module_id=made[0], agent_id=agent_id, status=2))
+    console.server.recorder.catalog.clear()
+    console.take(packet(5, plain("90")))
+    assert console.counts() == recounted(console) == (0, 1, 1, 0, 0, 2)

@@ -1,0 +1,266 @@
+"""Writing states: each module's row, as little of it as changed, since that is where time goes.
+
+What a batch found out of a module (its ``dirty`` bits) says which columns are written:
+
+=================  ===========================================================
+``SEEN``           the times of its value
+``CHANGED``        the value and the times
+``TRIED``          a value was refused: the time of the try
+``REMEMBERED``     a counter was only remembered: likewise
+``CREATED``        a row of its own, whether it had a value or not
+``STATUS``         besides, the columns of its standing
+``RUN``            besides, the length of its run of equal statuses
+=================  ===========================================================
+
+Where every module of an agent was seen at one time, one row per agent sets the times of them
+all, and likewise the length of the runs; what differs is written by module after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+
+from sqlalchemy import Connection, select
+
+from dataserver.errors import StoreConflict
+from dataserver.store import schema
+from dataserver.store.batch import (
+    CHANGED,
+    CREATED,
+    REMEMBERED,
+    RUN,
+    SEEN,
+    STATUS,
+    Batch,
+    expect,
+)
+from dataserver.store.catalog import AgentEntry, ModuleEntry, in_chunks
+from dataserver.store.layout import Layout
+from dataserver.store.sql import Row, Sql
+from dataserver.store.standing import StandingColumns
+
+_Text = Callable[[int], str]
+
+_SEEN_KEYS = ("local_time", "processed", "last_execution_try")
+_VALUE_KEYS = ("value", "saved")
+_FULL_KEYS = (
+    "value",
+    "local_time",
+    "saved",
+    "processed",
+    "last_execution_try",
+    "current_interval",
+)
+_TRIED_KEYS = ("last_execution_try", "current_interval")
+_NEW_KEYS = ("module_id", "agent_id", *_FULL_KEYS)
+
+
+class _Part(IntEnum):
+    """What is written of a value."""
+
+    NOTHING = 0
+    TIMES = 1
+    VALUE = 2
+    FULL = 3
+    TRIED = 4
+    REMEMBERED = 5
+
+
+class _More(IntEnum):
+    """What is written of a standing."""
+
+    NOTHING = 0
+    RUN = 1
+    ALL = 2
+
+
+_RUN_KEYS = ("status_changes",)
+_PART_KEYS: tuple[tuple[str, ...], ...] = (
+    (),
+    _SEEN_KEYS,
+    _VALUE_KEYS,
+    _FULL_KEYS,
+    _TRIED_KEYS,
+    (*_TRIED_KEYS, "processed"),
+)
+
+
+class States:
+    """Writes the states of a batch's modules through one transaction's connection."""
+
+    def __init__(self, sql: Sql, layout: Layout) -> None:
+        self._sql = sql
+        self._standing = StandingColumns(layout)
+        more_keys = ((), _RUN_KEYS, self._standing.keys)
+        #: The columns of each statement, by :class:`_Part` and :class:`_More`.
+        self._keys = [(*part, *more) for part in _PART_KEYS for more in more_keys]
+
+    def write(self, conn: Connection, batch: Batch, text: _Text) -> None:
+        """The state of every module touched; ``text`` gives the local time of epoch seconds.
+
+        Raises StoreConflict where rows are gone, or more are there than are known.
+        """
+        plan = _Plan(batch, text, self._standing)
+        self._write_agents(conn, batch, _SEEN_KEYS, plan.seen)
+        self._write_agents(conn, batch, _RUN_KEYS, plan.ran)
+        self._write_agents(conn, batch, (*_SEEN_KEYS, *_RUN_KEYS), plan.seen_and_ran)
+        for keys, rows in zip(self._keys, plan.modules, strict=True):
+            if rows:
+                matched = self._sql.update(conn, schema.state, ("id", *keys), rows)
+                expect(matched, len(rows), "modules")
+        if plan.new:
+            keys = (*_NEW_KEYS, *self._standing.keys)
+            self._sql.insert(conn, schema.state, keys, plan.new)
+            _read_ids(conn, plan.new_modules)
+            for agent in plan.new_agents:
+                agent.state_rows += 1
+        for _, module in batch.touched:
+            module.dirty = 0
+            module.tried = 0
+
+    def _write_agents(
+        self, conn: Connection, batch: Batch, keys: tuple[str, ...], rows: list[Row]
+    ) -> None:
+        if not rows:
+            return
+        known = sum(len(batch.agents[row[0]].modules) for row in rows)
+        matched = self._sql.update(conn, schema.state, ("agent_id", *keys), rows)
+        expect(matched, known, "modules")
+        if matched > known:
+            raise StoreConflict("modules were added by somebody else meanwhile")
+
+
+class _Plan:
+    """Sorts the touched modules into the statements that write their state."""
+
+    def __init__(self, batch: Batch, text: _Text, standing: StandingColumns) -> None:
+        self._now = batch.now
+        self._text = text
+        self._standing = standing
+        #: Rows of whole agents.
+        self.seen: list[Row] = []
+        self.ran: list[Row] = []
+        self.seen_and_ran: list[Row] = []
+        #: Rows of modules, by what is written of them.
+        self.modules: list[list[Row]] = [[] for _ in range(len(_Part) * len(_More))]
+        self.new: list[Row] = []
+        self.new_modules: dict[int, ModuleEntry] = {}
+        #: The agent of each new row.
+        self.new_agents: list[AgentEntry] = []
+        whole = {agent.id: self._agent(agent) for agent in batch.agents.values()}
+        for agent, module in batch.touched:
+            if module.state_id:
+                self._place(module, *whole[agent.id])
+            else:
+                self._place_new(agent, module)
+
+    def _agent(self, agent: AgentEntry) -> tuple[bool, bool]:
+        """Write what all modules of ``agent`` share: whether times, whether lengths of runs."""
+        if agent.state_rows != len(agent.modules):
+            return False, False
+        time, length = _shared_time(agent), _shared_length(agent)
+        if not self._standing.has_changes:
+            length = None
+        if time is not None:
+            times = (agent.id, self._text(time), self._now, time)
+            if length is not None:
+                self.seen_and_ran.append((*times, length))
+            else:
+                self.seen.append(times)
+        elif length is not None:
+            self.ran.append((agent.id, length))
+        return time is not None, length is not None
+
+    def _place(self, module: ModuleEntry, seen: bool, ran: bool) -> None:
+        """Write what is the module's own; of its agent all were ``seen``, all runs ``ran``."""
+        part, fields = self._value(module, seen)
+        more, dirty = _More.NOTHING, module.dirty
+        if dirty & STATUS:
+            more = _More.ALL
+            fields = (*fields, *self._standing.row(module.standing))
+        elif dirty & RUN and not ran and self._standing.has_changes:
+            more = _More.RUN
+            fields = (*fields, module.standing.changes)
+        if fields:
+            self.modules[part * len(_More) + more].append((module.state_id, *fields))
+
+    def _value(self, module: ModuleEntry, seen: bool) -> tuple[_Part, Row]:
+        """What is written of the module's value."""
+        dirty = module.dirty & ~(STATUS | RUN)
+        if seen:
+            if dirty & CHANGED:
+                return _Part.VALUE, (module.value, self._text(module.saved))
+            return _Part.NOTHING, ()
+        interval = module.next_interval()
+        if dirty == SEEN and module.current_interval == interval:
+            return _Part.TIMES, (self._text(module.time), self._now, module.time)
+        module.current_interval = interval
+        if dirty & (SEEN | CHANGED):
+            return _Part.FULL, self._full(module, interval)
+        if dirty & REMEMBERED:
+            return _Part.REMEMBERED, (module.tried, interval, self._now)
+        return _Part.TRIED, (module.tried, interval)
+
+    def _place_new(self, agent: AgentEntry, module: ModuleEntry) -> None:
+        interval = module.next_interval()
+        row = self._full(module, interval)
+        if not module.time:
+            # Known by name only so far (disabled, or its first value was refused).
+            row = ("", row[1], row[2], 0, module.tried, interval if module.tried else 0)
+        if module.dirty != CREATED:
+            module.current_interval = interval
+        self.new.append((module.id, agent.id, *row, *self._standing.row(module.standing)))
+        self.new_modules[module.id] = module
+        self.new_agents.append(agent)
+
+    def _full(self, module: ModuleEntry, interval: int) -> Row:
+        text = self._text
+        last_try = module.tried or module.time
+        times = (text(module.time), text(module.saved), self._now, last_try)
+        return (module.value, *times, interval)
+
+
+def _shared_time(agent: AgentEntry) -> int | None:
+    """The time at which every module of ``agent`` was seen; None: there is none."""
+    shared = None
+    for module in agent.modules.values():
+        dirty = module.dirty & ~(STATUS | RUN)
+        if not dirty or dirty & ~(SEEN | CHANGED) or not module.state_id:
+            return None
+        if module.current_interval != module.next_interval():
+            return None
+        if module.time != shared:
+            if shared is not None:
+                return None
+            shared = module.time
+    return shared
+
+
+def _shared_length(agent: AgentEntry) -> int | None:
+    """The length to which runs of ``agent`` grew, if that is the length of all the others too.
+
+    A module of another standing does not matter: its row is written after that.
+    """
+    shared = None
+    grew = False
+    for module in agent.modules.values():
+        dirty = module.dirty
+        if not module.state_id:
+            return None
+        if dirty & STATUS:
+            continue
+        grew = grew or dirty & RUN != 0
+        if module.standing.changes != shared:
+            if shared is not None:
+                return None
+            shared = module.standing.changes
+    return shared if grew else None
+
+
+def _read_ids(conn: Connection, modules: dict[int, ModuleEntry]) -> None:
+    c = schema.state.c
+    for ids in in_chunks(list(modules)):
+        query = select(c.id, c.module_id).where(c.module_id.in_(ids))
+        for state_id, module_id in conn.execute(query):
+            modules[module_id].state_id = state_id
