@@ -237,8 +237,7 @@ class Step(NamedTuple):
     """What a value did to its module's standing."""
 
     standing: Standing
-    #: The status of which one more value changes nothing; None: each does.
-    settled: Status | None
+    rest: Rest
     #: The run of equal statuses grew, and nothing else changed.
     grew: bool
     #: The status that is told as an event, and the one before it; None: none is.
@@ -290,9 +289,8 @@ def advance(rules: Rules, standing: Standing, new: Status, time: int, is_async: 
         changed_at,
         warnings,
     )
-    settled = status if is_settled(rules, after) else None
     grew = after[:4] == standing[:4] and after[5:] == standing[5:]
-    return Step(after, settled, grew, told, known)
+    return Step(after, rest(rules, after), grew, told, known)
 
 
 def _impatient(rules: Rules, standing: Standing, new: Status) -> tuple[Status, int]:
@@ -324,7 +322,25 @@ def _run(
     return changes, (time if expired else run_start), expired
 
 
-def is_settled(rules: Rules, standing: Standing) -> bool:
+class Rest(NamedTuple):
+    """What needs no further thought, since most values of most modules change no status."""
+
+    #: The status of which one more value changes nothing; None: each does.
+    settled: Status | None = None
+    #: Where one more value of the same status leads, if that is settled then; None: elsewhere.
+    grown: Standing | None = None
+
+
+@lru_cache(maxsize=4_096)
+def rest(rules: Rules, standing: Standing) -> Rest:
+    """How a module that stands so comes to rest."""
+    if _is_settled(rules, standing):
+        return Rest(settled=standing.status)
+    grown = standing._replace(changes=standing.changes + 1)
+    return Rest(grown=grown) if _is_settled(rules, grown) else Rest()
+
+
+def _is_settled(rules: Rules, standing: Standing) -> bool:
     """Whether one more value of the same status changes nothing at all."""
     status = standing.status
     return (

@@ -17,7 +17,7 @@ from dataserver.store import schema
 from dataserver.store.catalog import AgentEntry, ModuleEntry, in_chunks
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
-from dataserver.values import Kind
+from dataserver.values import Kind, TypeRule
 
 #: What a batch has to write of a module's state: see :mod:`dataserver.store.states`.
 SEEN, CHANGED, TRIED, REMEMBERED, CREATED, STATUS, RUN = 1, 2, 4, 8, 16, 32, 64
@@ -91,6 +91,21 @@ class Batch:
         if not module.dirty:
             self.touched.append((agent, module))
         module.dirty |= how
+
+    def late_sample(
+        self,
+        agent: AgentEntry,
+        module: ModuleEntry,
+        rule: TypeRule,
+        time: int,
+        value: float | str,
+        own_time: bool,
+    ) -> None:
+        """Note a value older than the module's newest one, if it goes into history at all."""
+        kind, is_async, _ = rule
+        if is_async or module.history:
+            is_text = kind is Kind.TEXT
+            self.late.append(LateSample(agent, module, is_text, is_async, time, value, own_time))
 
     def point(self, module: ModuleEntry, kind: Kind, time: int, value: float | str) -> None:
         """A history row of ``module``."""

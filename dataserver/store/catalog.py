@@ -18,7 +18,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, fun
 
 from dataserver import entities
 from dataserver.events import NOTHING_MORE, About, wants_event
-from dataserver.status import FRESH, PLAIN, Rules, Standing, Status, is_pending, is_settled
+from dataserver.status import FRESH, PLAIN, Rules, Standing, Status, is_pending, rest
 from dataserver.store import schema
 from dataserver.store.probe import Layout
 from dataserver.store.standing import RULE_KEYS, STANDING_KEYS, rules_from, standing_from
@@ -62,6 +62,7 @@ class ModuleEntry:
         "dirty",
         "disabled",
         "extended_info",
+        "grown",
         "history",
         "id",
         "interval",
@@ -114,10 +115,11 @@ class ModuleEntry:
         self.value = ""
         self.time = 0
         self.saved = 0
-        #: Where it stands; the status that changes nothing any more, None: each one does; and the
-        #: one that ``value`` has by these rules, None: not known.
+        #: Where it stands, and how it comes to rest there (see status.Rest); and the status that
+        #: ``value`` has by these rules, None: not known.
         self.standing: Standing = FRESH
         self.settled: Status | None = None
+        self.grown: Standing | None = None
         self.judged: Status | None = None
         #: The interval in the state's row, which follows the module's with its next value.
         self.current_interval = 0
@@ -139,7 +141,7 @@ class ModuleEntry:
     def stand(self, standing: Standing) -> None:
         """Set where it stands."""
         self.standing = standing
-        self.settled = standing.status if is_settled(self.rules, standing) else None
+        self.settled, self.grown = rest(self.rules, standing)
 
 
 class AgentEntry:

@@ -13,7 +13,7 @@ from dataserver.errors import StoreRefused
 from dataserver.events import number_text, status_event, text_data
 from dataserver.model import Arrival, Module
 from dataserver.status import PLAIN, Status, advance, given, judge_number, judge_text
-from dataserver.store.batch import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Batch, LateSample
+from dataserver.store.batch import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Batch
 from dataserver.store.catalog import AgentEntry, ModuleEntry
 from dataserver.times import sample_time
 from dataserver.values import (
@@ -67,10 +67,10 @@ class Evaluator:
             entry.rule = (module.type, type_rule(module.type or "generic_data"))
             entry.judged = None
         rule = entry.rule[1]
-        told = module.tags.get("status")
-        status = given(told) if told else None
+        tags = module.tags
+        status = given(tags["status"]) if "status" in tags else None
         hushed = late or agent.quiet or entry.quiet
-        stamp = module.tags.get("timestamp")
+        stamp = tags.get("timestamp")
         if not module.samples and stamp is None:
             value, time = module.value, arrival.time
             self._value(batch, agent, entry, rule, value, time, False, status, hushed)
@@ -148,11 +148,7 @@ class Evaluator:
         kind, is_async, _ = rule
         text, value = kept
         if time < entry.time:
-            if is_async or entry.history:
-                is_text = kind is Kind.TEXT
-                batch.late.append(
-                    LateSample(agent, entry, is_text, is_async, time, value, own_time)
-                )
+            batch.late_sample(agent, entry, rule, time, value, own_time)
             return
         changed = text != entry.value
         if changed or status is not None or entry.judged is None:
@@ -160,7 +156,12 @@ class Evaluator:
         else:
             status = entry.judged
         if status is not entry.settled:
-            self._advance(batch, agent, entry, is_async, status, value, time, hushed)
+            grown = entry.grown
+            if grown is not None and status is grown.status:
+                batch.touch(agent, entry, RUN)
+                entry.standing, entry.settled, entry.grown = grown, status, None
+            else:
+                self._advance(batch, agent, entry, is_async, status, value, time, hushed)
         if changed or entry.saved < time - DAY:
             if entry.history or is_async:
                 batch.point(entry, kind, time, value)
@@ -215,7 +216,8 @@ class Evaluator:
         before = entry.standing
         step = advance(entry.rules, before, status, time, is_async)
         if step.standing != before:
-            entry.standing, entry.settled = step.standing, step.settled
+            entry.standing = step.standing
+            entry.settled, entry.grown = step.rest
             batch.touch(agent, entry, RUN if step.grew else STATUS)
             if step.standing.status is not before.status:
                 batch.recount[agent.id] = agent

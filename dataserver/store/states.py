@@ -150,10 +150,13 @@ class _Plan:
         self.new_agents: list[AgentEntry] = []
         whole = {agent.id: self._agent(agent) for agent in batch.agents.values()}
         for agent, module in batch.touched:
-            if module.state_id:
-                self._place(module, *whole[agent.id])
-            else:
+            if not module.state_id:
                 self._place_new(agent, module)
+                continue
+            seen, ran = whole[agent.id]
+            # Of most modules there is nothing to write but what their agent shares.
+            if not seen or module.dirty & (CHANGED | STATUS) or (module.dirty & RUN and not ran):
+                self._place(module, seen, ran)
 
     def _agent(self, agent: AgentEntry) -> tuple[bool, bool]:
         """Write what all modules of ``agent`` share: whether times, whether lengths of runs."""

@@ -16,9 +16,9 @@ from dataserver.status import (
     advance,
     given,
     is_pending,
-    is_settled,
     judge_number,
     judge_text,
+    rest,
     rules,
     status_of,
 )
@@ -209,21 +209,32 @@ class TestUnknown:
         assert (step.standing.status, step.told) == (N, None)
 
 
-def test_what_is_settled_does_not_change() -> None:
+def test_what_has_come_to_rest_stays_there() -> None:
     for how in (
         PLAIN,
         made(min_ff_event=3),
+        made(min_ff_event=300),
         made(ff_type=1),
         made(warning_time=1),
         made(min_ff_event=2, ff_timeout=10),
     ):
-        for status in (N, C, W):
-            for count in range(1, 9):
-                standing, _ = after(how, [status] * count)
-                if is_settled(how, standing):
-                    again = advance(how, standing, status, 10**9, False)
-                    assert (again.standing, again.told) == (standing, None)
-    assert is_settled(PLAIN, after(PLAIN, [N, N])[0])
+        for news in (
+            [first, *[status] * count]
+            for first in (N, C, W)
+            for status in (N, C, W)
+            for count in (*range(9), 300)
+        ):
+            standing, _ = after(how, news)
+            settled, grown = rest(how, standing)
+            if settled is not None:
+                again = advance(how, standing, settled, 10**9, False)
+                assert (again.standing, again.told) == (standing, None)
+            if grown is not None:
+                again = advance(how, standing, grown.status, 10**9, False)
+                assert (again.standing, again.told, again.grew) == (grown, None, True)
+                assert rest(how, grown).settled is grown.status
+    assert rest(PLAIN, after(PLAIN, [N])[0]).grown is not None
+    assert rest(PLAIN, after(PLAIN, [N, N])[0]).settled is N
 
 
 def test_equal_configurations_have_one_set_of_rules() -> None:
