@@ -59,7 +59,14 @@ class Event(NamedTuple):
 
 
 def status_event(
-    was: Status, status: Status, agent_id: int, module_id: int, name: str, data: str
+    was: Status,
+    status: Status,
+    agent_id: int,
+    module_id: int,
+    name: str,
+    data: str,
+    group_id: int | None = None,
+    about: About | None = None,
 ) -> Event | None:
     """The event of a module ``name`` (as stored) that goes from ``was`` to ``status``.
 
@@ -76,7 +83,7 @@ def status_event(
         kind, severity = "going_down_warning" if down else "going_up_warning", WARNING
     text = f"Module '{entities.decode(name)}' is going to {status.name} ({data})"
     closed = status is Status.NORMAL
-    return Event(kind, severity, text, agent_id, module_id, status, data, closed)
+    return Event(kind, severity, text, agent_id, module_id, status, data, closed, group_id, about)
 
 
 def unknown_event(agent_id: int, module_id: int, name: str) -> Event:

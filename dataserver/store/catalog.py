@@ -288,7 +288,7 @@ class Catalog:
             query = (
                 select(table.c.id, table.c.name).where(table.c.name.in_(names)).order_by(table.c.id)
             )
-            for agent_id, name in conn.execute(query):
+            for agent_id, name in conn.execute(query).all():
                 found.setdefault(name, agent_id)
         folded = {folded_name(name): (name, agent_id) for name, agent_id in reversed(found.items())}
         for raw, name in wanted.items():
@@ -302,7 +302,7 @@ class Catalog:
         by_id = {agent.id: agent for agent in agents}
         missing = set(by_id)
         for ids in in_chunks(list(by_id)):
-            for row in conn.execute(self._agents, {"ids": ids}):
+            for row in conn.execute(self._agents, {"ids": ids}).all():
                 agent = by_id[row[0]]
                 if row[1] != agent.name:
                     continue  # renamed: its packets belong to whoever has the name now
@@ -346,7 +346,7 @@ class Catalog:
 
     def _load_modules(self, conn: Connection, by_id: dict[int, AgentEntry], ids: list[int]) -> None:
         tags = tag_names(conn, _MODULE.agent_id, ids)
-        for row in conn.execute(self._modules, {"ids": ids}):
+        for row in conn.execute(self._modules, {"ids": ids}).all():
             agent = by_id[row[0]]
             agent.foreign = agent.foreign or row[24] != OURS
             # Two modules of one name (possible in Pandora's tables): the older one counts.
@@ -356,7 +356,7 @@ class Catalog:
                 module.about = about(tags.get(module.id, ""), *row[25:28])
                 if module.type_id == KEEP_ALIVE:
                     agent.keep_alives.append(module)
-        for agent_id, rows in conn.execute(_STATE_ROWS, {"ids": ids}):
+        for agent_id, rows in conn.execute(_STATE_ROWS, {"ids": ids}).all():
             by_id[agent_id].state_rows = rows
 
     def _module(self, row: Any) -> ModuleEntry:

@@ -25,6 +25,8 @@ _INT_MAX = 2**31 - 1
 AGENT_NAME_LENGTH = 600
 #: Of one packet; an agent has a few, and each is a row for ever.
 _MOST_ADDRESSES = 100
+#: Bytes of a character at most.
+_WIDEST = 4
 #: What a TEXT column takes, in bytes.
 TEXT_BYTES = 65_535
 
@@ -94,6 +96,8 @@ def fit(table: Table, key: str, text: str) -> str:
     length = getattr(table.c[key].type, "length", None)
     if length is not None:
         return text[:length]
+    if len(text) * _WIDEST <= TEXT_BYTES:
+        return text
     raw = text.encode("utf-8", "surrogatepass")
     return text if len(raw) <= TEXT_BYTES else raw[:TEXT_BYTES].decode("utf-8", "ignore")
 

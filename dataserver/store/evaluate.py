@@ -230,10 +230,12 @@ class Evaluator:
         if hushed or (returned and not entry.tells_unknown):
             return
         data = text_data(value) if isinstance(value, str) else number_text(value)
-        event = status_event(step.was, step.told, agent.id, entry.id, entry.name, data)
+        ids = agent.id, entry.id
+        known = agent.group_id, entry.about
+        event = status_event(step.was, step.told, *ids, entry.name, data, *known)
         if event is not None:
             entry.open_events = not event.closed
-            batch.events.append(event._replace(group_id=agent.group_id, about=entry.about))
+            batch.events.append(event)
 
     def _counter(
         self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, kind: Kind, raw: str, time: int

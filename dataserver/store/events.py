@@ -17,7 +17,7 @@ from dataserver.events import NOTHING_MORE, About, Event
 from dataserver.store import columns, schema
 from dataserver.store.catalog import INSTRUCTIONS, about, in_chunks, tag_names
 from dataserver.store.layout import Layout
-from dataserver.store.sql import Sql
+from dataserver.store.sql import Row, Sql
 
 #: Who tells events, as the console knows it.
 SOURCE = "monitoring_server"
@@ -79,7 +79,8 @@ class EventLog:
             return
         groups = self._groups(conn, {e.agent_id for e in events if e.group_id is None})
         about = self._modules(conn, {e.module_id for e in events if e.about is None})
-        rows = []
+        rows: list[Row] = []
+        complete = len(self._there) == len(_KEYS)
         for place, event in enumerate(events):
             replaced = _replaces(event) and newest[event.module_id] > place
             closed = event.closed or replaced
@@ -102,7 +103,7 @@ class EventLog:
                 _tiny(event.data),
                 event.module_status,
             )
-            rows.append(tuple(row[place] for place in self._there))
+            rows.append(row if complete else tuple(row[place] for place in self._there))
         self._sql.insert(conn, schema.event, self._keys, rows)
 
     def _validate(self, conn: Connection, module_ids: Collection[int], now: int) -> None:
@@ -141,6 +142,10 @@ def _replaces(event: Event) -> bool:
 
 def _tiny(data: str) -> str:
     """Data as stored, cut to its column without cutting an entity in two."""
+    if len(data) < _TINY:
+        encoded = entities.encode(data)
+        if len(encoded) * 4 <= _TINY:
+            return encoded
     text = ""
     for char in data[:_TINY]:
         encoded = entities.encode(char)

@@ -82,8 +82,8 @@ class Layout:
     found: Found
     has_ordinal: bool
     counter_unique: bool
-    #: Keys of the columns that are there, by table, as far as asked for.
-    _keys: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
+    #: Keys of the columns that are not there, by table, as far as asked for.
+    _missing: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def tables(self) -> frozenset[str]:
@@ -102,11 +102,13 @@ class Layout:
 
     def present(self, table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
         """``row`` (by the schema's keys) without the columns that are not there."""
-        keys = self._keys.get(table.name)
-        if keys is None:
-            keys = frozenset(column.key for column in self.columns(table))
-            self._keys[table.name] = keys
-        return {key: value for key, value in row.items() if key in keys}
+        missing = self._missing.get(table.name)
+        if missing is None:
+            there = frozenset(column.key for column in self.columns(table))
+            missing = self._missing[table.name] = frozenset(table.columns.keys()) - there
+        if missing.isdisjoint(row):
+            return dict(row)
+        return {key: value for key, value in row.items() if key not in missing}
 
     def length(self, column: Column[object]) -> int | None:
         """How many characters a text column takes (SQLite: the number we declared)."""

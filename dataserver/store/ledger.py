@@ -61,7 +61,7 @@ def _read_versions(conn: Connection, agent_ids: list[int]) -> dict[int, Row]:
             .order_by(c.agent_id)
             .with_for_update()
         )
-        found.update({row[0]: (row[1], row[2]) for row in conn.execute(query)})
+        found.update({row[0]: (row[1], row[2]) for row in conn.execute(query).all()})
     return found
 
 

@@ -126,7 +126,7 @@ class Modules:
         agents = {agent.id: agent for agent, _, _ in pairs}
         for ids in in_chunks(sorted({agent_id for agent_id, _ in rows})):
             query = select(c.id, c.agent_id, c.name).where(c.agent_id.in_(ids)).order_by(c.id)
-            for module_id, agent_id, name in conn.execute(query):
+            for module_id, agent_id, name in conn.execute(query).all():
                 row = rows.get((agent_id, name))
                 if row is not None and name not in agents[agent_id].modules:
                     agents[agent_id].modules[name] = _entry(module_id, row)

@@ -265,5 +265,5 @@ def _read_ids(conn: Connection, modules: dict[int, ModuleEntry]) -> None:
     c = schema.state.c
     for ids in in_chunks(list(modules)):
         query = select(c.id, c.module_id).where(c.module_id.in_(ids))
-        for state_id, module_id in conn.execute(query):
+        for state_id, module_id in conn.execute(query).all():
             modules[module_id].state_id = state_id
