@@ -73,6 +73,7 @@ WORKLOADS = {
         Workload("W2", "a backlog: 200 agents, 50 modules, 10 rounds", 200, TEN * 5, 10),
         Workload("W3", "60,000 small files moved in at once", 6_000, _SMALL, 10, live=True),
         _second_round("wide", 10_000),
+        Workload("third", "the third round of 10,000 agents", 10_000, TEN, 3, 2, live=True),
         _second_round("sweep-1000", 1_000),
         _second_round("sweep-5000", 5_000),
         _second_round("sweep-20000", 20_000),

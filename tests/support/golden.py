@@ -78,13 +78,14 @@ def number(file: Path) -> int:
 def expected(case: Case, table: str) -> list[Row]:
     """The rows that ``table`` must have after the last step; a table without a file: none."""
     file = case.folder / "expected" / f"{table}.tsv"
-    rows = _read(file) if file.exists() else []
+    rows = read(file) if file.exists() else []
     if table == "state":
         rows = [_without_run_clock(row) for row in rows]
     return _deviate(case, table, rows)
 
 
-def _read(file: Path) -> list[Row]:
+def read(file: Path) -> list[Row]:
+    """The rows as they were recorded."""
     # Not splitlines: values may hold characters that it takes for line ends.
     head, *lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     names = head.split("\t")
