@@ -156,6 +156,9 @@ def _packet_event(agent_id: int, written: str) -> Event | None:
     text = told["data"]
     if not isinstance(text, str):
         text = json.dumps(text, ensure_ascii=False)
+    # JSON can write half a surrogate pair, which no database takes: it is no reason to refuse
+    # the packet.
+    text = text.encode("utf-8", "replace").decode()
     return Event("system", _severity(told.get("severity")), text, agent_id)
 
 

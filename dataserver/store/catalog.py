@@ -239,7 +239,7 @@ class Catalog:
         agent_id, module_id = _AGENT.id, _MODULE.id
         ids: ColumnElement[Any] = bindparam("ids", expanding=True)
         self._agent_ids = select(agent_id).where(agent_id.in_(ids))
-        self._module_ids = _undeleted(layout, select(module_id).where(module_id.in_(ids)))
+        self._module_ids = undeleted(layout, select(module_id).where(module_id.in_(ids)))
         self._by_raw: dict[str, AgentEntry] = {}
         self._by_id: dict[int, AgentEntry] = {}
 
@@ -456,10 +456,10 @@ def _modules_query(layout: Layout) -> Select[Any]:
     )
     query = select(*_there(layout, wanted)).select_from(joined)
     query = query.where(m.agent_id.in_(bindparam("ids", expanding=True)))
-    return _undeleted(layout, query).order_by(m.agent_id, m.id, s.id)
+    return undeleted(layout, query).order_by(m.agent_id, m.id, s.id)
 
 
-def _undeleted(layout: Layout, query: Select[Any]) -> Select[Any]:
+def undeleted(layout: Layout, query: Select[Any]) -> Select[Any]:
     """Without modules that the console deleted and that wait to be cleared away."""
     pending = _MODULE.delete_pending
     return query.where(pending == 0) if layout.has(pending) else query

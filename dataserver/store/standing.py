@@ -31,6 +31,8 @@ _INTEGERS = (
     "ff_timeout",
     "module_ff_interval",
 )
+#: The highest limit: half of what a column of a count takes.
+_MOST = 2**31 - 1
 #: The columns of a module that say how its values are judged.
 RULE_KEYS = (*_FLOATS, *_TEXTS, *_FLAGS, *_INTEGERS)
 #: A module without any of these tags has no rules of its own.
@@ -66,7 +68,8 @@ def rules_from(values: tuple[Any, ...]) -> Rules:
         # The console stores what operators type with entities, packets' texts come as they are.
         **{key: entities.decode(named[key] or "") for key in _TEXTS},
         **{key: bool(named[key]) for key in _FLAGS},
-        **{key: int(named[key] or 0) for key in _INTEGERS},
+        # Nothing is counted beyond them, so that no count outgrows its column.
+        **{key: min(int(named[key] or 0), _MOST) for key in _INTEGERS},
     )
 
 

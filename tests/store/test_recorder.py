@@ -267,6 +267,21 @@ def test_an_agent_keeps_working_beside_rows_of_a_deleted_module(
     assert console.at(900) == 2.0
 
 
+def test_a_module_made_anew_is_not_the_deleted_one_that_has_its_name(
+    server: Ingest, console: Console, database: Database
+) -> None:
+    take(server, packet(300, plain("1")))
+    with console.engine.begin() as conn:
+        conn.execute(update(schema.module).values(delete_pending=1))
+    take(Ingest(database), packet(600, plain("2")))
+    s = schema.state.c
+    query = select(s.value, schema.module.c.delete_pending).join_from(
+        schema.module, schema.state, s.module_id == schema.module.c.id
+    )
+    with console.engine.connect() as conn:
+        assert sorted(conn.execute(query).all()) == [("1.00000", 1), ("2.00000", 0)]
+
+
 def test_two_agents_of_one_name_are_the_older_one(
     pandora_database: Database,
 ) -> None:

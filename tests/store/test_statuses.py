@@ -211,6 +211,14 @@ def test_a_packets_own_events(console: Console) -> None:
     ]
 
 
+def test_half_a_surrogate_pair_in_a_packets_event_costs_one_character(console: Console) -> None:
+    coded = base64.b64encode(b'{"data": "disk \\ud800 full", "severity": 4}').decode()
+    console.take(packet(0, f"<events><event>{coded}</event></events>" + plain("1")))
+    (text,) = console.rows(schema.event.c.text)[1]
+    assert text == "disk&#x20;?&#x20;full"
+    assert console.status() == (0, 0)
+
+
 def test_a_packet_brings_no_flood_of_events(console: Console) -> None:
     coded = base64.b64encode(b'{"data": "again", "severity": 1}').decode()
     console.take(packet(0, f"<events>{f'<event>{coded}</event>' * 5_000}</events>"))
@@ -264,6 +272,17 @@ def test_too_many_warnings_are_critical(console: Console) -> None:
         console.take(packet(minute, plain(value)))
         seen.append(console.status()[0])
     assert seen == [2, 2, 1, 1, 0, 2]
+
+
+def test_counts_at_the_end_of_their_columns_stay_within(console: Console) -> None:
+    console.take(packet(0, plain("60")))
+    most = 2**32 - 1
+    counts = dict.fromkeys(("ff_normal", "ff_warning", "ff_critical", "warning_count"), most)
+    console.set(schema.module, "load", warning_time=most, ff_type=1, min_ff_event=most)
+    console.set(schema.state, status_changes=255, **counts)
+    for minute, value in enumerate(["60", "60", "90", "90", "1", "1", "60"], 1):
+        console.take(packet(minute, plain(value)))
+    assert console.status()[1] == Status.WARNING
 
 
 def test_a_pending_change_is_asked_for_more_often(console: Console) -> None:
