@@ -1,7 +1,8 @@
 """What a value means for its module: the table of statuses, flip-flop included; pure.
 
-:func:`judge` says what status a value has by itself, :func:`advance` what becomes of the
-module's standing with it.  Both are applied to every value seen, stored or not.
+:func:`judge_number` and :func:`judge_text` say what status a value has by itself,
+:func:`advance` what becomes of the module's standing with it.  Both are applied to every
+value seen, stored or not.
 
 The effective status (``status``) follows the values with the patience that flip-flop asks
 for; ``known`` is the effective status while the module is not unknown, ``last`` the newest
