@@ -19,6 +19,15 @@ START = 1_767_225_600
 INTERVAL = 300
 
 NUMBER, TEXT, ASYNC, LIST, COUNTER = "load", "who is on", "queue", "probe", "bytes in"
+#: What makes their statuses change, with and without patience, so that events must come once too.
+_TAGS = {
+    NUMBER: "<min_warning>5</min_warning><max_warning>9</max_warning>"
+    "<min_critical>9</min_critical><min_ff_event>1</min_ff_event>",
+    TEXT: "<str_critical>user[0-3]</str_critical>",
+    ASYNC: "<min_critical>2</min_critical><ff_type>1</ff_type><min_ff_event>1</min_ff_event>",
+    LIST: "<min_warning>3</min_warning>",
+    COUNTER: "",
+}
 
 Value = float | str
 #: A module, by the names of its agent and its own.
@@ -121,7 +130,8 @@ def _packet(agent: str, number: int, at: int, values: dict[tuple[str, int], Valu
 
 def _module(name: str, kind: str, value: Value) -> str:
     return (
-        f"<module><name>{name}</name><type>{kind}</type><data><![CDATA[{value}]]></data></module>\n"
+        f"<module><name>{name}</name><type>{kind}</type><data><![CDATA[{value}]]></data>"
+        f"{_TAGS[name]}</module>\n"
     )
 
 
@@ -130,7 +140,7 @@ def _list_module(listed: list[tuple[int, Value]]) -> str:
         f"<data><value>{value}</value><timestamp>{local(at)}</timestamp></data>"
         for at, value in listed
     )
-    head = f"<module><name>{LIST}</name><type>generic_data</type>"
+    head = f"<module><name>{LIST}</name><type>generic_data</type>{_TAGS[LIST]}"
     return f"{head}<datalist>{data}</datalist></module>\n"
 
 
