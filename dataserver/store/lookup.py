@@ -1,8 +1,8 @@
-"""From what an operator types to an agent or module; where there is none, what is near."""
+"""From names to ids: what an operator typed (or what is near), what packets say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from dataserver import entities
 from dataserver.errors import UsageError
 from dataserver.store import schema
 from dataserver.store.catalog import folded_name
+from dataserver.store.columns import AGENT_NAME_LENGTH
 from dataserver.store.listing import ModuleRecord
 
 #: So many names are told where one is meant and none, or several, are found.
@@ -51,6 +52,18 @@ def find_agent(conn: Connection, text: str) -> Agent:
             names = {entities.decode(name) for each in everyone for name in each[1:] if name}
             raise UsageError(f"there is no agent {text!r}", hint=_advice(text, names))
     return _one_of(found, spelled, text)
+
+
+def agent_ids(conn: Connection, names: Collection[str]) -> dict[str, int]:
+    """The ids of the agents that exist, by their names as packets have them."""
+    a = schema.agent.c
+    stored = {name: entities.encode(entities.clean_name(name)) for name in names}
+    # A longer one is nobody's, and may be longer than a statement.
+    stored = {name: key for name, key in stored.items() if len(key) <= AGENT_NAME_LENGTH}
+    query = select(a.name, a.id).where(a.name.in_(list(stored.values()))).order_by(a.id.desc())
+    found = {folded_name(row[0]): row[1] for row in conn.execute(query)} if stored else {}
+    known = {name: found.get(folded_name(key)) for name, key in stored.items()}
+    return {name: agent_id for name, agent_id in known.items() if agent_id is not None}
 
 
 def _one_of(candidates: list[_Candidate], spelled: tuple[str, str], text: str) -> Agent:

@@ -18,17 +18,14 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Engine
 
-from dataserver import entities
 from dataserver.errors import Reason, StoreError, StoreRefused
 from dataserver.events import MAINTENANCE, Event
-from dataserver.store import schema
-from dataserver.store.catalog import folded_name
-from dataserver.store.columns import AGENT_NAME_LENGTH
 from dataserver.store.errors import translating
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout
+from dataserver.store.lookup import agent_ids
 from dataserver.store.sql import Sql
 from dataserver.times import local_text
 from dataserver.worker.report import Report
@@ -155,24 +152,12 @@ class Teller:
             return
         now = int(self._report.clock())
         with translating("write events of rejected packets"), self._engine.begin() as conn:
-            agents = _agent_ids(conn, {each.agent for each in complaints if each.agent})
+            agents = agent_ids(conn, {each.agent for each in complaints if each.agent})
             events = [
                 Event("error", MAINTENANCE, each.text, agents.get(each.agent or "", 0))
                 for each in complaints
             ]
             self._events.write(conn, events, now, local_text(now, self._zone))
-
-
-def _agent_ids(conn: Connection, names: set[str]) -> dict[str, int]:
-    """The ids of the agents that exist, by their names as packets have them."""
-    a = schema.agent.c
-    stored = {name: entities.encode(entities.clean_name(name)) for name in names}
-    # A longer one is nobody's, and may be longer than a statement.
-    stored = {name: key for name, key in stored.items() if len(key) <= AGENT_NAME_LENGTH}
-    query = select(a.name, a.id).where(a.name.in_(list(stored.values()))).order_by(a.id.desc())
-    found = {folded_name(row[0]): row[1] for row in conn.execute(query)} if stored else {}
-    known = {name: found.get(folded_name(key)) for name, key in stored.items()}
-    return {name: agent_id for name, agent_id in known.items() if agent_id is not None}
 
 
 def _first(reason: Reason) -> int:
