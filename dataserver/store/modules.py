@@ -142,7 +142,7 @@ class Modules:
                 if not RULE_TAGS.isdisjoint(module.tags):
                     entry.rules = rules_of(rows[agent.id, name])
                 row = rows[agent.id, name]
-                entry.about = about("", *(row[key] for key in INSTRUCTIONS))
+                entry.about = about("", *(row.get(key) for key in INSTRUCTIONS))
                 entry.open_events = False
                 # No news of an asynchronous module is good news.
                 entry.stand(FRESH_ASYNC if type_rule(module.type).is_async else FRESH)

@@ -34,6 +34,8 @@ def faults(engine: Engine, files: Sequence[File]) -> list[str]:
             *_rate_faults(points, said),
             *_state_faults(conn, said),
             *_counter_faults(conn, said),
+            *_count_faults(conn),
+            *_event_faults(conn),
         ]
 
 
@@ -132,3 +134,43 @@ def _history(conn: Connection) -> Points:
         for agent_name, name, time, value in conn.execute(query):
             points[agent_name, entities.decode(name)].append((time, value))
     return points
+
+
+def _count_faults(conn: Connection) -> Iterator[str]:
+    """The counts in each agent's row are those of its modules' statuses."""
+    a = schema.agent.c
+    stored = (
+        a.normal_count,
+        a.critical_count,
+        a.warning_count,
+        a.unknown_count,
+        a.notinit_count,
+        a.total_count,
+    )
+    counted: defaultdict[int, Counter[int]] = defaultdict(Counter)
+    for agent_id, status in conn.execute(select(state.agent_id, state.status)):
+        counted[agent_id][status] += 1
+    for agent_id, name, *counts in conn.execute(select(a.id, a.name, *stored)):
+        found = counted[agent_id]
+        expected = [*(found[status] for status in range(5)), found.total()]
+        if counts != expected:
+            yield f"{name}: counts {counts} instead of {expected}"
+
+
+def _event_faults(conn: Connection) -> Iterator[str]:
+    """A module has one open event of its status at most, which is its newest and tells it."""
+    e = schema.event.c
+    query = select(e.module_id, e.type, e.module_status, e.status).order_by(e.id)
+    events: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for module_id, kind, status, validated in conn.execute(query):
+        if kind.startswith("going_"):
+            events[module_id].append((status, validated))
+    if not events:
+        yield "no event of any status: nothing is tested"
+    now = {row[0]: row[1] for row in conn.execute(select(state.module_id, state.status))}
+    for module_id, events_of in events.items():
+        if not all(validated for _, validated in events_of[:-1]):
+            yield f"module {module_id}: an overtaken event is open: {events_of}"
+        status, validated = events_of[-1]
+        if not validated and status != now[module_id]:
+            yield f"module {module_id}: {status} is told and open, it is {now[module_id]}"

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, text, update
 
 from dataserver.errors import StoreConflict
 from dataserver.status import Status
@@ -214,8 +214,8 @@ def test_a_packets_own_events(console: Console) -> None:
 def test_half_a_surrogate_pair_in_a_packets_event_costs_one_character(console: Console) -> None:
     coded = base64.b64encode(b'{"data": "disk \\ud800 full", "severity": 4}').decode()
     console.take(packet(0, f"<events><event>{coded}</event></events>" + plain("1")))
-    (text,) = console.rows(schema.event.c.text)[1]
-    assert text == "disk&#x20;?&#x20;full"
+    (written,) = console.rows(schema.event.c.text)[1]
+    assert written == "disk&#x20;?&#x20;full"
     assert console.status() == (0, 0)
 
 
@@ -241,6 +241,42 @@ def test_a_given_status_wins_over_thresholds_and_is_not_remembered(console: Cons
     for minute, tags, status in ((0, told, 1), (5, LIMITS, 0), (10, told, 1), (15, LIMITS, 0)):
         console.take(packet(minute, plain("1", tags)))
         assert console.status() == (status, status)
+
+
+def test_statuses_do_without_the_columns_that_older_databases_lack(
+    pandora_database: Database,
+) -> None:
+    lacking = {
+        "tagente_estado": "status_changes ff_start_utimestamp ff_normal ff_warning ff_critical "
+        "last_status_change warning_count last_unknown_update",
+        "tagente_modulo": "warning_time percentage_critical each_ff ff_type ff_timeout "
+        "disabled_types_event quiet min_ff_event min_ff_event_normal str_critical "
+        "critical_inverse critical_instructions unknown_instructions delete_pending",
+        "tagente": "quiet update_module_count ignore_unknown",
+        "tevento": "tags ack_utimestamp critical_instructions data module_status source",
+    }
+    with pandora_database.engine().begin() as conn:
+        for table, columns in lacking.items():
+            for column in columns.split():
+                conn.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+    console = Console(pandora_database)
+    for minute, value in enumerate(("1", "1", "90", "90", "60")):
+        console.take(packet(minute, plain(value) + plain("x", "", "who", "async_string")))
+    assert console.status() == (2, 2)
+    assert console.counts() == (1, 0, 1, 0, 0, 2)
+    e = schema.event.c
+    assert console.rows(e.type, e.status)[1:] == [
+        ("going_up_critical", 1),
+        ("going_down_warning", 0),
+    ]
+
+
+def test_statuses_do_without_a_table_of_events(pandora_database: Database) -> None:
+    with pandora_database.engine().begin() as conn:
+        conn.execute(text("DROP TABLE tevento"))
+    console = Console(pandora_database)
+    console.take(packet(0, plain("1")), packet(5, plain("90")))
+    assert (console.status(), console.counts()) == ((1, 1), (0, 1, 0, 0, 0, 1))
 
 
 def test_new_thresholds_count_for_the_next_value_also_an_equal_one(console: Console) -> None:
