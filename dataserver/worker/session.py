@@ -328,13 +328,14 @@ class Session:
 
     def _reject(self, bad: Bad) -> bool:
         error = bad.error
+        # Nobody's value waits in it, also if it has to stay where it is (a full disk).
+        self._handled.add(bad.file.name)
         try:
             gone = self.spool.reject(bad.file, error.reason, error.message, agent=bad.agent)
         except SpoolError as failure:
             self._report.complain(bad.file.name, str(failure))
             return False
         self._report.content(bad.file.name)
-        self._handled.add(bad.file.name)
         if gone:
             self.waiting.forget(bad.file)
             self._report.rejected(error.reason, bad.file.size)
