@@ -126,9 +126,9 @@ class Modules:
         c = schema.module.c
         agents = {agent.id: agent for agent, _, _ in pairs}
         for ids in in_chunks(sorted({agent_id for agent_id, _ in rows})):
-            query = select(c.id, c.agent_id, c.name).where(c.agent_id.in_(ids)).order_by(c.id)
+            named = select(c.id, c.agent_id, c.name).where(c.agent_id.in_(ids)).order_by(c.id)
             # A deleted one of that name, which waits to be cleared away, is not it.
-            query = undeleted(self._layout, query)
+            query = undeleted(self._layout, named)
             for module_id, agent_id, name in conn.execute(query).all():
                 row = rows.get((agent_id, name))
                 if row is not None and name not in agents[agent_id].modules:
