@@ -34,8 +34,9 @@ def agents(app: App, statuses: frozenset[str] | None, instance: str, as_json: bo
     many enabled modules are in which; MODULES counts the disabled ones too. CONTACT is when
     an agent's last packet was taken in, PACKET what that packet gave as its time. Times are
     local to the configured zone; in JSON they are epoch seconds, null for never. MODE: a
-    learning agent's packets create and describe modules, a normal one's do
-    not, an autodisable one's also enable it again. MARKS are disabled and quiet.
+    learning agent's packets create and describe modules, a normal one's do not; an autodisable
+    one is a learning one that is disabled when it falls silent, and enabled by its next packet.
+    MARKS are disabled and quiet.
 
     \b
     Examples:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import click
 
+from dataserver import pcre2
 from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
 from dataserver.config import Settings
@@ -41,7 +42,7 @@ class Finding(NamedTuple):
 @click.pass_context
 @pass_app
 def check(app: App, context: click.Context, instance: str, as_json: bool) -> None:
-    """Check configuration, folders, inotify and the database of an instance (default: main).
+    """Check what an instance (default: main) needs: configuration, folders, system, database.
 
     Changes nothing. Exit code 1 if anything is not in order.
 
@@ -69,6 +70,7 @@ def _findings(settings: Settings, paths: Paths) -> Iterator[Finding]:
         yield from _space(*folder)
     yield from _password_file(settings)
     yield from _inotify()
+    yield _patterns()
     yield from _database(settings, paths)
 
 
@@ -137,6 +139,15 @@ def _inotify() -> Iterator[Finding]:
     enough = limits.get("max_queued_events", _EVENTS_NEEDED) >= _EVENTS_NEEDED
     advice = "" if enough else f"; raise sysctl fs.inotify.max_queued_events to {_EVENTS_NEEDED}"
     yield Finding("inotify", enough, shown + advice)
+
+
+def _patterns() -> Finding:
+    """Whether the system has the library of regular expressions, without which nothing runs."""
+    try:
+        pcre2.Engine(pcre2.LIBRARY)
+    except DataserverError as exc:
+        return Finding("patterns", False, str(exc))
+    return Finding("patterns", True, pcre2.LIBRARY)
 
 
 def _database(settings: Settings, paths: Paths) -> Iterator[Finding]:

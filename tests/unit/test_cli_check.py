@@ -38,3 +38,13 @@ def test_a_database_file_that_cannot_be_written_is_a_problem(
     ((name, text),) = problems(home, capsys)
     assert name == "db rights"
     assert str(file) in text
+
+
+def test_without_the_library_of_regular_expressions_no_instance_would_run(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It may have been loaded by another test; the check has to ask the system.
+    monkeypatch.setattr("dataserver.pcre2.LIBRARY", "libpcre2-none.so.0")
+    ((name, text),) = problems(home, capsys)
+    assert name == "patterns"
+    assert "apt install libpcre2-8-0" in text
