@@ -75,6 +75,10 @@ class StoreUnavailable(StoreError):
     """The database cannot be reached or cannot take anything now: wait, then do all again."""
 
 
+class StoreLacking(StoreUnavailable):
+    """The database answers, but a table, a column or a right that this takes is missing."""
+
+
 class StoreConflict(StoreError):
     """Deadlock, lock timeout, certification failure, stale cache: do the transaction again now."""
 

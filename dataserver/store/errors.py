@@ -25,7 +25,13 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from dataserver.errors import StoreConflict, StoreError, StoreRefused, StoreUnavailable
+from dataserver.errors import (
+    StoreConflict,
+    StoreError,
+    StoreLacking,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 #: What Python itself raises for a value that no database could take:
 #: an integer beyond 64 bits, half a surrogate pair.
@@ -46,7 +52,7 @@ _WAIT = Meaning(StoreUnavailable)
 _GRANT = "grant the user SELECT, INSERT, UPDATE, DELETE, CREATE and INDEX on the database"
 _SPACE = Meaning(StoreUnavailable, "the database's disk is full", "make room")
 _READ_ONLY = Meaning(StoreUnavailable, "the database is read-only", "write to its primary")
-_CHANGED = Meaning(StoreUnavailable, "a table or column is missing", "run: dataserver db check")
+_CHANGED = Meaning(StoreLacking, "a table or column is missing", "run: dataserver db check")
 _AGAIN = Meaning(StoreConflict, "the table was changed meanwhile")
 
 #: The client library's own: no host, no answer, a line cut.
@@ -77,12 +83,12 @@ _MYSQL: dict[int, Meaning] = {
     1054: _CHANGED,
     1129: Meaning(StoreUnavailable, "the database blocks this host", "run there: FLUSH HOSTS"),
     1130: Meaning(StoreUnavailable, None, _GRANT),
-    1142: Meaning(StoreUnavailable, "the user lacks a right on a table", _GRANT),
-    1143: Meaning(StoreUnavailable, "the user lacks a right on a column", _GRANT),
+    1142: Meaning(StoreLacking, "the user lacks a right on a table", _GRANT),
+    1143: Meaning(StoreLacking, "the user lacks a right on a column", _GRANT),
     1146: _CHANGED,
     1203: Meaning(StoreUnavailable, "the user has too many connections", "raise the limit"),
     1226: Meaning(StoreUnavailable, "the user has reached a limit of the database"),
-    1227: Meaning(StoreUnavailable, "the user lacks a right", _GRANT),
+    1227: Meaning(StoreLacking, "the user lacks a right", _GRANT),
     1290: _READ_ONLY,
     1792: _READ_ONLY,
     1836: _READ_ONLY,

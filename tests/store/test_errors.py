@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-from dataserver.errors import StoreConflict, StoreRefused, StoreUnavailable
+from dataserver.errors import StoreConflict, StoreLacking, StoreRefused, StoreUnavailable
 from dataserver.store.engine import open_engine
 from dataserver.store.errors import classify, code, translating
 from tests.support.databases import Database
@@ -143,6 +143,7 @@ def test_a_full_sqlite_file_means_wait(tmp_path: Path) -> None:
         *((number, StoreUnavailable) for number in (28, 1021, 1040, 1045, 1047, 1053, 1114)),
         *((number, StoreUnavailable) for number in (1129, 1226, 1290, 1836, 2002, 2003, 2006)),
         *((number, StoreUnavailable) for number in (2013, 2055, 3100, 9999)),
+        *((number, StoreLacking) for number in (1054, 1142, 1143, 1146, 1227)),
         *((number, StoreRefused) for number in (1153, 1264, 1265, 1292, 1366, 1406)),
     ],
 )

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, Engine, select
 
-from dataserver.errors import StoreRefused, StoreUnavailable
+from dataserver.errors import StoreLacking, StoreRefused, StoreUnavailable
 from dataserver.home import Home
 from dataserver.settings import Settings
 from dataserver.store import schema
@@ -269,6 +269,17 @@ class TestFailures:
         assert len(server.sweep.asked) == done + 1
         server.run(EVERY)
         assert len(server.sweep.asked) == done + 2
+
+    def test_what_one_duty_lacks_is_no_outage(
+        self, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server.sweep.error = StoreLacking("the user lacks a right on a table")
+        server.run(REST + 20)
+        assert len(server.sweep.asked) == 5
+        assert server.report.database_error is None
+        assert [record.getMessage() for record in caplog.records] == [
+            "the user lacks a right on a table"
+        ]
 
     def test_leaving_while_the_database_is_away_asks_it_nothing(self, server: Server) -> None:
         server.run(10)
