@@ -46,7 +46,8 @@ class TerminalLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line for ``record``; with a traceback it has several."""
-        given = ", ".join(f"{key}={value}" for key, value in _facts(record).items())
+        facts = {key: value for key, value in _facts(record).items() if value is not None}
+        given = ", ".join(f"{key}={value}" for key, value in facts.items())
         message = masked(record.getMessage()) + (f" ({given})" if given else "")
         clock = _time(record).astimezone().strftime("%H:%M:%S")
         line = f"{clock} {record.levelname.lower()}: {printable(message)}"

@@ -102,6 +102,12 @@ def test_a_terminal_never_gets_control_characters_of_a_packet(stream: io.StringI
     assert stream.getvalue().rstrip("\n").isprintable()
 
 
+def test_a_terminal_line_leaves_out_what_there_is_not(stream: io.StringIO) -> None:
+    set_up("info", logging.StreamHandler(stream), TerminalLines())
+    LOGGER.info("set aside", extra={"file": "x.1.data", "agent": None})
+    assert stream.getvalue().endswith("set aside (file=x.1.data)\n")
+
+
 def test_printable_text_stays_as_it_is() -> None:
     assert printable("Zürich 日本 ✓") == "Zürich 日本 ✓"
     assert printable("a\nb\udcff") == r"a\nb\udcff"
