@@ -50,7 +50,11 @@ _VERB = re.compile(
 )
 # The whole pattern within itself.
 _WHOLE = re.compile(r"\(\?(?:R|[+-]?0+)\)")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+# One escape; that of a control character takes any character, a backslash too.
+_ESCAPE = re.compile(r"\\(c.|.)", re.DOTALL)
+#: A character with its accents.  The engine looks for its beginning backwards: in a row of
+#: flags (regional indicators) that is cubic time, an hour for one value, and counts as no step.
+_CLUSTER = "X"
 #: Letters that a backslash gives no meaning.
 _PLAIN = frozenset("EFIJLMOQTUYijlmquy")
 
@@ -124,6 +128,8 @@ class Patterns:
         text = _as_perl_reads(text)
         if _WHOLE.search(text) or any(found["verb"] for found in _VERB.finditer(text)):
             raise InvalidPatternError("needs to be the whole pattern")
+        if any(found[1] == _CLUSTER for found in _ESCAPE.finditer(text)):
+            raise InvalidPatternError("takes time beyond all bounds")
         code = self._engine.compile(text)
         return code if code.is_anchored else self._anywhere(text)
 

@@ -259,6 +259,18 @@ def test_looking_for_verbs_goes_through_a_text_once():
     assert compiled("(?#" + "[" * 4_000 + ")a") is not None
 
 
+@pytest.mark.parametrize(
+    "text", [r"\X*+1", r"\c\\X", r"(?#[)\X", r"(?#\)\X", r"(?x) #\c\n\X", r"\\\X"]
+)
+def test_clusters_which_take_cubic_time_without_a_step_are_refused(text):
+    assert compiled(text.replace(r"\n", "\n")) is None
+
+
+def test_an_x_behind_a_backslash_that_is_meant_is_none_of_them():
+    assert found(r"C:\\Xerox", "in C:\\Xerox") is True
+    assert found(r"\c\X", "\x1cX") is True
+
+
 def test_a_pattern_may_be_long():
     names = "|".join(f"server{number}" for number in range(400))
     assert len(names) < patterns.MAX_PATTERN
