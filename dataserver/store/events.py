@@ -7,6 +7,7 @@ before it, as the Perl server does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from dataserver.store.sql import Row, Sql
 SOURCE = "monitoring_server"
 _OPEN, _CLOSED = 0, 1
 _STATUS_EVENT = "going_"
+_WIDE = re.compile("[\U00010000-\U0010ffff]")
 #: Bytes of a TINYTEXT.
 _TINY = 255
 
@@ -91,7 +93,7 @@ class EventLog:
                 groups.get(event.agent_id, 0) if group_id is None else group_id,
                 _CLOSED if closed else _OPEN,
                 now_text,
-                columns.fit(schema.event, "text", entities.encode(event.text)),
+                columns.fit(schema.event, "text", _encoded(event.text)),
                 now,
                 event.type,
                 event.module_id,
@@ -140,15 +142,23 @@ def _replaces(event: Event) -> bool:
     return event.module_id != 0 and event.type.startswith(_STATUS_EVENT)
 
 
+def _encoded(text: str) -> str:
+    """As stored: characters of four bytes as entities too, since older tables have three."""
+    encoded = entities.encode(text)
+    if encoded.isascii():
+        return encoded
+    return _WIDE.sub(lambda found: f"&#x{ord(found[0]):x};", encoded)
+
+
 def _tiny(data: str) -> str:
     """Data as stored, cut to its column without cutting an entity in two."""
     if len(data) < _TINY:
-        encoded = entities.encode(data)
+        encoded = _encoded(data)
         if len(encoded) * 4 <= _TINY:
             return encoded
     text = ""
     for char in data[:_TINY]:
-        encoded = entities.encode(char)
+        encoded = _encoded(char)
         if len(text.encode("utf-8", "replace")) + len(encoded.encode("utf-8", "replace")) > _TINY:
             break
         text += encoded

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from dataserver import entities, status
+from dataserver.patterns import MAX_PATTERN
 from dataserver.status import FRESH, Rules, Standing, status_of
 from dataserver.store import schema
 from dataserver.store.layout import Layout
@@ -35,6 +36,7 @@ _INTEGERS = (
 _MOST = 2**31 - 1
 #: The columns of a module that say how its values are judged.
 RULE_KEYS = (*_FLOATS, *_TEXTS, *_FLAGS, *_INTEGERS)
+_TEXTS_AT = slice(len(_FLOATS), len(_FLOATS) + len(_TEXTS))
 #: A module without any of these tags has no rules of its own.
 RULE_TAGS = frozenset(RULE_KEYS)
 
@@ -59,9 +61,18 @@ def rules_of(row: Mapping[str, Any]) -> Rules:
     return rules_from(tuple(row.get(key) or None for key in RULE_KEYS))
 
 
-@lru_cache(maxsize=4_096)
 def rules_from(values: tuple[Any, ...]) -> Rules:
     """The rules in the columns :data:`RULE_KEYS`; None where this database has none."""
+    texts = values[_TEXTS_AT]
+    if any(texts) and max(len(text or "") for text in texts) > MAX_PATTERN:
+        # No pattern, but 64 KB that would be remembered.
+        kept = (text if len(text or "") <= MAX_PATTERN else None for text in texts)
+        values = (*values[: _TEXTS_AT.start], *kept, *values[_TEXTS_AT.stop :])
+    return _rules_from(values)
+
+
+@lru_cache(maxsize=4_096)
+def _rules_from(values: tuple[Any, ...]) -> Rules:
     named = dict(zip(RULE_KEYS, values, strict=True))
     return status.rules(
         **{key: float(named[key] or 0) for key in _FLOATS},

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
+from dataserver import entities
 from dataserver.errors import StoreConflict
 from dataserver.status import Status
 from dataserver.store import schema
@@ -217,6 +218,21 @@ def test_half_a_surrogate_pair_in_a_packets_event_costs_one_character(console: C
     (written,) = console.rows(schema.event.c.text)[1]
     assert written == "disk&#x20;?&#x20;full"
     assert console.status() == (0, 0)
+
+
+def test_an_event_of_four_byte_characters_suits_older_tables(console: Console) -> None:
+    coded = base64.b64encode('{"data": "on fire 🔥 é", "severity": 4}'.encode()).decode()
+    console.take(packet(0, f"<events><event>{coded}</event></events>"))
+    e = schema.event.c
+    (text,) = [row[0] for row in console.rows(e.text, e.type) if row[1] == "system"]
+    assert text == "on&#x20;fire&#x20;&#x1f525;&#x20;&eacute;"
+    assert entities.decode(text) == "on fire 🔥 é"
+
+
+def test_a_pattern_that_is_too_long_is_no_threshold(console: Console) -> None:
+    tags = f"<str_critical>{'a|' * 5_000}</str_critical><str_warning>a</str_warning>"
+    console.take(packet(0, plain("a", tags, kind="generic_data_string")))
+    assert console.status() == (2, 2)
 
 
 def test_a_packet_brings_no_flood_of_events(console: Console) -> None:
