@@ -11,7 +11,7 @@ The steps, in the order in which locks are taken (1 to 3: :mod:`dataserver.store
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import tzinfo
 from time import monotonic
@@ -38,13 +38,11 @@ from dataserver.store.reference import Reference, read_reference
 from dataserver.store.rehearsal import NotingWriter, Rehearsal, module_names
 from dataserver.store.sections import Sections
 from dataserver.store.sql import Row, Sql
+from dataserver.store.standing import column_text
 from dataserver.store.states import States
-from dataserver.times import local_text
 
 #: An agent's newest packet time (epoch seconds) and interval (seconds), None: not known.
 Known = tuple[int | None, int | None]
-
-_NEVER = "1970-01-01 00:00:00"
 
 
 class Recorder:
@@ -77,7 +75,7 @@ class Recorder:
         self._sections = Sections(self._sql, layout)
         self._evaluator = Evaluator(zone, longest_text, max_ahead)
         self._reference: tuple[Reference, float] | None = None
-        self._text: Callable[[int], str] = lambda time: local_text(time, zone) if time else _NEVER
+        self._text = column_text(zone)
         self._admission = Admission(
             self._sql,
             self.catalog,

@@ -50,7 +50,7 @@ _MYSQL: dict[str, Any] = {
 _IDS_USED_ONCE: dict[str, Any] = {"sqlite_autoincrement": True}
 
 #: What Pandora has for a time that never was.
-_NEVER = "1970-01-01 00:00:00"
+NEVER = "1970-01-01 00:00:00"
 
 #: MySQL takes an index over a TEXT column only with a length; Pandora's own is this one.
 _TEXT_PREFIX = 254
@@ -95,13 +95,13 @@ agent = Table(
     Column("direccion", String(100), key="address"),
     Column("comentarios", String(255), key="description", server_default=""),
     Column("id_grupo", UInt, key="group_id", nullable=False, server_default="0"),
-    Column("ultimo_contacto", Clock, key="contact", nullable=False, server_default=_NEVER),
+    Column("ultimo_contacto", Clock, key="contact", nullable=False, server_default=NEVER),
     Column("modo", Tiny, key="mode", nullable=False, server_default="0"),
     Column("intervalo", UInt, key="interval", nullable=False, server_default="300"),
     Column("id_os", UInt, key="os_id", server_default="0"),
     Column("os_version", String(100), server_default=""),
     Column("agent_version", String(100), server_default=""),
-    Column("ultimo_contacto_remoto", Clock, key="packet_contact", server_default=_NEVER),
+    Column("ultimo_contacto_remoto", Clock, key="packet_contact", server_default=NEVER),
     Column("disabled", Tiny, nullable=False, server_default="0"),
     Column("remote", Tiny, nullable=False, server_default="0"),
     Column("id_parent", UInt, key="parent_id", server_default="0"),
@@ -244,7 +244,7 @@ state = Table(
     Column("id_agente_estado", UInt, key="id", primary_key=True),
     Column("id_agente_modulo", Int, key="module_id", nullable=False, server_default="0"),
     Column("datos", Long, key="value"),
-    Column("timestamp", Clock, key="local_time", nullable=False, server_default=_NEVER),
+    Column("timestamp", Clock, key="local_time", nullable=False, server_default=NEVER),
     Column("estado", Int, key="status", nullable=False, server_default="0"),
     Column("known_status", Tiny, server_default="0"),
     Column("id_agente", Int, key="agent_id", nullable=False, server_default="0"),
@@ -311,7 +311,7 @@ inventory_history = Table(
     ),
     Column("data", Blob, nullable=False),
     Column("utimestamp", Big, key="time", primary_key=True, autoincrement=False),
-    Column("timestamp", Clock, key="local_time", server_default=_NEVER),
+    Column("timestamp", Clock, key="local_time", server_default=NEVER),
     Index("tagente_datos_inventory_idx_utimestamp", "time"),
     **_MYSQL,
 )
@@ -327,7 +327,7 @@ inventory = Table(
     Column("username", String(100), server_default=""),
     Column("password", String(100), server_default=""),
     Column("data", Blob, nullable=False),
-    Column("timestamp", Clock, key="local_time", server_default=_NEVER),
+    Column("timestamp", Clock, key="local_time", server_default=NEVER),
     Column("utimestamp", Big, key="time", server_default="0"),
     Column("flag", UTiny, server_default="1"),
     Column("custom_fields", Blob, nullable=False),
@@ -452,8 +452,8 @@ server = Table(
     Column("name", String(100), nullable=False, server_default=""),
     Column("ip_address", String(100), nullable=False, server_default=""),
     Column("status", Int, nullable=False, server_default="0"),
-    Column("laststart", Clock, nullable=False, server_default=_NEVER),
-    Column("keepalive", Clock, nullable=False, server_default=_NEVER),
+    Column("laststart", Clock, nullable=False, server_default=NEVER),
+    Column("keepalive", Clock, nullable=False, server_default=NEVER),
     Column("snmp_server", UTiny, nullable=False, server_default="0"),
     Column("network_server", UTiny, nullable=False, server_default="0"),
     Column("data_server", UTiny, nullable=False, server_default="0"),
@@ -521,7 +521,7 @@ event = Table(
     Column("id_usuario", String(255), key="user_id", nullable=False, server_default="0"),
     Column("id_grupo", Medium, key="group_id", nullable=False, server_default="0"),
     Column("estado", UTiny, key="status", nullable=False, server_default="0"),
-    Column("timestamp", Clock, key="local_time", nullable=False, server_default=_NEVER),
+    Column("timestamp", Clock, key="local_time", nullable=False, server_default=NEVER),
     Column("evento", Text(), key="text"),
     Column("utimestamp", Big, key="time", nullable=False, server_default="0"),
     Column(

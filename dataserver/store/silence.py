@@ -20,15 +20,14 @@ from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Sql
+from dataserver.store.standing import column_text
 from dataserver.store.states import States
 from dataserver.store.unknown import Types, read_types, unindexed
-from dataserver.times import local_text
 
 #: Modules changed by one step at most; their agents are read with all that they have.
 BLOCK = 200
 _INTERVALS = 2
 _INTERVAL = 300
-_NEVER = "1970-01-01 00:00:00"
 #: Zero as a state holds it; a negative ``post_process`` gives the second.
 _ZEROS = ("0.00000", "-0.00000")
 
@@ -43,7 +42,7 @@ class SilenceSweep:
         self._sql = sql
         self._layout = layout
         self._events = events
-        self._zone = zone
+        self._text = column_text(zone)
         # Nothing of it is kept: agents are read under their locks, each time anew.
         self._catalog = Catalog(zone, layout)
         self._evaluator = Evaluator(zone, longest_text=0, max_ahead=0)
@@ -129,6 +128,3 @@ class SilenceSweep:
         # Local texts sort as times do, but for the doubled hour of a clock change.
         before = self._text(until - _INTERVALS * (row.interval or _INTERVAL))
         return str(row.contact)[:19] < before
-
-    def _text(self, time: int) -> str:
-        return local_text(time, self._zone) if time else _NEVER

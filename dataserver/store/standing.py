@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import tzinfo
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from dataserver.status import FRESH, Rules, Standing, status_of
 from dataserver.store import schema
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row
+from dataserver.times import local_text
 
 _FLOATS = ("min_critical", "max_critical", "min_warning", "max_warning")
 _TEXTS = ("str_critical", "str_warning")
@@ -54,6 +56,11 @@ STANDING_KEYS = (
     "last_status_change",
     "warning_count",
 )
+
+
+def column_text(zone: tzinfo) -> Callable[[int], str]:
+    """How epoch seconds stand in a state's columns of local time; 0: never."""
+    return lambda time: local_text(time, zone) if time else schema.NEVER
 
 
 def rules_of(row: Mapping[str, Any]) -> Rules:

@@ -237,6 +237,16 @@ def test_what_has_come_to_rest_stays_there() -> None:
     assert rest(PLAIN, after(PLAIN, [N, N])[0]).settled is N
 
 
+def test_warnings_that_are_still_counted_are_no_rest() -> None:
+    # As read from the database after the console changed the module's configuration.
+    how = made(warning_time=1)
+    standing = after(how, [N, N])[0]
+    assert rest(how, standing).settled is N
+    counted = standing._replace(warnings=1)
+    assert rest(how, counted) == (None, None)
+    assert advance(how, counted, N, 10**9, False).standing == standing
+
+
 def test_equal_configurations_have_one_set_of_rules() -> None:
     assert made() is PLAIN
     assert made(min_warning=5) is made(min_warning=5)
