@@ -24,7 +24,7 @@ SYSTEM_HOME = Path("/var/lib/dataserver")
 MAIN = "main"
 
 #: Folders of ``instances/`` that are not instances.
-RESERVED_NAMES = frozenset({"units"})
+RESERVED_NAMES = frozenset({"units", "spool"})
 MAX_NAME_LENGTH = 64
 # Part of paths and of systemd unit names: nothing there needs quoting or escaping.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
