@@ -3,8 +3,9 @@
 Both are JSON in ``var/NAME/``, replaced whole by a rename, so that a reader never
 sees half of one.  The heartbeat is one line, written every second by a thread of its
 own: it goes on while the main loop waits for a slow database, and says for how long the
-loop has not moved.  ``status.json`` is written by the main loop: what it holds is
-:class:`Status`.
+loop has not moved.  With each one, whoever started the process is told that it is well, also
+where the disk takes no heartbeat any more.  ``status.json`` is written by the main loop: what it
+holds is :class:`Status`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from dataserver.notify import Notify
+
 #: How often the heartbeat is written, in seconds.
 INTERVAL = 1.0
 #: A heartbeat older than this is none: its writer is dead or stopped (seconds).
 STALE_AFTER = 10.0
 #: A main loop that has not moved for so long is stuck, unless it waits for the database (seconds).
 STUCK_AFTER = 120.0
+#: Whoever started the process is told that it is ready after so long at most (seconds): until
+#: then a database that will not do can still be told as a start that failed.
+_READY_AFTER = 5.0
 
 
 class Phase(StrEnum):
@@ -66,6 +72,8 @@ class Beat:
     #: For how long it has not grown.
     loop_seconds: float
     time: float
+    #: After so long without a step it is stuck.
+    stuck_after: float = STUCK_AFTER
 
     @classmethod
     def read(cls, path: Path) -> Beat | None:
@@ -88,15 +96,22 @@ class Beat:
             return State.DEAD
         if abs(now - self.time) > STALE_AFTER:
             return State.STUCK
+        return State.RUNNING if self.moves else State.STUCK
+
+    @property
+    def moves(self) -> bool:
+        """Whether the main loop moves as it should."""
         # Waiting for the database may take any time: nobody could do better.
         waiting = self.phase is Phase.WAITING_FOR_DATABASE
-        return State.STUCK if self.loop_seconds > STUCK_AFTER and not waiting else State.RUNNING
+        return waiting or self.loop_seconds <= self.stuck_after
 
 
 class Heartbeat:
     """Writes a :class:`Beat` every second until it is stopped.
 
-    ``enter`` and ``step`` are called by the main loop and only set attributes.
+    ``enter`` and ``step`` are called by the main loop and only set attributes; so may be
+    ``stuck_after``, the seconds after which a loop that has not moved is stuck.  ``notify`` tells
+    whoever started the process, in the words of sd_notify(3).
     """
 
     def __init__(
@@ -107,7 +122,11 @@ class Heartbeat:
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        notify: Notify = lambda _: None,
     ) -> None:
+        self.stuck_after = STUCK_AFTER
+        self._notify = notify
+        self._ready = False
         self._path = path
         self._run = run
         self._interval = interval
@@ -117,6 +136,7 @@ class Heartbeat:
         # One tuple each, so that the writing thread never sees half of a change.
         self._phase = (Phase.STARTING, clock(), monotonic())
         self._step = (0, monotonic())
+        self._began = monotonic()
         self._stop = Event()
         self._thread = Thread(target=self._write_until_stopped, name="heartbeat", daemon=True)
 
@@ -127,6 +147,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Write the first beat, then go on in a thread."""
+        self._began = self._monotonic()
         self._write()
         self._thread.start()
 
@@ -163,6 +184,7 @@ class Heartbeat:
             beat=count,
             loop_seconds=round(now - stepped, 3),
             time=round(self._clock(), 3),
+            stuck_after=self.stuck_after,
         )
 
     def _write_until_stopped(self) -> None:
@@ -170,15 +192,26 @@ class Heartbeat:
             self._write()
 
     def _write(self) -> None:
+        beat = self.current()
+        self._tell(beat)
         try:
-            write_atomic(self._path, self._text())
+            write_atomic(self._path, json.dumps(asdict(beat)) + "\n")
         except OSError:
             # A full disk must not end the heartbeat: the file's age tells, and the
             # main loop meets the same error where it can say so.
             return
 
-    def _text(self) -> str:
-        return json.dumps(asdict(self.current())) + "\n"
+    def _tell(self, beat: Beat) -> None:
+        lines = [f"STATUS={beat.phase}"]
+        if not self._ready:
+            waited = self._monotonic() - self._began >= _READY_AFTER
+            self._ready = waited or beat.phase is not Phase.STARTING
+            lines += ["READY=1"] * self._ready
+        if beat.moves:
+            lines.append("WATCHDOG=1")
+        if beat.phase in (Phase.STOPPING, Phase.STOPPED):
+            lines.append("STOPPING=1")
+        self._notify("\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

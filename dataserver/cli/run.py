@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import asdict
 
 import click
 
-from dataserver import logs
+from dataserver import lifeline, logs, notify
 from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
 from dataserver.cli.live import AboveLine, LiveLine
 from dataserver.cli.output import print_json, print_line
@@ -27,9 +28,10 @@ log = logging.getLogger(__name__)
 @click.command(cls=Command)
 @instance_argument
 @click.option("--once", is_flag=True, help="Take in what is there, print a summary, leave.")
+@click.option("--child-of", type=int, hidden=True, help="End with this process.")
 @json_option
 @pass_app
-def run(app: App, instance: str, once: bool, as_json: bool) -> None:
+def run(app: App, instance: str, once: bool, child_of: int | None, as_json: bool) -> None:
     """Run an instance (default: main) in the foreground.
 
     SIGTERM or Ctrl-C finishes the batch under way and leaves; SIGHUP reads the configuration
@@ -42,6 +44,10 @@ def run(app: App, instance: str, once: bool, as_json: bool) -> None:
       dataserver run --once --json
       DATASERVER_LOG_LEVEL=debug dataserver run main
     """
+    if child_of is not None:
+        lifeline.end_with(child_of)
+    tell = notify.notifier(os.environ)
+    notify.forget()
     settings, paths = app.settings(instance)
 
     def reread() -> Settings:
@@ -54,7 +60,7 @@ def run(app: App, instance: str, once: bool, as_json: bool) -> None:
         if not once:
             # Not "takes packets": another process may have it, or the database be away.
             log.info("starting instance %s on %s", paths.name, settings.data_in)
-        summary = run_worker(settings, paths, once=once, reload=reread, show=show)
+        summary = run_worker(settings, paths, once=once, reload=reread, show=show, notify=tell)
     if once and as_json:
         print_json(asdict(summary))
     else:

@@ -110,6 +110,15 @@ def shown(url: str) -> str:
         return "(not a URL)"
 
 
+def on_statement(engine: Engine, tell: Callable[[], None]) -> None:
+    """Have ``tell`` called before each statement that goes to the database."""
+
+    def before(*_: object) -> None:
+        tell()
+
+    event.listen(engine, "before_cursor_execute", before)
+
+
 def limits(conn: Connection) -> Limits:
     """What the server at the other end takes in one statement."""
     if conn.dialect.name == "sqlite":

@@ -15,17 +15,22 @@ from types import FrameType
 from sqlalchemy import Engine
 
 from dataserver.errors import DataserverError, SpoolError, StoreConflict, StoreUnavailable
-from dataserver.health import Heartbeat, Phase, Status
+from dataserver.health import STUCK_AFTER, Heartbeat, Phase, Status
 from dataserver.home import Paths
+from dataserver.notify import Notify
 from dataserver.settings import Settings
 from dataserver.spool.doorbell import Doorbell
 from dataserver.spool.lock import InstanceLock
+from dataserver.store.engine import on_statement
 from dataserver.store.opening import open_store
 from dataserver.worker.delivery import AWAY_WAIT, Stopped
 from dataserver.worker.report import Report
 from dataserver.worker.session import Session
 
 log = logging.getLogger(__name__)
+
+#: Seconds between a timeout of the database and being stuck.
+_SLACK = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,8 @@ class Summary:
 class Worker:
     """Runs one instance; made and used in the main thread.
 
-    ``reload`` gives the settings anew (SIGHUP); ``show`` is told of every status.
+    ``reload`` gives the settings anew (SIGHUP); ``show`` is told of every status, ``notify``
+    of what whoever started the process wants to know.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Worker:
         once: bool = False,
         reload: Callable[[], Settings] | None = None,
         show: Callable[[Status], None] | None = None,
+        notify: Notify = lambda _: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,7 +83,7 @@ class Worker:
         self._bell: Doorbell | None = None
         self.report = Report(paths, clock, monotonic, os.getpid(), show)
         self._heartbeat = Heartbeat(
-            paths.heartbeat, self.report.run, clock=clock, monotonic=monotonic
+            paths.heartbeat, self.report.run, clock=clock, monotonic=monotonic, notify=notify
         )
 
     def stop(self) -> None:
@@ -133,10 +140,16 @@ class Worker:
     def _run_settings(self) -> None:
         """Work with the present settings until told to stop or to read them again."""
         settings = self._settings
+        # Each statement of a transaction is a step, so a slow database makes nobody stuck; one
+        # that gives no answer counts as away after its timeout, and so must not be stuck before.
+        self._heartbeat.stuck_after = max(
+            STUCK_AFTER, settings.database_timeout + settings.connect_timeout + _SLACK
+        )
         if not self._beating:
             self._heartbeat.start()
             self._beating = True
         engine = open_store(settings, self._paths.home)
+        on_statement(engine, self._heartbeat.step)
         self._bell = Doorbell(Path(settings.data_in))
         try:
             if not self._once:
@@ -250,13 +263,14 @@ def run(
     once: bool = False,
     reload: Callable[[], Settings] | None = None,
     show: Callable[[Status], None] | None = None,
+    notify: Notify = lambda _: None,
 ) -> Summary:
     """Run an instance as the command line does: SIGTERM and SIGINT stop it, SIGHUP rereads."""
     # Packets come and go by the thousand and hold no cycles: the collector's frequent looks at
     # them took a seventh of the server's time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
-    worker = Worker(settings, paths, once=once, reload=reload, show=show)
+    worker = Worker(settings, paths, once=once, reload=reload, show=show, notify=notify)
 
     def on_stop(_number: int, _frame: FrameType | None) -> None:
         worker.stop()

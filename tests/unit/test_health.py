@@ -193,3 +193,74 @@ def test_an_atomic_write_leaves_only_the_file(tmp_path: Path) -> None:
     write_atomic(tmp_path / "f", "one")
     write_atomic(tmp_path / "f", "two")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("f", "two")]
+
+
+class TestTelling:
+    """What whoever started the process is told with each beat."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock(50.0)
+
+    @pytest.fixture
+    def told(self) -> list[str]:
+        return []
+
+    @pytest.fixture
+    def heart(self, tmp_path: Path, clock: Clock, told: list[str]) -> Heartbeat:
+        return Heartbeat(
+            tmp_path / "h", "r", interval=3600, clock=clock, monotonic=clock, notify=told.append
+        )
+
+    def beat(self, heart: Heartbeat, told: list[str]) -> list[str]:
+        told.clear()
+        heart._write()
+        (message,) = told
+        return message.split("\n")
+
+    def test_it_is_ready_once_it_has_left_its_start(self, heart: Heartbeat, told) -> None:
+        assert "READY=1" not in self.beat(heart, told)
+        heart.enter(Phase.IDLE)
+        assert self.beat(heart, told) == ["STATUS=idle", "READY=1", "WATCHDOG=1"]
+        assert "READY=1" not in self.beat(heart, told)
+
+    def test_it_is_ready_after_some_seconds_whatever_holds_it_up(
+        self, heart: Heartbeat, clock: Clock, told
+    ) -> None:
+        assert "READY=1" not in self.beat(heart, told)
+        clock.now += 5
+        assert "READY=1" in self.beat(heart, told)
+
+    def test_a_loop_that_does_not_move_is_not_said_to_be_well(
+        self, heart: Heartbeat, clock: Clock, told
+    ) -> None:
+        heart.enter(Phase.STORING)
+        clock.now += STUCK_AFTER + 1
+        assert "WATCHDOG=1" not in self.beat(heart, told)
+        heart.step()
+        assert "WATCHDOG=1" in self.beat(heart, told)
+
+    def test_one_that_waits_for_the_database_is_well(
+        self, heart: Heartbeat, clock: Clock, told
+    ) -> None:
+        heart.enter(Phase.WAITING_FOR_DATABASE)
+        clock.now += 10 * STUCK_AFTER
+        assert "WATCHDOG=1" in self.beat(heart, told)
+
+    def test_a_longer_patience_is_kept_and_written(
+        self, heart: Heartbeat, clock: Clock, told, tmp_path: Path
+    ) -> None:
+        heart.stuck_after = 1000.0
+        heart.enter(Phase.STORING)
+        clock.now += STUCK_AFTER + 1
+        assert "WATCHDOG=1" in self.beat(heart, told)
+        beat = Beat.read(tmp_path / "h")
+        assert beat is not None and beat.state(clock.now) is State.RUNNING
+
+    def test_it_says_that_it_leaves(self, heart: Heartbeat, told) -> None:
+        heart.stop()
+        assert "STOPPING=1" in told[-1].split("\n")
+
+    def test_it_is_said_also_where_no_heartbeat_can_be_written(self, tmp_path: Path, told) -> None:
+        heart = Heartbeat(tmp_path / "missing" / "h", "r", notify=told.append)
+        assert "WATCHDOG=1" in self.beat(heart, told)
