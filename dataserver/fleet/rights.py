@@ -2,11 +2,67 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+from dataserver.errors import SpoolError
+from dataserver.fleet import accounts
+from dataserver.fleet.accounts import DATA_IN_MODE, SERVICE_USER, UPLOAD_GROUP
 
 
 def prepare_data_in(path: Path) -> None:
-    """Give the new drop directory ``path`` the owner and mode that uploads need.
+    """Give the drop directory ``path`` the owner and mode that uploads need.
 
-    Does nothing on a machine without the upload group.
+    Does nothing on a machine without the upload group.  As root it does all; as another user
+    what the system lets it (group and mode of a directory of its own, if it is in the group).
+    Raises SpoolError where ``path`` is no directory, or a link: what is in a folder that others
+    may write to must not lead root elsewhere.
     """
+    ids = accounts.ids()
+    if ids is None:
+        return
+    uid, gid = ids
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as exc:
+        raise SpoolError(
+            f"the rights of {path} cannot be set: {exc.strerror}",
+            hint="it must be a directory itself, no link to one",
+        ) from exc
+    try:
+        if os.geteuid() == 0:
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, DATA_IN_MODE)
+        else:
+            _prepare_own(fd, gid)
+    finally:
+        os.close(fd)
+
+
+def _prepare_own(fd: int, gid: int) -> None:
+    try:
+        os.fchown(fd, -1, gid)
+        os.fchmod(fd, DATA_IN_MODE)
+    except PermissionError:
+        return  # `dataserver check` says what is missing.
+
+
+def problems(path: Path) -> Iterator[str]:
+    """What is wrong with the drop directory ``path`` on a machine that takes uploads."""
+    ids = accounts.ids()
+    if ids is None:
+        return
+    try:
+        found = path.lstat()
+    except OSError:
+        return  # said before: the folder is not there
+    remedy = f"chown {SERVICE_USER}:{UPLOAD_GROUP} {path} && chmod {DATA_IN_MODE:o} {path}"
+    if stat.S_ISLNK(found.st_mode):
+        yield f"{path} is a link; have data_in name the directory itself"
+    elif (found.st_uid, found.st_gid) != ids:
+        wanted = f"{SERVICE_USER} ({ids[0]}) and group {UPLOAD_GROUP} ({ids[1]})"
+        yield f"{path} belongs to {found.st_uid} and {found.st_gid}, not to {wanted}; {remedy}"
+    elif (mode := stat.S_IMODE(found.st_mode)) != DATA_IN_MODE:
+        yield f"{path} has mode {mode:o}, not {DATA_IN_MODE:o}; {remedy}"
