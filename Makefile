@@ -21,8 +21,8 @@ help: ## Explain the targets
 	@echo "make TARGET, where TARGET is:"
 	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-run: .venv/run.stamp ## Run the main instance in the foreground on data_in/ (Ctrl-C ends it)
-	@exec $(BIN)/dataserver --home . run $(ARGS)
+run: .venv/run.stamp ## Run all instances in the foreground, main on data_in/ (Ctrl-C ends them)
+	@exec $(BIN)/dataserver --home . up $(ARGS)
 
 test: .venv/test.stamp ## Run all tests; installs what they need (Debian packages through sudo)
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)

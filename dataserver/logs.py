@@ -56,6 +56,23 @@ class TerminalLines(logging.Formatter):
         return line
 
 
+def retold(line: str, prefix: str = "") -> str:
+    """One line of :class:`JsonLines` as a terminal has it; any other line as it is, escaped."""
+    try:
+        found = json.loads(line)
+        when = datetime.fromisoformat(found.pop("time")).astimezone().strftime("%H:%M:%S")
+        level, message = found.pop("level"), found.pop("message")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return printable(prefix + line)
+    found.pop("instance", None)
+    traceback = found.pop("traceback", None)
+    given = ", ".join(f"{key}={value}" for key, value in found.items() if value is not None)
+    text = printable(f"{when} {prefix}{level}: {message}" + (f" ({given})" if given else ""))
+    if traceback:
+        text += "".join(f"\n{printable(each)}" for each in str(traceback).split("\n"))
+    return text
+
+
 def set_up(level: str, handler: logging.Handler, formatter: logging.Formatter) -> None:
     """Send our messages of ``level`` and above to ``handler``, replacing an earlier set-up."""
     handler.setFormatter(formatter)

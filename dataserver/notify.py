@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 
 #: Names the socket.
 VARIABLE = "NOTIFY_SOCKET"
+#: What concerns only the process that was started with it.
+VARIABLES = frozenset({VARIABLE, "WATCHDOG_PID", "WATCHDOG_USEC"})
 
 Notify = Callable[[str], None]
 
@@ -42,5 +44,6 @@ def notifier(environment: Mapping[str, str]) -> Notify:
 
 
 def forget() -> None:
-    """Keep the socket from processes that this one starts."""
-    os.environ.pop(VARIABLE, None)
+    """Keep all of it from processes that this one starts."""
+    for variable in VARIABLES:
+        os.environ.pop(variable, None)

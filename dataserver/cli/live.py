@@ -1,4 +1,4 @@
-"""The one line that ``dataserver run`` keeps up to date on a terminal."""
+"""The one line that ``dataserver run`` and ``up`` keep up to date on a terminal."""
 
 from __future__ import annotations
 
@@ -44,9 +44,13 @@ class LiveLine:
         self._lock = RLock()
 
     def update(self, status: Status) -> None:
-        """Show how things stand."""
+        """Show how things stand with one instance."""
+        self.show(line(status, self._width))
+
+    def show(self, text: str) -> None:
+        """Show ``text``, as much of it as there is room for."""
         with self._lock:
-            self._shown = line(status, self._width)
+            self._shown = text[: self._width]
             self._stream.write(_ERASE + self._shown)
             self._stream.flush()
 

@@ -61,6 +61,9 @@ def run(app: App, instance: str, once: bool, child_of: int | None, as_json: bool
             # Not "takes packets": another process may have it, or the database be away.
             log.info("starting instance %s on %s", paths.name, settings.data_in)
         summary = run_worker(settings, paths, once=once, reload=reread, show=show, notify=tell)
+        if child_of is not None:
+            log.info("%s", _text(summary))
+            return
     if once and as_json:
         print_json(asdict(summary))
     else:

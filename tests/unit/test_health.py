@@ -255,7 +255,8 @@ class TestTelling:
         clock.now += STUCK_AFTER + 1
         assert "WATCHDOG=1" in self.beat(heart, told)
         beat = Beat.read(tmp_path / "h")
-        assert beat is not None and beat.state(clock.now) is State.RUNNING
+        assert beat is not None
+        assert beat.state(clock.now) is State.RUNNING
 
     def test_it_says_that_it_leaves(self, heart: Heartbeat, told) -> None:
         heart.stop()

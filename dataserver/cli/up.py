@@ -1,0 +1,126 @@
+"""``dataserver up``: all enabled instances, supervised in the foreground."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import click
+
+from dataserver import logs
+from dataserver.cli.base import App, Command, pass_app
+from dataserver.cli.live import AboveLine, LiveLine
+from dataserver.errors import UsageError
+from dataserver.fleet.model import Managed, RunState
+from dataserver.fleet.processes import Hears
+from dataserver.fleet.registry import Registry
+from dataserver.fleet.up import Up
+from dataserver.health import Status
+from dataserver.home import Home
+
+
+@click.command(cls=Command)
+@pass_app
+def up(app: App) -> None:
+    """Run all enabled instances of the home in the foreground.
+
+    Each is a process of its own, started again when it ends or is stuck. Instances that are
+    spawned, changed, stopped or removed meanwhile are noticed. SIGTERM or Ctrl-C ends all in good
+    order, a second one at once. SIGHUP looks at the folders now.
+
+    \b
+    Examples:
+      dataserver up
+      dataserver --home /srv/dataserver up
+    """
+    home = app.home
+    registry = Registry(home)
+    if not registry.instances():
+        home.existing()  # says what is missing
+        raise UsageError(
+            f"{home.root} has no instance that could run", hint="`dataserver instances spawn NAME`"
+        )
+    with _showing(home) as shown:
+        Up(
+            home,
+            registry.instances,
+            environment=os.environ,
+            hear=shown.hear,
+            show=shown.show,
+        ).run()
+
+
+class _Shown(NamedTuple):
+    hear: Hears
+    show: Callable[[Mapping[str, Managed]], None]
+
+
+@contextmanager
+def _showing(home: Home) -> Iterator[_Shown]:
+    """Set up the messages: above a live line on a terminal, JSON lines anywhere else."""
+    level = os.environ.get("DATASERVER_LOG_LEVEL", "info")
+    level = level if level in ("debug", "info", "warning", "error") else "info"
+    if not sys.stderr.isatty():
+        logs.set_up(level, logging.StreamHandler(sys.stderr), logs.JsonLines({}))
+        yield _Shown(_pass_on, lambda _: None)
+        return
+    line = LiveLine(sys.stderr, shutil.get_terminal_size().columns)
+    logs.set_up(level, AboveLine(line), logs.TerminalLines())
+    summary = _Summary(home, line)
+    try:
+        yield _Shown(lambda name, text: line.above(logs.retold(text, f"{name} ")), summary.show)
+    finally:
+        line.finish()
+
+
+def _pass_on(name: str, text: str) -> None:
+    """A line of an instance as it is, if it is one of its log; else, one that holds it."""
+    if not text.startswith('{"time"'):
+        when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        found = {"time": when, "level": "error", "message": text, "instance": name}
+        text = json.dumps(found)
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+class _Summary:
+    """The live line of a fleet: how many run, what they do together, who does not."""
+
+    def __init__(self, home: Home, line: LiveLine) -> None:
+        self._home = home
+        self._line = line
+        self._next = 0.0
+
+    def show(self, managed: Mapping[str, Managed]) -> None:
+        """Show it, once a second."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 1.0
+        self._line.show(" | ".join(self._parts(managed)))
+
+    def _parts(self, managed: Mapping[str, Managed]) -> Iterator[str]:
+        running = [name for name, each in managed.items() if each.state is RunState.RUNNING]
+        statuses = [status for name in running if (status := self._status(name)) is not None]
+        yield f"{len(running)} of {len(managed)} running"
+        yield f"{sum(status.packets_per_second for status in statuses):.0f} packets/s"
+        yield f"queue {sum(status.gauges['queue'] for status in statuses)}"
+        for name, each in managed.items():
+            if each.state is not RunState.RUNNING:
+                yield f"{name} {each.state}"
+        for status in statuses:
+            if status.database_error:
+                yield f"{status.instance}: {status.database_error}"
+
+    def _status(self, name: str) -> Status | None:
+        try:
+            return Status.read(self._home.instance(name).status)
+        except OSError:
+            return None

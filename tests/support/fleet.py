@@ -1,0 +1,167 @@
+"""`dataserver up` over a place, and what can be seen of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from dataserver.fleet.model import Managed, RunState, SupervisorState, supervisor_file
+from dataserver.health import process_start
+from tests.support.server import PATIENCE, Place
+
+_MAIN = """
+import sys
+from dataserver.fleet import supervisor
+for name, value in {constants!r}.items():
+    assert hasattr(supervisor, name)
+    setattr(supervisor, name, value)
+from dataserver.cli import main
+main()
+"""
+
+
+class Fleet:
+    """One process of `dataserver up`; it dies with the test's process, however that ends.
+
+    ``constants`` replace those of :mod:`dataserver.fleet.supervisor`, such as its limits.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        constants: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.place = place
+        self.process: subprocess.Popen[bytes] | None = None
+        self._constants = dict(constants or {})
+        self._environment = dict(environment or {})
+        self._log = place.home.root / "up.log"
+
+    def __enter__(self) -> Fleet:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    # -- life ------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it, at once."""
+        ours = {k: v for k, v in os.environ.items() if not k.startswith("DATASERVER_")}
+        script = _MAIN.format(constants=self._constants)
+        command = [sys.executable, "-P", "-c", script, "--home", str(self.place.home.root), "up"]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                env={**ours, **self._environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash; harmless where it is dead already."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Ask it to leave and wait for that; its exit code."""
+        self.send(signal.SIGTERM)
+        return self.wait_exit()
+
+    def wait_exit(self) -> int:
+        assert self.process is not None
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not leave:\n{self.log[-3000:]}") from None
+
+    # -- what can be seen --------------------------------------------------------
+
+    @property
+    def log(self) -> str:
+        """All that it said, in every one of its lives."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def managed(self, name: str = "main") -> Managed | None:
+        """What the present supervisor says of an instance."""
+        state = SupervisorState.read(supervisor_file(self.place.home))
+        if state is None or self.process is None or state.pid != self.process.pid:
+            return None
+        return state.instances.get(name)
+
+    def pid(self, name: str = "main") -> int:
+        """The process of an instance that has one."""
+        managed = self.managed(name)
+        assert managed is not None
+        assert managed.pid is not None
+        return managed.pid
+
+    def wait(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+        """Wait until ``condition()`` is true; fail when that takes too long or it ends."""
+        assert self.process is not None
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"it left instead of: {what}\n{self.log[-3000:]}"
+            assert time.monotonic() < deadline, f"waited for: {what}\n{self.log[-3000:]}"
+            time.sleep(0.02)
+
+    def wait_state(self, state: RunState, *names: str) -> None:
+        """Wait until all of ``names`` are in ``state``."""
+
+        def all_are() -> bool:
+            found = [self.managed(name) for name in names or ("main",)]
+            return all(each is not None and each.state is state for each in found)
+
+        self.wait(all_are, f"{', '.join(names) or 'main'} {state}")
+
+    def wait_running(self, *names: str, but_not: int | None = None) -> None:
+        """Wait until all of ``names`` run, none as the process ``but_not``."""
+        self.wait_state(RunState.RUNNING, *names)
+        if but_not is not None:
+            self.wait(
+                lambda: all(
+                    (managed := self.managed(name)) is not None
+                    and managed.state is RunState.RUNNING
+                    and managed.pid != but_not
+                    for name in names
+                ),
+                f"another process than {but_not}",
+            )
+
+    def wait_taken(self, *names: str) -> None:
+        """Wait until every packet has left the drop directories of ``names``."""
+        for name in names or ("main",):
+            self.wait(lambda name=name: not self.place.packets_left(name), f"{name} to be empty")
+
+
+def descendants(home: Path) -> set[int]:
+    """The processes that work on a home, by their command lines."""
+    mark = os.fsencode(home)
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark in words and process_start(int(entry.name)) is not None:
+            found.add(int(entry.name))
+    return found
