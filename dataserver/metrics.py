@@ -82,6 +82,10 @@ class Counters:
     commit_seconds: Histogram = field(
         default_factory=Histogram, metadata={"help": "Time from a transaction's begin to its end."}
     )
+    lock_wait_seconds: Histogram = field(
+        default_factory=Histogram,
+        metadata={"help": "Time that writing transactions queued for each other (SQLite only)."},
+    )
 
 
 def _gauge(meaning: str) -> int:

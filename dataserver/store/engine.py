@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
@@ -35,6 +36,9 @@ from dataserver.errors import ConfigError
 #: Execution option of a connection that will not write in its next transaction:
 #: on SQLite it then does not queue behind the writers.
 READING = "dataserver_reading"
+
+#: Execution option of an engine: who is told how long a writer queued (see :func:`on_lock_wait`).
+_ON_LOCK_WAIT = "dataserver_on_lock_wait"
 
 #: One SQLAlchemy dialect for both servers: what differs, it finds out from the server itself.
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "mysql": "mysql+mysqldb", "mariadb": "mysql+mysqldb"}
@@ -117,6 +121,15 @@ def on_statement(engine: Engine, tell: Callable[[], None]) -> None:
         tell()
 
     event.listen(engine, "before_cursor_execute", before)
+
+
+def on_lock_wait(engine: Engine, tell: Callable[[float], None]) -> None:
+    """Have ``tell`` told how long each transaction waited for its turn to write, in seconds.
+
+    Also of one that waited in vain.  SQLite only: it has one writer at a time, who is waited for
+    before the first statement; MySQL and MariaDB wait inside of any statement, and count it.
+    """
+    engine.update_execution_options(**{_ON_LOCK_WAIT: tell})
 
 
 def limits(conn: Connection) -> Limits:
@@ -223,8 +236,17 @@ def _sqlite_connect(uri: str, lock_timeout: float) -> sqlite3.Connection:
 
 
 def _sqlite_begin(conn: Connection) -> None:
-    reading = conn.get_execution_options().get(READING, False)
-    conn.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    options = conn.get_execution_options()
+    if options.get(READING, False):
+        conn.exec_driver_sql("BEGIN")
+        return
+    started = monotonic()
+    try:
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        tell = options.get(_ON_LOCK_WAIT)
+        if tell is not None:
+            tell(monotonic() - started)
 
 
 def _sqlite_begin_reading(conn: Connection) -> None:

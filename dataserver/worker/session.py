@@ -29,6 +29,7 @@ from dataserver.spool.intake import Bad, Intake, Load, batches
 from dataserver.spool.reader import Reader, ReadOptions
 from dataserver.spool.rejected import Rejected
 from dataserver.spool.waiting import Waiting
+from dataserver.store.engine import on_lock_wait
 from dataserver.store.opening import open_recorder
 from dataserver.store.processes import Figures
 from dataserver.worker.delivery import Delivery, Stopped
@@ -84,6 +85,7 @@ class Session:
             settings.incomplete_after, monotonic=report.monotonic, clock=report.clock
         )
         self.holds = Holds(settings.settle, settings.settle_max)
+        on_lock_wait(engine, report.counters.lock_wait_seconds.observe)
         zone = settings.zone(os.environ)
         intake = Intake(self.spool, zone, settings.max_ahead, report.clock)
         self._nearby = Nearby(intake.load)

@@ -10,9 +10,17 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from dataserver.errors import ConfigError, StoreConflict, StoreRefused, StoreUnavailable
-from dataserver.store.engine import READING, limits, open_engine, open_readonly, shown
+from dataserver.store.engine import (
+    READING,
+    limits,
+    on_lock_wait,
+    open_engine,
+    open_readonly,
+    shown,
+)
 from dataserver.store.errors import translating
 from tests.support.databases import Database
 from tests.support.mariadb import MariaDB
@@ -47,6 +55,29 @@ def test_a_sqlite_writer_queues_at_its_first_statement_and_gives_up_in_time(
         conn.execute(text("SELECT 1"))
         with pytest.raises(StoreConflict), translating("write"), second.begin() as late:
             late.execute(text("SELECT 1"))
+
+
+def test_what_a_sqlite_writer_waited_is_told_also_when_it_waited_in_vain(tmp_path: Path) -> None:
+    first = open_engine(URL, home=tmp_path)
+    second = open_engine(URL, home=tmp_path, lock_timeout=0.05)
+    waits: list[float] = []
+    on_lock_wait(second, waits.append)
+    with second.begin():
+        pass
+    with first.begin(), pytest.raises(OperationalError), second.begin():
+        pass
+    alone, in_vain = waits
+    assert 0 <= alone < in_vain
+    assert in_vain >= 0.05
+
+
+def test_a_sqlite_reader_tells_of_no_wait(tmp_path: Path) -> None:
+    engine = open_engine(URL, home=tmp_path)
+    waits: list[float] = []
+    on_lock_wait(engine, waits.append)
+    with engine.connect().execution_options(**{READING: True}) as reader:
+        reader.execute(text("SELECT 1"))
+    assert waits == []
 
 
 def test_a_sqlite_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
