@@ -18,7 +18,6 @@ import click
 from dataserver import logs
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.live import AboveLine, LiveLine
-from dataserver.errors import UsageError
 from dataserver.fleet.model import Managed, RunState
 from dataserver.fleet.processes import Hears
 from dataserver.fleet.registry import Registry
@@ -43,11 +42,8 @@ def up(app: App) -> None:
     """
     home = app.home
     registry = Registry(home)
-    if not registry.instances():
+    if not home.instance_names():
         home.existing()  # says what is missing
-        raise UsageError(
-            f"{home.root} has no instance that could run", hint="`dataserver instances spawn NAME`"
-        )
     with _showing(home) as shown:
         Up(
             home,
