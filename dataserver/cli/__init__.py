@@ -22,6 +22,7 @@ COMMANDS = {
     "modules": "dataserver.cli.modules:modules",
     "events": "dataserver.cli.events:events",
     "series": "dataserver.cli.series:series",
+    "uploads": "dataserver.cli.uploads:group",
     "db": "dataserver.cli.db:db",
 }
 

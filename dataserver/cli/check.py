@@ -18,7 +18,8 @@ from dataserver.cli.base import App, Command, instance_argument, json_option, pa
 from dataserver.cli.output import print_json, print_line
 from dataserver.config import Settings
 from dataserver.errors import DataserverError
-from dataserver.home import Paths
+from dataserver.fleet import upload_check
+from dataserver.home import Home, Paths
 from dataserver.setting_kinds import masked, size_text
 
 #: Below this, free space is a finding (bytes).
@@ -69,6 +70,8 @@ def _findings(settings: Settings, paths: Paths) -> Iterator[Finding]:
     for folder in {settings.data_in: "data_in", paths.home: "home"}.items():
         yield from _space(*folder)
     yield from _password_file(settings)
+    for each in upload_check.findings(Home(paths.home), paths.name, settings.data_in):
+        yield Finding(*each)
     yield from _inotify()
     yield _patterns()
     yield from _database(settings, paths)

@@ -1,0 +1,195 @@
+"""What agents call the drop directories, and which ones these are.
+
+In the chroot of the upload account a drop directory is found by its path below the home, in the
+old protocol by an entry of ``uploads/paths`` too.  An alias is one more name, such as the path
+that a Perl server had: a link in the chroot, an entry in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataserver.errors import DataserverError, UsageError
+from dataserver.fleet.keys import uploads_folder
+from dataserver.home import MAIN, Home, is_name
+from dataserver.templates import File
+
+_PATH = re.compile(r"(/[A-Za-z0-9._@+-]+)+")
+#: Folders of a home in which an alias would be mistaken for something else.
+_TAKEN = frozenset({"data_in", "instances", "keepalived", "uploads"})
+_HEAD = """\
+# What agents call the drop directories: path, instance, directory. `uploads/receive` reads it.
+# Written by `dataserver uploads setup`, which keeps the aliases. To take one away: remove its
+# line here, and the link of that name in the home. instances/NAME/data_in needs no line.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One name of a drop directory, as agents give it."""
+
+    path: str
+    instance: str
+    #: The real one, absolute and without links.
+    directory: Path
+    #: Whether it is one more name, made by ``--alias``.
+    alias: bool = False
+
+    @property
+    def line(self) -> str:
+        """The line of ``uploads/paths``."""
+        return f"{self.path} {self.instance} {self.directory}"
+
+
+def paths_file(home: Home, routes: Iterable[Route]) -> File:
+    """``uploads/paths`` with these routes, without those that need no line."""
+    lines = [each.line for each in routes if each.path != f"/instances/{each.instance}/data_in"]
+    return File(uploads_folder(home) / "paths", _HEAD + "".join(f"{line}\n" for line in lines))
+
+
+def inside(home: Home, directory: Path) -> str | None:
+    """The path of ``directory`` in the chroot; None where it is not below the home."""
+    root, real = os.path.realpath(home.root), os.path.realpath(directory)
+    return real[len(root) :] if real.startswith(root + "/") else None
+
+
+def natural(home: Home, drop_directories: Mapping[str, Path]) -> list[Route]:
+    """The one route that each instance has by itself; ``drop_directories`` by instance."""
+    routes = []
+    for name, directory in drop_directories.items():
+        real = Path(os.path.realpath(directory))
+        route = Route(inside(home, directory) or str(real), name, real)
+        if any(character in str(real) for character in "\n\r"):
+            raise UsageError(f"the drop directory of {name} has a line end in its name")
+        routes.append(route)
+    return routes
+
+
+def kept_aliases(home: Home) -> list[tuple[str, str]]:
+    """Path and instance of the aliases in ``uploads/paths``."""
+    try:
+        text = (uploads_folder(home) / "paths").read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    words = [line.split(None, 2) for line in text.split("\n") if not line.startswith("#")]
+    return [
+        (each[0], each[1])
+        for each in words
+        if len(each) == 3 and each[0] != each[2] and _is_alias(each[0])
+    ]
+
+
+def _is_alias(path: str) -> bool:
+    try:
+        return parse_alias(path)[0] == path
+    except UsageError:
+        return False
+
+
+def parse_alias(text: str) -> tuple[str, str]:
+    """``PATH`` or ``PATH=INSTANCE`` as path and instance (default: main); UsageError."""
+    path, _, instance = text.partition("=")
+    path = path.rstrip("/")
+    parts = path.split("/")[1:]
+    if not _PATH.fullmatch(path) or {".", ".."} & set(parts):
+        raise UsageError(
+            f"alias {text[:200]!r} is no good",
+            hint="give the absolute path to which agents upload, of letters, digits and ._@+-",
+        )
+    in_var = parts[0] == "var" and (len(parts) < 3 or is_name(parts[1]))
+    if parts[0] in _TAKEN or in_var:
+        raise UsageError(
+            f"alias {path} would stand where the home has files of its own",
+            hint="have these agents upload to the path that they find there",
+        )
+    return path, instance or MAIN
+
+
+def with_aliases(routes: Sequence[Route], aliases: Iterable[tuple[str, str]]) -> list[Route]:
+    """``routes`` and the aliases that are none of them; UsageError where one cannot be."""
+    directories = {route.instance: route.directory for route in routes}
+    known = {route.path: route for route in routes}
+    known |= {str(route.directory): route for route in routes}
+    result = list(routes)
+    for path, instance in aliases:
+        if instance not in directories:
+            raise UsageError(
+                f"alias {path} is for the instance {instance!r}, which cannot be used",
+                hint=f"there is: {', '.join(directories)}",
+            )
+        if (other := known.get(path)) is not None:
+            if other.instance != instance:
+                raise UsageError(
+                    f"{path} is the instance {other.instance} already, not {instance}",
+                    hint="choose another path",
+                )
+            continue
+        route = Route(path, instance, directories[instance], alias=True)
+        known[path] = route
+        result.append(route)
+    return result
+
+
+def link(home: Home, route: Route) -> bool | None:
+    """Make the link of an alias in the home; whether it was made, None where there can be none.
+
+    Each step is taken from the folder before it, following no link: ``var/`` belongs to the
+    service user, who must not lead root elsewhere.  Raises DataserverError where something else
+    is there.
+    """
+    target = inside(home, route.directory)
+    if target is None:
+        return None
+    *parents, name = route.path.split("/")[1:]
+    text = "../" * len(parents) + target.lstrip("/")
+    fd = os.open(home.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for parent in parents:
+            fd = _enter(fd, parent)
+        if name not in os.listdir(fd):
+            os.symlink(text, name, dir_fd=fd)
+            return True
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISLNK(found.st_mode) or os.readlink(name, dir_fd=fd) != text:
+            raise UsageError(
+                f"{home.root}{route.path} is there already and no link to {target}",
+                hint="move it away, or choose another alias",
+            )
+        return False
+    except OSError as exc:
+        raise DataserverError(
+            f"the link {home.root}{route.path} cannot be made: {exc.strerror}",
+            hint="nothing on its way may be a file or a link",
+        ) from exc
+    finally:
+        os.close(fd)
+
+
+def _enter(folder: int, name: str) -> int:
+    """The directory ``name`` in ``folder``, made if need be; closes ``folder``."""
+    try:
+        if name not in os.listdir(folder):
+            os.mkdir(name, 0o755, dir_fd=folder)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        entered = os.open(name, flags, dir_fd=folder)
+    except OSError as exc:
+        raise DataserverError(f"the folder {name} of an alias: {exc.strerror}") from exc
+    os.close(folder)
+    return entered
+
+
+def link_problems(home: Home, routes: Iterable[Route]) -> Iterator[str]:
+    """What is wrong with the links of aliases, each as one line with its remedy."""
+    for route in routes:
+        if not route.alias or inside(home, route.directory) is None:
+            continue
+        if os.path.realpath(f"{home.root}{route.path}") != str(route.directory):
+            yield (
+                f"{home.root}{route.path} does not lead to {route.directory}; "
+                "run `dataserver uploads setup --install` as root"
+            )

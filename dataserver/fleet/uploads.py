@@ -1,0 +1,136 @@
+"""Everything that lets agents in, as files and steps; only the command line writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from dataserver.fleet import routes as routes_
+from dataserver.fleet.accounts import (
+    DATA_IN_MODE,
+    SCP_USER,
+    SERVICE_USER,
+    UPLOAD_GROUP,
+    UPLOAD_USER,
+    accounts_file,
+)
+from dataserver.fleet.keys import keys_file, uploads_folder
+from dataserver.fleet.routes import Route
+from dataserver.fleet.sshd import check_plain, drop_in, receive_path
+from dataserver.home import Home
+from dataserver.templates import File
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What there is to write, link and tell."""
+
+    #: Every name under which a drop directory can be reached.
+    routes: list[Route]
+    #: Into the home's ``uploads/``.
+    receive: File
+    paths: File
+    #: Into ``/etc``.
+    accounts: File
+    sshd: File
+    #: What an administrator has to know, one line each.
+    notes: list[str]
+
+    @property
+    def directories(self) -> dict[str, Path]:
+        """The drop directory of each instance."""
+        return {each.instance: each.directory for each in self.routes if not each.alias}
+
+
+def plan(
+    home: Home, drop_directories: Mapping[str, Path], aliases: Iterable[tuple[str, str]] = ()
+) -> Plan:
+    """What uploads into ``drop_directories`` (by instance) need, with aliases old and new.
+
+    Raises UsageError where the home's path or an alias cannot be used.
+    """
+    check_plain(home)
+    kept, notes = [], []
+    for path, instance in routes_.kept_aliases(home):
+        if instance in drop_directories:
+            kept.append((path, instance))
+        else:
+            notes.append(f"alias {path} is dropped: there is no instance {instance} to be used")
+    own = routes_.natural(home, drop_directories)
+    routes = routes_.with_aliases(own, [*kept, *aliases])
+    notes += [_outside(home, each) for each in own if routes_.inside(home, each.directory) is None]
+    return Plan(
+        routes,
+        receive_file(home),
+        routes_.paths_file(home, routes),
+        accounts_file(home),
+        drop_in(home),
+        notes,
+    )
+
+
+def receive_file(home: Home) -> File:
+    """The program that sshd runs for the old protocol."""
+    text = files("dataserver").joinpath("resources", "uploads", "receive").read_text("utf-8")
+    return File(receive_path(home), text, 0o755)
+
+
+def _outside(home: Home, route: Route) -> str:
+    point = f"/var/spool/{route.instance}"
+    return (
+        f"{route.directory} of {route.instance} is outside of {home.root}: {SCP_USER} can reach "
+        f"it, {UPLOAD_USER} cannot; mount it there: mkdir -p {home.root}{point} && "
+        f"mount --bind {route.directory} {home.root}{point} (and in /etc/fstab), "
+        f"then --alias {point}={route.instance}"
+    )
+
+
+def readme(home: Home, made: Plan) -> str:
+    """The steps by hand, for who would rather not have ``--install`` take them."""
+    root, folder = home.root, uploads_folder(home)
+    rights = [
+        f"    chown {SERVICE_USER}:{UPLOAD_GROUP} {directory} && chmod {DATA_IN_MODE:o} {directory}"
+        for directory in made.directories.values()
+    ]
+    links = [
+        f"    mkdir -p {root}{Path(each.path).parent} && ln -srn {each.directory} {root}{each.path}"
+        for each in made.routes
+        if each.alias and routes_.inside(home, each.directory) is not None
+    ]
+    return "\n".join(
+        [
+            "# Letting agents in",
+            "",
+            "`dataserver uploads setup --install`, as root, does all of this. By hand, as root:",
+            "",
+            "1. Accounts:",
+            "",
+            f"        cp sysusers.conf {made.accounts.path} && systemd-sysusers",
+            f"        usermod -p '*' {UPLOAD_USER}; usermod -p '*' {SCP_USER}",
+            "",
+            f"2. {root} and all above it belong to root, and only root may write there. So do",
+            "   the files of this folder:",
+            "",
+            f"        mkdir -p {folder} && cp receive paths {folder}/",
+            f"        touch {keys_file(home)} && chown -R root:root {folder}",
+            f"        chmod 755 {folder} {folder}/receive",
+            f"        chmod 644 {folder}/paths {keys_file(home)}",
+            "",
+            "3. The drop directories, and links for aliases:",
+            "",
+            *(f"    {line}" for line in [*rights, *links]),
+            "",
+            "4. sshd:",
+            "",
+            f"        cp sshd.conf {made.sshd.path} && sshd -t && systemctl reload ssh",
+            "",
+            "5. A key for each agent: `dataserver uploads key add NAME --file FILE.pub`. Then the",
+            f"   agent uploads with `scp FILE {UPLOAD_USER}@HOST:/data_in/`, or in the old",
+            f"   protocol with `scp -O FILE {SCP_USER}@HOST:/data_in/`.",
+            "",
+            "`dataserver check` says what is still missing.",
+            "",
+        ]
+    )
