@@ -19,7 +19,7 @@ from dataserver.home import Home, Paths
 from dataserver.setting_kinds import masked
 from dataserver.settings import ABOUT, Settings
 
-__all__ = ["PREFIX", "Settings", "load", "variable"]
+__all__ = ["PREFIX", "Settings", "load", "read", "variable"]
 
 PREFIX = "DATASERVER_"
 DEFAULT = "default"
@@ -44,8 +44,13 @@ def load(paths: Paths, environment: Mapping[str, str]) -> Settings:
     Raises UsageError where there is no such home or instance, and ConfigError naming
     key, source and what is allowed for anything wrong in a source.
     """
+    Home(paths.home).existing(paths.name)
+    return read(paths, environment)
+
+
+def read(paths: Paths, environment: Mapping[str, str]) -> Settings:
+    """As :func:`load`, of a folder that need not have an instance's name: one in the making."""
     home = Home(paths.home)
-    home.existing(paths.name)
     values: dict[str, Any] = {"data_in": paths.folder / "data_in"}
     origins = dict.fromkeys(ABOUT, DEFAULT)
     for source in _sources(home, paths, environment):

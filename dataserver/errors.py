@@ -91,6 +91,12 @@ class SchemaError(StoreError):
     """The database is not one that this server can write to; the message names what is missing."""
 
 
+class NotRunning(DataserverError):
+    """An instance does not run, or does not do in time what it was asked for."""
+
+    exit_code = 7
+
+
 class PacketError(DataserverError):
     """A file that is not, and cannot become, a packet; ``reason`` is why it is set aside."""
 

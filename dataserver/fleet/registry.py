@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
 from dataserver.errors import UsageError
 from dataserver.fleet.model import Instance
@@ -48,6 +50,35 @@ class Registry:
         # It came between two looks.
         raise UsageError(f"there is no instance {name!r} in {self.home.root}")
 
+    def create(self, name: str, data_in: Path | None, values: Mapping[str, str]) -> Instance:
+        """Make an instance, enabled.
+
+        ``data_in`` is its drop directory (made where missing; relative to the current directory),
+        None: one in its folder.  ``values`` are settings as text.  Raises UsageError, ConfigError,
+        or DataserverError where it cannot be written; then nothing is left of it.
+        """
+        # Imported here: the supervisor only looks.
+        from dataserver.fleet import aside, creation  # noqa: PLC0415
+
+        paths = self.home.instance(name)
+        with aside.changing(self.home):
+            others = [instance.paths for instance in self.instances()]
+            creation.create(self.home, paths, _absolute(data_in), values, others)
+        return self.get(name)
+
+    def remove(self, name: str, *, force: bool = False) -> list[str]:
+        """Remove an instance that does not run, with all that it left; what stays, in words.
+
+        Raises UsageError where it has packets (``force``: they go too) or is not to be removed,
+        LockedError where it runs, DataserverError where something cannot be removed.
+        """
+        from dataserver.fleet import aside, removal  # noqa: PLC0415 (as above)
+
+        with aside.changing(self.home):
+            paths = self.get(name).paths
+            others = [other.paths for other in self.instances() if other.name != name]
+            return removal.remove(paths, others, force=force)
+
     def _look(self, name: str, shared: str) -> Instance | None:
         """The instance ``name`` as it is now; None where there is none."""
         paths = Paths(self.home.root, name)
@@ -72,6 +103,14 @@ def enable(paths: Paths) -> None:
 def disable(paths: Paths) -> None:
     """Have the instance not run, until it is enabled again; OSError."""
     (paths.folder / MARKER).touch(mode=0o644)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    path = Path.cwd() / path
+    # What is no way back up keeps its links: they may be meant.
+    return Path(os.path.realpath(path)) if ".." in path.parts else path
 
 
 def _state(path: str) -> str:

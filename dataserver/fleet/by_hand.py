@@ -1,0 +1,69 @@
+"""Signals for the process that runs an instance, whoever started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from dataserver.errors import DataserverError
+from dataserver.home import Paths
+from dataserver.spool.lock import holder
+
+
+def send(paths: Paths, number: signal.Signals) -> int | None:
+    """Signal the holder of the instance's lock; its process, None: nobody has it (any more).
+
+    The lock says a number; that it still is the process which has the lock open is looked at
+    once the number cannot become another's.  Raises DataserverError where it cannot be signalled,
+    OSError where the lock cannot be read.
+    """
+    pid = holder(paths.var)
+    if pid is None:
+        return None
+    try:
+        fd = os.pidfd_open(pid)
+    except (OSError, ValueError) as exc:
+        # It ended meanwhile, or is in another container.
+        if holder(paths.var) is None:
+            return None
+        raise _unreachable(paths, pid) from exc
+    try:
+        if not _has_open(pid, paths.lock):
+            if holder(paths.var) is None:
+                return None
+            raise _unreachable(paths, pid)
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return None
+    except PermissionError as exc:
+        raise DataserverError(
+            f"{paths.name} is run by process {pid}, which user {os.geteuid()} may not signal",
+            hint="run this as the user who started it",
+        ) from exc
+    finally:
+        os.close(fd)
+    return pid
+
+
+def _unreachable(paths: Paths, pid: int) -> DataserverError:
+    who = f"process {pid}" if pid else "another process"
+    return DataserverError(
+        f"{paths.name} is run by {who}, which cannot be reached from here",
+        hint="is it in another container, or another user's? Stop it there",
+    )
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether the process has this very file open, by /proc (proc(5)); PermissionError."""
+    wanted = path.stat()
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except FileNotFoundError:
+        return False
+    for number in numbers:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), wanted):
+                return True
+    return False

@@ -1,0 +1,183 @@
+"""Making an instance: its folder appears whole, and checked, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from pathlib import Path
+
+from dataserver.config import read
+from dataserver.errors import ConfigError, DataserverError, UsageError
+from dataserver.fleet import ownership
+from dataserver.fleet.aside import NEW, erase, move
+from dataserver.fleet.rights import prepare_data_in
+from dataserver.home import Home, Paths
+from dataserver.settings import ABOUT
+
+_HEAD = """\
+# The instance `{name}`: what differs from ../../dataserver.toml. Every setting may stand here;
+# `dataserver config show {name} --origin` lists all with where they come from.
+
+# Where agents drop their packets, relative to this file.
+"""
+#: A basic string of TOML cannot hold this; JSON's can.
+_DELETE = {0x7F: "\\u007f"}
+
+
+def create(
+    home: Home, paths: Paths, data_in: Path | None, values: Mapping[str, str], others: list[Paths]
+) -> None:
+    """Make the instance of ``paths``; for whoever holds :func:`dataserver.fleet.aside.changing`.
+
+    ``data_in`` is absolute, None: a directory in the instance's folder.  ``values`` are settings
+    as text.  Raises UsageError, ConfigError, or DataserverError where the disk says no; then
+    nothing is left of it.
+    """
+    _must_be_free(home, paths, others)
+    settings = decode(values)
+    ownership.check(home, paths.name, data_in or paths.folder / "data_in", others)
+    aside = Paths(home.root, NEW + paths.name)
+    try:
+        with _undone_on_failure(home, aside.folder) as make:
+            make(aside.folder)
+            if data_in is None:
+                make(aside.folder / "data_in")
+                prepare_data_in(aside.folder / "data_in")
+            elif missing := _missing(data_in):
+                for folder in missing:
+                    make(folder)
+                prepare_data_in(data_in)
+            elif not data_in.is_dir():
+                raise UsageError(f"{data_in} cannot be a data_in: it is no directory")
+            _write(aside.config, _text(paths.name, data_in, settings), home)
+            _check(aside, paths)
+            move(aside.folder, paths.folder)
+    except OSError as exc:
+        where = _told(os.fsdecode(exc.filename or ""), aside, paths)
+        raise DataserverError(
+            f"instance {paths.name} cannot be made: {where}: {exc.strerror}",
+            hint="nothing was made",
+        ) from exc
+
+
+def decode(values: Mapping[str, str]) -> dict[str, object]:
+    """Settings given as text as TOML has them; ConfigError names one that cannot be."""
+    return {key: _decoded(key, text) for key, text in values.items()}
+
+
+def _decoded(key: str, text: str) -> object:
+    about = ABOUT.get(key)
+    if about is None:
+        close = get_close_matches(key, ABOUT, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "`dataserver config show` lists all"
+        raise ConfigError(f"there is no setting {key!r}", hint=hint)
+    if about.secret:
+        raise ConfigError(
+            f"{key} must not stand in an instance's file",
+            hint=f"put it into a file of its own and name that in {key}_file",
+        )
+    if key == "data_in":
+        raise ConfigError("data_in is set by --data-in, not by --set")
+    try:
+        text.encode("utf-8")
+        raw = about.kind.from_text(text)
+        about.kind.decode(raw, Path("/"))
+    except ValueError as exc:
+        raise ConfigError(
+            f"{key} = {text!r} cannot be set", hint=f"allowed: {about.kind.allowed}"
+        ) from exc
+    return raw
+
+
+def _must_be_free(home: Home, paths: Paths, others: Iterable[Paths]) -> None:
+    if paths.name in [other.name for other in others]:
+        raise UsageError(
+            f"there is an instance {paths.name!r} in {home.root} already",
+            hint=f"`dataserver instances start {paths.name}` starts it",
+        )
+    if os.path.lexists(paths.folder):
+        raise UsageError(
+            f"{paths.folder} is in the way: it is there already and no instance",
+            hint="move it away, or choose another name",
+        )
+
+
+def _missing(path: Path) -> list[Path]:
+    """The directories that have to be made for ``path``, outermost first."""
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = path.parent
+    return missing[::-1]
+
+
+@contextmanager
+def _undone_on_failure(home: Home, aside: Path) -> Iterator[_Make]:
+    """Gives what makes directories; they are removed again if the block fails."""
+    make = _Make(home)
+    try:
+        yield make
+    except BaseException:
+        with suppress(OSError):
+            erase(aside)
+        for folder in reversed(make.made):
+            # Only what is empty: an upload may have come into a new drop directory.
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+class _Make:
+    """Makes directories and remembers them; made by root, they belong to the home's owner."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self.made: list[Path] = []
+
+    def __call__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.made.append(folder)
+        # Whatever this user's umask: the instance may run as another user.
+        folder.chmod(0o755)
+        _give(folder, self._home)
+
+
+def _give(path: Path, home: Home) -> None:
+    """As root, give what was made to whoever owns the instances: they run as that user."""
+    if os.geteuid() == 0:
+        owner = home.instances.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _text(name: str, data_in: Path | None, settings: Mapping[str, object]) -> str:
+    values = {"data_in": "data_in" if data_in is None else os.fspath(data_in), **settings}
+    return _HEAD.format(name=name) + "".join(f"{k} = {_toml(v)}\n" for k, v in values.items())
+
+
+def _toml(value: object) -> str:
+    # What JSON writes for these is TOML as well, but for one character.
+    return json.dumps(value, ensure_ascii=False).translate(_DELETE)
+
+
+def _write(path: Path, text: str, home: Home) -> None:
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o644)
+    _give(path, home)
+
+
+def _check(aside: Paths, paths: Paths) -> None:
+    """Read the finished file as the instance will; ConfigError, as if it stood in its place."""
+    try:
+        read(aside, {})
+    except ConfigError as exc:
+        raise ConfigError(_told(exc.message, aside, paths), hint=exc.hint) from exc
+
+
+def _told(text: str, aside: Paths, paths: Paths) -> str:
+    return text.replace(os.fspath(aside.folder), os.fspath(paths.folder))

@@ -1,0 +1,249 @@
+"""How each instance does, put together from all that is known without asking it or the database.
+
+Its folder (is it meant to run? can its settings be read?), whoever runs it, its lock, its
+heartbeat and its status file: each may be missing, old or unreadable, and none hides the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from dataserver.config import load
+from dataserver.errors import DataserverError
+from dataserver.fleet import queued
+from dataserver.fleet.model import Instance, Managed, RunState
+from dataserver.fleet.ownership import configured
+from dataserver.health import Beat, Phase, State, Status
+from dataserver.spool.lock import holder
+
+_T = TypeVar("_T")
+
+
+class Condition(StrEnum):
+    """How an instance does, in the words of ``dataserver instances list``."""
+
+    RUNNING = "running"
+    STARTING = "starting"
+    WAITING_FOR_DATABASE = "waiting for database"
+    #: Its process is there and does not move.
+    STUCK = "stuck"
+    STOPPING = "stopping"
+    #: It ended by itself and is started again after a pause.
+    WAITING_TO_RESTART = "waiting to restart"
+    #: It ended too often, or cannot start: nothing more is tried.
+    FAILED = "failed"
+    #: It is meant to run, and does not: nobody has started it.
+    STOPPED = "stopped"
+    #: It is meant not to run.
+    DISABLED = "disabled"
+    #: Its configuration cannot be used.
+    BROKEN = "broken"
+    #: Its process ended without saying so, and nobody starts it again.
+    DEAD = "dead"
+    #: This user may not look.
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One instance.  Times are epoch seconds; None: not known, or there is none."""
+
+    name: str
+    state: Condition
+    #: Why it is in this state, or what else is wrong, in one line.
+    detail: str | None
+    enabled: bool
+    #: Its process is one that whoever runs this home has started; None: it has no process.
+    supervised: bool | None
+    pid: int | None
+    since: float | None
+    #: Packets in the drop directory, complete or not.
+    queue: int | None
+    #: There are more: only so many were counted.
+    queue_more: bool
+    #: The time of the oldest of them.
+    oldest: float | None
+    packets_per_second: float | None
+    restarts: int | None
+    data_in: str | None
+    #: What its main loop is doing.
+    phase: str | None
+    database_error: str | None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it takes packets, or would if the database let it."""
+        return self.state in (Condition.RUNNING, Condition.WAITING_FOR_DATABASE)
+
+
+def overview(
+    instances: Iterable[Instance],
+    managed: Mapping[str, Managed],
+    now: float,
+    environment: Mapping[str, str],
+) -> list[Row]:
+    """A row for each instance; ``managed`` is what whoever runs them says.
+
+    ``now`` is epoch seconds, ``environment`` may hold settings.  Never raises for what is wrong
+    with an instance.
+    """
+    return [
+        _row(_Known(instance, managed.get(instance.name), environment), now)
+        for instance in instances
+    ]
+
+
+class _Known:
+    """All that is known of one instance."""
+
+    def __init__(
+        self, instance: Instance, managed: Managed | None, environment: Mapping[str, str]
+    ) -> None:
+        self.instance = instance
+        self.managed = managed
+        #: Why something could not be looked at.
+        self.hidden: str | None = None
+        self.holder = self._look(lambda paths: holder(paths.var))
+        self.beat = self._look(lambda paths: Beat.read(paths.heartbeat))
+        self.status = self._look(lambda paths: Status.read(paths.status))
+        self.broken: str | None = None
+        self.data_in = configured(instance.paths)
+        try:
+            self.data_in = load(instance.paths, environment).data_in
+        except (DataserverError, OSError) as exc:
+            self.broken = str(exc)
+
+    def _look(self, look: Callable[..., _T | None]) -> _T | None:
+        try:
+            return look(self.instance.paths)
+        except OSError as exc:
+            self.hidden = f"{exc.filename}: {exc.strerror}"
+            return None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process."""
+        if self.holder:
+            return self.holder
+        # 0: somebody whose number the lock does not tell.
+        if self.managed is not None and self.managed.pid is not None:
+            return self.managed.pid
+        return self.beat.pid if self.holder == 0 and self.beat else None
+
+    @property
+    def supervised(self) -> bool | None:
+        """As :attr:`Row.supervised`."""
+        if self.pid is None:
+            return None
+        return self.managed is not None and self.managed.pid == self.pid
+
+
+def _row(known: _Known, now: float) -> Row:
+    condition, detail = _condition(known, now)
+    pid, managed = known.pid, known.managed
+    beat = known.beat if known.beat and known.beat.pid == pid else None
+    status = known.status if known.status and known.status.pid == pid else None
+    runs = condition is Condition.RUNNING and status is not None
+    queue = _queue_told(status) if runs and status else _queue_counted(known)
+    return Row(
+        name=known.instance.name,
+        state=condition,
+        detail=detail,
+        enabled=known.instance.enabled,
+        supervised=known.supervised,
+        pid=pid,
+        since=_since(known, status),
+        queue=queue.files if queue else None,
+        queue_more=queue.more if queue else False,
+        oldest=queue.oldest if queue else None,
+        packets_per_second=status.packets_per_second if status else None,
+        restarts=managed.restarts if managed else None,
+        data_in=status.data_in if status else str(known.data_in),
+        phase=beat.phase if beat else None,
+        database_error=status.database_error if status else None,
+    )
+
+
+def _condition(known: _Known, now: float) -> tuple[Condition, str | None]:
+    if known.holder is not None:
+        return _of_process(known, now)
+    if known.managed is not None and known.managed.state in _MANAGED:
+        condition = _MANAGED[known.managed.state]
+        if condition is Condition.FAILED and known.broken:
+            return Condition.BROKEN, known.broken
+        return condition, known.managed.detail
+    if known.broken:
+        return Condition.BROKEN, known.broken
+    if known.hidden:
+        return Condition.UNKNOWN, known.hidden
+    if not known.instance.enabled:
+        return Condition.DISABLED, None
+    beat = known.beat.state(now) if known.beat else State.STOPPED
+    # Without its lock it is no running instance, whatever its heartbeat says, but for the moment
+    # in which it reads its configuration again.
+    return {
+        State.RUNNING: (Condition.STARTING, None),
+        State.STUCK: (Condition.STUCK, None),
+        State.DEAD: (Condition.DEAD, "it ended without saying so, and nobody starts it again"),
+        State.STOPPED: (Condition.STOPPED, known.managed.detail if known.managed else None),
+    }[beat]
+
+
+def _of_process(known: _Known, now: float) -> tuple[Condition, str | None]:
+    """The condition of one whose lock somebody holds."""
+    beat = known.beat if known.beat and known.beat.pid == known.pid else None
+    # Its next start would fail.
+    detail = known.broken or known.hidden
+    if known.managed is not None and known.managed.state is RunState.STOPPING:
+        return Condition.STOPPING, detail
+    if beat is None or beat.phase in (Phase.STARTING, Phase.STOPPED):
+        return Condition.STARTING, detail
+    if beat.phase is Phase.STOPPING:
+        return Condition.STOPPING, detail
+    if beat.state(now) is not State.RUNNING:
+        return Condition.STUCK, "its process is there and does not move"
+    if beat.phase is Phase.WAITING_FOR_DATABASE:
+        error = known.status.database_error if known.status else None
+        return Condition.WAITING_FOR_DATABASE, error or detail
+    return Condition.RUNNING, detail
+
+
+#: What whoever runs it says of one whose lock nobody holds; the rest tells nothing.
+_MANAGED: Mapping[RunState, Condition] = {
+    RunState.STARTING: Condition.STARTING,
+    RunState.RUNNING: Condition.RUNNING,
+    RunState.STOPPING: Condition.STOPPING,
+    RunState.WAITING: Condition.WAITING_TO_RESTART,
+    RunState.HELD: Condition.WAITING_TO_RESTART,
+    RunState.FAILED: Condition.FAILED,
+}
+
+
+def _since(known: _Known, status: Status | None) -> float | None:
+    """Since when its process is there; where there is none, since when it is so."""
+    if status is not None:
+        return status.started
+    if known.managed is not None:
+        return known.managed.since
+    return known.beat.time if known.beat else None
+
+
+def _queue_told(status: Status) -> queued.Queue | None:
+    """What the instance itself counted."""
+    try:
+        files = int(status.gauges["queue"])
+        oldest = status.written - float(status.gauges["oldest_age_seconds"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return queued.Queue(files, oldest if files else None)
+
+
+def _queue_counted(known: _Known) -> queued.Queue | None:
+    """Counted now: it does not run, or not so that it would count."""
+    with suppress(OSError):
+        return queued.queue(known.data_in, queued.BOUND)
+    return None
