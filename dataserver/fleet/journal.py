@@ -35,7 +35,9 @@ class Journals:
         log = self._log(name)
         if log is not None:
             log.emit(logging.makeLogRecord({"msg": line}))
-        self._hear(name, line)
+        # Whoever read our output may be gone: no reason to end, and all instances with us.
+        with contextlib.suppress(OSError):
+            self._hear(name, line)
 
     def _log(self, name: str) -> _Log | None:
         path = log_file(self._home.instance(name))

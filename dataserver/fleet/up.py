@@ -115,7 +115,8 @@ class Up:
         if changed or time.monotonic() - self._written >= _WRITE:
             self._write(snapshot)
             self._notify("WATCHDOG=1")
-        self._show(snapshot)
+        with contextlib.suppress(OSError):  # as in the journals
+            self._show(snapshot)
 
     def _write(self, snapshot: Mapping[str, Managed]) -> None:
         self._shown, self._written = snapshot, time.monotonic()

@@ -302,3 +302,17 @@ def test_a_full_disk_makes_nobody_stuck(tmp_path: Path) -> None:
         assert fleet.stop() == 0
     assert "stuck" not in fleet.log
     assert fleet.log.count("started as process") == 1
+
+
+def test_whoever_read_its_output_may_go_away(place: Place) -> None:
+    with Fleet(place, piped=True) as fleet:
+        fleet.wait_running()
+        assert fleet.process is not None
+        assert fleet.process.stderr is not None
+        fleet.process.stderr.close()
+        old = fleet.pid()
+        os.kill(old, signal.SIGKILL)  # it has something to say about that
+        fleet.wait_running("main", but_not=old)
+        place.drop(*packet("web1", 0))
+        fleet.wait_taken()
+        assert fleet.stop() == 0

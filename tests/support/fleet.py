@@ -29,7 +29,8 @@ main()
 class Fleet:
     """One process of `dataserver up`; it dies with the test's process, however that ends.
 
-    ``constants`` replace those of :mod:`dataserver.fleet.supervisor`, such as its limits.
+    ``constants`` replace those of :mod:`dataserver.fleet.supervisor`, such as its limits;
+    ``piped``: its output goes into a pipe instead of a file.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class Fleet:
         *,
         constants: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
+        piped: bool = False,
     ) -> None:
+        self._piped = piped
         self.place = place
         self.process: subprocess.Popen[bytes] | None = None
         self._constants = dict(constants or {})
@@ -67,7 +70,7 @@ class Fleet:
                 env={**ours, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=subprocess.PIPE if self._piped else log,
             )
 
     def kill(self) -> None:
