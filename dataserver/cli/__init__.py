@@ -14,6 +14,7 @@ COMMANDS = {
     "up": "dataserver.cli.up:up",
     "run": "dataserver.cli.run:run",
     "check": "dataserver.cli.check:check",
+    "instances": "dataserver.cli.instances:instances",
     "status": "dataserver.cli.status:status",
     "config": "dataserver.cli.config:config",
     "packet": "dataserver.cli.packet:packet",
