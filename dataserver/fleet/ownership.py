@@ -34,11 +34,11 @@ def check(home: Home, name: str, data_in: Path, others: Iterable[Paths]) -> None
     for other in others:
         if other.name == name:
             continue
-        if _key(other.folder) in lineage:
-            raise _refusal(data_in, f"lies in the folder of instance {other.name}")
         for claim in claims(other):
             if relation := _relation(lineage, _lineage(claim)):
                 raise _refusal(data_in, f"{relation} that of instance {other.name}, {claim}")
+        if _key(other.folder) in lineage:
+            raise _refusal(data_in, f"lies in the folder of instance {other.name}")
     if _key(home.instances) in lineage and _key(home.instances / name) not in lineage[1:]:
         raise _refusal(data_in, f"lies in {home.instances}, but not below {name}")
 
