@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import generator, report
+from bench import generator, instances, report
 from bench.errors import BenchError
 from bench.measure import Bench, Result
 from bench.server import installed
@@ -70,6 +70,27 @@ def _say(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def _instances(options: argparse.Namespace) -> bool:
+    results: list[instances.Result] = []
+    workload = WORKLOADS["W1"].quick() if options.quick else WORKLOADS["W1"]
+    with tempfile.TemporaryDirectory(prefix="dataserver-bench-", dir=options.dir) as name:
+        machine = report.machine(Path(name))
+        for store in options.stores:
+            with _telling(store), STORES[store](Path(name)) as opened:
+                bench = instances.Bench(options.server, opened, Path(name), _say, workload=workload)
+                # In turns, so that what slows the machine for a while slows them all.
+                for count in options.counts * options.repeat:
+                    with _telling(f"{count} instances on {store}"):
+                        results += bench.measure(count)
+    _say("")
+    print(report.machine_line(machine), instances.table(results), sep="\n\n")
+    if options.json:
+        figures = {"machine": machine, "results": instances.as_json(results)}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    everything: int = len(options.stores) * len(options.counts) * options.repeat
+    return len(results) < everything * len(instances.STARTS)
+
+
 def _generate(options: argparse.Namespace) -> bool:
     workload = WORKLOADS[options.workload]
     workload = workload.quick() if options.quick else workload
@@ -108,22 +129,40 @@ def _stores(names: str) -> list[str]:
     return names.split(",")
 
 
+def _numbers(text: str) -> list[int]:
+    numbers = [int(part) for part in text.split(",") if part.isdecimal() and int(part) > 0]
+    if len(numbers) < text.count(",") + 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,2,4")
+    return numbers
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.set_defaults(run=_measure)
-    add = parser.add_argument
-    add("--quick", action="store_true", help="a tenth of the agents: to try the benchmark itself")
-    add("--only", type=_workloads, default=list(WORKLOADS.values()), metavar="W1,wide,...")
-    add("--stores", type=_stores, default=list(STORES), metavar="sqlite,mariadb")
-    add("--dir", type=Path, help="where to work: a folder on the filesystem to be measured")
-    add("--json", type=Path, metavar="FILE", help="write all figures to FILE")
-    add("--server", type=shlex.split, default=installed(), help="the command to be measured")
-    steps = parser.add_subparsers(title="single steps")
+    _add_common(parser)
+    parser.add_argument(
+        "--only", type=_workloads, default=list(WORKLOADS.values()), metavar="W1,wide,..."
+    )
+    steps = parser.add_subparsers(title="another measurement, and single steps")
+    several = steps.add_parser("instances", help="measure several instances on one database")
+    several.set_defaults(run=_instances)
+    _add_common(several)
+    several.add_argument("--counts", type=_numbers, default=[1, 2, 4], metavar="1,2,4")
+    several.add_argument("--repeat", type=int, default=1, metavar="N", help="show medians")
     _add_step(steps.add_parser("generate", help="write packets, a folder a round"), _generate)
     _add_step(steps.add_parser("limit", help="measure the limit of written packets"), _limit)
     steps.choices["generate"].add_argument("--quick", action="store_true")
     steps.choices["limit"].add_argument("url", help="an empty database")
     return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a tenth of the agents: to try the benchmark itself")
+    add("--stores", type=_stores, default=list(STORES), metavar="sqlite,mariadb")
+    add("--dir", type=Path, help="where to work: a folder on the filesystem to be measured")
+    add("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    add("--server", type=shlex.split, default=installed(), help="the command to be measured")
 
 
 def _add_step(step: argparse.ArgumentParser, run: object) -> None:

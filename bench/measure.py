@@ -77,7 +77,7 @@ class Bench:
         with self._database("bench_server") as url:
             server = Server(self._command, folder / "home", url)
             done = run(server, workload, corpus, self._store, url)
-        _check("the server", done.grown, expected)
+        check("the server", done.grown, expected)
         name = self._store.name
         return Result(workload.name, name, workload.packets, workload.values, done, limit)
 
@@ -90,7 +90,7 @@ class Bench:
         if done.returncode:
             raise BenchError(f"the limit failed, exit code {done.returncode}")
         figures = json.loads(done.stdout)
-        _check("the limit", Counts(figures["packets"], figures["stored"]), expected)
+        check("the limit", Counts(figures["packets"], figures["stored"]), expected)
         return float(figures["packets"] / figures["seconds"])
 
     @contextmanager
@@ -102,7 +102,7 @@ class Bench:
             self._store.remove(name)
 
 
-def _check(who: str, counted: Counts, expected: Counts) -> None:
+def check(who: str, counted: Counts, expected: Counts) -> None:
     """A figure counts only when everything was stored, and nothing twice."""
     if counted != expected:
         raise BenchError(f"{who} stored {counted}, but the packets hold {expected}")

@@ -6,7 +6,7 @@ import os
 import platform
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -25,8 +25,12 @@ _SYNCS = 20
 
 
 def table(results: Iterable[Result]) -> str:
-    """The table, the first two columns flushed left; without the trickles."""
-    rows = [_HEAD, *(_row(result) for result in results if result.run.latency is None)]
+    """The table, without the trickles."""
+    return columns([_HEAD, *(_row(result) for result in results if result.run.latency is None)])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table, the head among them, the first two columns flushed left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -45,15 +49,15 @@ def _row(result: Result) -> tuple[str, ...]:
         result.store,
         f"{result.rate:,.0f}",
         f"{result.values / usage.seconds:,.0f}",
-        _each(usage.cpu, result.packets),
-        _each(result.run.database_cpu, result.packets),
+        each(usage.cpu, result.packets),
+        each(result.run.database_cpu, result.packets),
         f"{usage.rss / 1e6:.0f}",
         f"{result.limit:,.0f}" if result.limit else "-",
         f"{result.ratio:.2f}" if result.ratio else "-",
     )
 
 
-def _each(seconds: float | None, packets: int) -> str:
+def each(seconds: float | None, packets: int) -> str:
     """Microseconds for each packet."""
     return "-" if seconds is None else f"{seconds / packets * 1e6:,.0f}"
 

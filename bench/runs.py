@@ -39,14 +39,14 @@ class Run:
     grown: Counts
 
 
-class _Meter(AbstractContextManager["_Meter"]):
+class Meter(AbstractContextManager["Meter"]):
     """Watches the database during a block."""
 
     def __init__(self, store: Store, url: str) -> None:
         self._store = store
         self._url = url
 
-    def __enter__(self) -> _Meter:
+    def __enter__(self) -> Meter:
         os.sync()  # what was written before must not be flushed at the server's expense
         self._counts = counts(self._url)
         self._cpu = self._store.cpu()
@@ -67,29 +67,29 @@ class _Meter(AbstractContextManager["_Meter"]):
 def run(server: Server, workload: Workload, corpus: Path, store: Store, url: str) -> Run:
     """Give the corpus to the server as the workload says, and measure."""
     server.once()  # makes the database, so that no measurement does
-    meter = _Meter(store, url)
+    meter = Meter(store, url)
     return (_live if workload.live else _backlog)(server, workload, corpus, meter)
 
 
-def _backlog(server: Server, workload: Workload, corpus: Path, meter: _Meter) -> Run:
+def _backlog(server: Server, workload: Workload, corpus: Path, meter: Meter) -> Run:
     idle = server.once()
-    for file in _files(corpus, range(workload.rounds)):
+    for file in files(corpus, range(workload.rounds)):
         file.rename(server.data_in / file.name)
     with meter:
         used = server.once()
     return meter.run(Usage(used.seconds - idle.seconds, used.cpu - idle.cpu, used.rss))
 
 
-def _live(server: Server, workload: Workload, corpus: Path, meter: _Meter) -> Run:
+def _live(server: Server, workload: Workload, corpus: Path, meter: Meter) -> Run:
     probe = corpus.with_name("probe")
     generator.write(_PROBE, probe)
     with server.live() as live:
-        live.take(_files(probe, [0]))
+        live.take(files(probe, [0]))
         for turn in range(workload.measured):
-            live.take(_files(corpus, [turn]))
-        files = _files(corpus, range(workload.measured, workload.rounds))
+            live.take(files(corpus, [turn]))
+        measured = files(corpus, range(workload.measured, workload.rounds))
         with meter:
-            usage, latency = _deliver(live, workload, files)
+            usage, latency = _deliver(live, workload, measured)
     return meter.run(usage, latency)
 
 
@@ -101,7 +101,7 @@ def _deliver(live: Live, workload: Workload, files: Sequence[Path]) -> tuple[Usa
     return usage, Latency(cuts[49], cuts[98])
 
 
-def _files(corpus: Path, rounds: Sequence[int]) -> list[Path]:
+def files(corpus: Path, rounds: Sequence[int]) -> list[Path]:
     """The files of some rounds, oldest first."""
-    files = [path for turn in rounds for path in generator.round_folder(corpus, turn).iterdir()]
-    return sorted(files, key=lambda path: path.name.split(".")[1])
+    found = [path for turn in rounds for path in generator.round_folder(corpus, turn).iterdir()]
+    return sorted(found, key=lambda path: path.name.split(".")[1])
