@@ -74,6 +74,9 @@ class Beat:
     time: float
     #: After so long without a step it is stuck.
     stuck_after: float = STUCK_AFTER
+    #: Seconds since the machine's boot when it was written: a clock that nobody sets, and one
+    #: that a shell can read.  None: an older version wrote it.
+    uptime: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> Beat | None:
@@ -185,6 +188,7 @@ class Heartbeat:
             loop_seconds=round(now - stepped, 3),
             time=round(self._clock(), 3),
             stuck_after=self.stuck_after,
+            uptime=uptime(),
         )
 
     def _write_until_stopped(self) -> None:
@@ -283,6 +287,18 @@ def process_start(pid: int) -> int | None:
     rest = stat.rpartition(")")[2].split()
     state, start = rest[0], rest[19]
     return None if state == "Z" else int(start)
+
+
+def uptime() -> float | None:
+    """Seconds since the machine's boot, sleep included; None where they cannot be told.
+
+    From the file from which a shell reads it, not from CLOCK_BOOTTIME: a container may have been
+    given a /proc/uptime of its own (lxcfs).
+    """
+    try:
+        return float(Path("/proc/uptime").read_text("ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,1 @@
+"""The twin pair: two hosts behind one address, which keepalived moves between them."""

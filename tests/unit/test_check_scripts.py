@@ -1,0 +1,567 @@
+"""keepalived's two checks against the Python that says the same, over states of all kinds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from dataserver.health import STALE_AFTER, Beat, Heartbeat, Phase, process_start, uptime
+from dataserver.home import Home
+from dataserver.vrrp.health import STOPPED_GRACE, Limits, Verdict, gather, judge
+from tests.support.checks import SHELLS, Checks
+from tests.support.disk import ROOT, mounted
+
+NOBODY = 65534
+MIB = 1 << 20
+#: Well within what two looks at a clock, a little apart, agree on.
+MOMENT = 2.0
+
+Process = Callable[[], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def process() -> Iterator[Process]:
+    """Makes processes that do nothing and die with the test."""
+    made = []
+
+    def make() -> subprocess.Popen[bytes]:
+        made.append(subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "sleep", "1000"]))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
+        each.wait()
+
+
+@pytest.fixture
+def checks(tmp_path: Path) -> Checks:
+    return Checks(Home(tmp_path))
+
+
+def beat(pid: int | None = None, **changes: object) -> Beat:
+    """One of a healthy instance, written now, with changes; ``age`` is how old it is."""
+    pid = os.getpid() if pid is None else pid
+    age = changes.pop("age", 0.0)
+    assert isinstance(age, float | int)
+    whole = Beat(
+        pid=pid,
+        process_start=process_start(pid),
+        run="0123abcd",
+        phase=Phase.IDLE,
+        phase_since=1000.0,
+        phase_seconds=3.25,
+        beat=7,
+        loop_seconds=0.5,
+        time=1000.0,
+        uptime=round((uptime() or 0.0) - age, 3),
+    )
+    return replace(whole, **changes)
+
+
+def write(checks: Checks, what: Beat | str | None, name: str = "main") -> None:
+    """Put a heartbeat where the instance would."""
+    path = checks.paths(name).heartbeat
+    if what is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text(what if isinstance(what, str) else json.dumps(asdict(what)) + "\n")
+
+
+def parts(text: str) -> set[str]:
+    """The reasons of a line, without the seconds that go by."""
+    return set(filter(None, re.sub(r"\d+ s\b", "N s", text.strip()).split("; ")))
+
+
+def python(checks: Checks, name: str = "main") -> tuple[Verdict, set[str]]:
+    """What Python says apart from faults of the drop directory, which are check-drop's."""
+    checked = checks.result()
+    facts = replace(gather(checks.paths(name), checks.data_in(name)), drop_error=None)
+    health = judge(facts, checks.limits, checked.low if checked else ())
+    return health.verdict, parts("; ".join(f"{name}: {reason.text}" for reason in health.reasons))
+
+
+def agree(checks: Checks) -> tuple[Verdict, str]:
+    """What all the shells and Python say of main; they say the same."""
+    texts = []
+    for shell in SHELLS:
+        before = python(checks)
+        done = checks.run("check-health", shell)
+        verdict, reasons = before
+        assert done.stderr == "", shell
+        assert parts(done.stdout) == reasons, shell
+        assert done.stdout.count("\n") == bool(reasons), shell
+        assert done.returncode == (verdict is Verdict.SICK), shell
+        left = checks.result()
+        assert left is not None
+        assert left.result == {Verdict.WAITING: "waiting"}.get(verdict, verdict.value)
+        assert parts(left.text) == reasons
+        assert left.age is not None
+        assert 0 <= left.age < 60
+        texts.append(done.stdout.strip())
+    return before[0], texts[0]
+
+
+# -- processes and heartbeats ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.STOPPED])
+def test_one_that_moves_is_healthy_in_every_phase(checks: Checks, phase: Phase) -> None:
+    write(checks, beat(phase=phase))
+    verdict, text = agree(checks)
+    if phase is Phase.WAITING_FOR_DATABASE:
+        assert (verdict, text) == (Verdict.WAITING, "main: waiting for the database")
+    else:
+        assert (verdict, text) == (Verdict.HEALTHY, "")
+
+
+def test_what_a_real_instance_writes_is_understood(checks: Checks) -> None:
+    heart = Heartbeat(checks.paths().heartbeat, "r")
+    heart.start()
+    try:
+        assert agree(checks) == (Verdict.HEALTHY, "")
+        heart.enter(Phase.WAITING_FOR_DATABASE)
+        heart._write()
+        assert agree(checks)[0] is Verdict.WAITING
+    finally:
+        heart.stop()
+    assert agree(checks) == (Verdict.HEALTHY, ""), "it just stopped: perhaps a restart"
+
+
+SICK: dict[str, tuple[Callable[[], Beat], str]] = {
+    "the loop does not move": (
+        lambda: beat(phase=Phase.STORING, loop_seconds=120.001),
+        "stuck: its loop has not moved for 120 s",
+    ),
+    "the loop does not move for a longer patience": (
+        lambda: beat(phase=Phase.STORING, loop_seconds=300.5, stuck_after=300.0),
+        "stuck: its loop has not moved for 300 s",
+    ),
+    "the beat is old": (
+        lambda: beat(age=STALE_AFTER + MOMENT),
+        f"stuck: no heartbeat for {STALE_AFTER + MOMENT:.0f} s",
+    ),
+    "the beat is old while it waited for the database": (
+        lambda: beat(age=STALE_AFTER + MOMENT, phase=Phase.WAITING_FOR_DATABASE),
+        f"stuck: no heartbeat for {STALE_AFTER + MOMENT:.0f} s",
+    ),
+    "the beat is of a time before the boot": (
+        lambda: beat(age=-5000),
+        "stuck: no heartbeat for 5000 s",
+    ),
+    "it has been starting for long": (
+        lambda: beat(phase=Phase.STARTING, phase_seconds=120.5),
+        "still starting after 120 s",
+    ),
+    "it stopped": (lambda: beat(phase=Phase.STOPPED, age=STOPPED_GRACE + MOMENT), "stopped"),
+    "it stopped before the boot": (
+        lambda: beat(phase=Phase.STOPPED, age=-STOPPED_GRACE - MOMENT),
+        "stopped",
+    ),
+    "it is another process of the same number": (
+        lambda: beat(process_start=1),
+        f"dead: process {os.getpid()} is gone",
+    ),
+    "there is no such process": (lambda: beat(2**22 + 1, process_start=1), "dead: "),
+    "it knew nothing of its process": (lambda: beat(process_start=None), "no heartbeat"),
+    "an older version wrote it": (lambda: beat(uptime=None), "no heartbeat"),
+}
+
+
+@pytest.mark.parametrize("case", SICK)
+def test_it_is_sick_where(checks: Checks, case: str) -> None:
+    make, expected = SICK[case]
+    write(checks, make())
+    verdict, text = agree(checks)
+    assert verdict is Verdict.SICK
+    # Between the writing and the reading a second may end.
+    number = re.search(r"\d+(?= s$)", expected)
+    if number is None:
+        assert text.startswith(f"main: {expected}")
+    else:
+        found = re.search(r"\d+(?= s$)", text)
+        assert found is not None
+        assert 0 <= int(found[0]) - int(number[0]) <= 1 or int(number[0]) == 5000
+
+
+HEALTHY: dict[str, Callable[[], Beat]] = {
+    "its loop has rested for as long as it may": lambda: beat(loop_seconds=120.0),
+    "its patience is longer": lambda: beat(loop_seconds=299.9, stuck_after=300.0),
+    "its last beat is not old yet": lambda: beat(age=STALE_AFTER - MOMENT),
+    "it is just being restarted": lambda: beat(
+        2**22 + 1, phase=Phase.STOPPED, process_start=1, age=STOPPED_GRACE - MOMENT
+    ),
+    "it has been starting for a while": lambda: beat(phase=Phase.STARTING, phase_seconds=119.9),
+    "it waits for the database since yesterday": lambda: beat(
+        phase=Phase.WAITING_FOR_DATABASE, loop_seconds=86400.0, phase_seconds=86400.0
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HEALTHY)
+def test_it_is_no_sickness_that(checks: Checks, case: str) -> None:
+    write(checks, HEALTHY[case]())
+    assert agree(checks)[0] in {Verdict.HEALTHY, Verdict.WAITING}
+
+
+def test_a_process_dies_and_becomes_a_zombie(checks: Checks, process: Process) -> None:
+    worker = process()
+    write(checks, beat(worker.pid))
+    assert agree(checks)[0] is Verdict.HEALTHY
+    worker.send_signal(signal.SIGSTOP)
+    assert agree(checks)[0] is Verdict.HEALTHY, "only its silence tells that it is stopped"
+    worker.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    zombie = agree(checks)
+    worker.wait()
+    assert zombie == agree(checks) == (Verdict.SICK, f"main: dead: process {worker.pid} is gone")
+
+
+def test_a_process_may_have_any_name(checks: Checks, tmp_path: Path) -> None:
+    program = tmp_path / "a) S 1 (b"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen(["setpriv", "--pdeathsig", "KILL", program, "1000"]) as odd:
+        try:
+            while ")" not in Path(f"/proc/{odd.pid}/comm").read_text():
+                assert odd.poll() is None
+            write(checks, beat(odd.pid))
+            assert agree(checks)[0] is Verdict.HEALTHY
+        finally:
+            odd.kill()
+
+
+GARBLED = {
+    "missing": None,
+    "empty": "",
+    "cut off": json.dumps(asdict(beat()))[:-20],
+    "a list": "[]\n",
+    "nothing in it": "{}\n",
+    "words for numbers": json.dumps(asdict(beat()) | {"pid": "one", "beat": "x"}) + "\n",
+    "a fraction of a process": json.dumps(asdict(beat()) | {"pid": 1.5}) + "\n",
+    "a negative patience": json.dumps(asdict(beat()) | {"stuck_after": -1}) + "\n",
+    "a phase that nobody knows": json.dumps(asdict(beat()) | {"phase": "dancing"}) + "\n",
+    "bytes": "\x01\x02\x7f\n",
+}
+
+
+@pytest.mark.parametrize("case", GARBLED)
+def test_what_is_no_heartbeat_is_sick(checks: Checks, case: str) -> None:
+    write(checks, GARBLED[case])
+    assert agree(checks) == (Verdict.SICK, "main: no heartbeat that can be read")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("key", ["pid", "phase", "uptime", "stuck_after", "process_start"])
+def test_what_a_heartbeat_says_is_never_run(
+    checks: Checks, tmp_path: Path, key: str, shell: str
+) -> None:
+    mark = tmp_path / "mark"
+    for text in (f"$(touch {mark})", f"`touch {mark}`", f"a[$(touch {mark})]", f'";touch {mark};"'):
+        raw = re.sub(
+            rf'"{key}": [^,}}]*', lambda _, t=text: f'"{key}": {t}', json.dumps(asdict(beat()))
+        )
+        write(checks, raw + "\n")
+        assert checks.run("check-health", shell).returncode == 1
+    assert not mark.exists()
+
+
+def test_one_sick_instance_of_two_makes_the_host_sick_and_each_is_named(tmp_path: Path) -> None:
+    checks = Checks(Home(tmp_path), ("main", "second"))
+    write(checks, beat())
+    write(checks, beat(phase=Phase.WAITING_FOR_DATABASE), "second")
+    for shell in SHELLS:
+        done = checks.run("check-health", shell)
+        assert (done.returncode, done.stdout) == (0, "second: waiting for the database\n")
+    write(checks, beat(process_start=1), "second")
+    for shell in SHELLS:
+        done = checks.run("check-health", shell)
+        assert done.returncode == 1
+        assert done.stdout == f"second: dead: process {os.getpid()} is gone\n"
+
+
+# -- space ------------------------------------------------------------------------------
+
+
+@contextmanager
+def file_system(path: Path, options: str) -> Iterator[None]:
+    path.mkdir(parents=True, exist_ok=True)
+    subprocess.run([*ROOT, "mount", "-t", "tmpfs", "-o", options, "none", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*ROOT, "umount", "--lazy", path], check=True)
+
+
+def test_a_disk_is_low_below_one_limit_and_until_above_another(checks: Checks) -> None:
+    write(checks, beat())
+    with mounted(checks.data_in(), 10 * MIB) as disk:
+        free = {percent: percent * MIB // 10 for percent in (20, 7, 3)}
+        for percent, sick in (
+            (20, False),
+            (7, False),
+            (3, True),
+            (7, True),
+            (20, False),
+            (7, False),
+        ):
+            if (disk.path / "ballast").exists():
+                disk.make_room()
+            disk.fill(free[percent])
+            verdict, text = agree(checks)
+            assert verdict is (Verdict.SICK if sick else Verdict.HEALTHY), percent
+            assert ("data_in is nearly full" in text) is sick
+            checked = checks.result()
+            assert checked is not None
+            assert checked.low == ({"main:data_in"} if sick else set())
+
+
+def test_without_its_memory_only_the_lower_limit_counts(checks: Checks) -> None:
+    write(checks, beat())
+    checks.state_dir.rmdir()
+    with mounted(checks.data_in(), 10 * MIB) as disk:
+        for free, code in ((3, 1), (7, 0)):
+            disk.fill(free * MIB // 10)
+            for shell in SHELLS:
+                done = checks.run("check-health", shell)
+                assert (done.returncode, done.stderr) == (code, ""), free
+            disk.make_room()
+    assert not checks.state_dir.exists()
+
+
+@pytest.mark.parametrize("warn", [0, 5, 50, 99])
+def test_percentages_are_those_of_df(checks: Checks, warn: int) -> None:
+    checks = Checks(checks.home, limits=Limits(warn, 99))
+    write(checks, beat())
+    with mounted(checks.data_in(), 4 * MIB) as disk:
+        for free in (100_000, 250_000, 2_000_000, 3_900_000):
+            if (disk.path / "ballast").exists():
+                disk.make_room()
+            disk.fill(free)
+            agree(checks)
+
+
+def test_few_inodes_are_as_bad_as_little_space(checks: Checks) -> None:
+    write(checks, beat())
+    with file_system(checks.data_in(), "size=1m,nr_inodes=100,mode=0777"):
+        assert agree(checks)[0] is Verdict.HEALTHY
+        for number in range(96):
+            (checks.data_in() / f"{number}").touch()
+        verdict, text = agree(checks)
+    assert verdict is Verdict.SICK
+    assert "data_in is nearly full: 3 % free" in text
+
+
+def test_a_folder_that_is_gone_is_told(checks: Checks) -> None:
+    write(checks, beat())
+    checks.data_in().rmdir()
+    assert agree(checks) == (Verdict.SICK, "main: data_in: cannot tell how full it is")
+
+
+def test_a_full_var_shows_although_nothing_can_be_written(checks: Checks) -> None:
+    with mounted(checks.paths().var, MIB) as disk:
+        write(checks, beat())
+        disk.fill()
+        verdict, text = agree(checks)
+    assert verdict is Verdict.SICK
+    assert text == "main: var is nearly full: 0 % free"
+
+
+# -- how it runs --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder with the only programs that may be started, and the list of those that were."""
+    folder, started = tmp_path / "bin", tmp_path / "started"
+    folder.mkdir()
+    started.touch()
+    for name in ("stat", "mv", "rm"):
+        stub = folder / name
+        stub.write_text(f'#!/bin/sh\necho {name} >> {started}\nexec {shutil.which(name)} "$@"\n')
+        stub.chmod(0o755)
+    return folder, started
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("script", "programs"), [("check-health", ["stat", "mv"]), ("check-drop", ["rm", "mv"])]
+)
+def test_two_programs_are_started_however_many_instances(
+    tmp_path: Path, counting: tuple[Path, Path], shell: str, script: str, programs: list[str]
+) -> None:
+    names = ("main", "second", "third")
+    checks = Checks(Home(tmp_path / "home"), names)
+    for name in names:
+        write(checks, beat(), name)
+    done = checks.run(script, shell, path=str(counting[0]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert counting[1].read_text().split() == programs
+
+
+@pytest.mark.parametrize("script", ["check-health", "check-drop"])
+def test_busyboxs_own_programs_will_do(tmp_path: Path, script: str) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("stat", "mv", "rm"):
+        (folder / name).symlink_to(shutil.which("busybox") or "")
+    checks = Checks(Home(tmp_path / "home"))
+    write(checks, beat())
+    done = checks.run(script, "busybox", path=str(folder))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert checks.result(script) is not None
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_folders_may_have_any_name(tmp_path: Path, shell: str) -> None:
+    mark = tmp_path / "mark"
+    root = tmp_path / f'it\'s $(touch {mark.name}) `x` "y" * ; #'
+    checks = Checks(Home(root))
+    write(checks, beat())
+    for script in ("check-health", "check-drop"):
+        done = checks.run(script, shell)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not mark.exists()
+    assert not Path("/mark").exists()
+
+
+# -- the drop directory ---------------------------------------------------------------------
+
+
+def takes(checks: Checks) -> bool:
+    """What all the shells and Python say; nothing is left behind by any."""
+    facts = gather(checks.paths(), checks.data_in())
+    expected = facts.drop_error is None
+    for shell in SHELLS:
+        done = checks.run("check-drop", shell)
+        assert done.returncode == (not expected), shell
+        assert done.stdout == ("" if expected else "main: data_in takes no files\n"), shell
+        assert done.stderr == "", shell
+        left = checks.result("check-drop")
+        assert left is not None
+        assert left.result == ("takes" if expected else "fault")
+    if checks.data_in().is_dir():
+        assert not [name for name in os.listdir(checks.data_in()) if name.startswith(".check")]
+    return expected
+
+
+class TestDrop:
+    def test_a_folder_takes_files_and_keeps_none_of_ours(self, checks: Checks) -> None:
+        (checks.data_in() / "a.1.data").write_text("x")
+        assert takes(checks)
+        assert os.listdir(checks.data_in()) == ["a.1.data"]
+
+    def test_a_missing_one_takes_none(self, checks: Checks) -> None:
+        checks.data_in().rmdir()
+        assert not takes(checks)
+
+    def test_a_file_in_its_place_takes_none(self, checks: Checks) -> None:
+        checks.data_in().rmdir()
+        checks.data_in().touch()
+        assert not takes(checks)
+
+    def test_one_that_is_read_only_takes_none(self, checks: Checks) -> None:
+        with file_system(checks.data_in(), "ro"):
+            assert not takes(checks)
+
+    def test_a_full_one_takes_none_until_there_is_room(self, checks: Checks) -> None:
+        with mounted(checks.data_in(), MIB) as disk:
+            assert takes(checks)
+            disk.fill()
+            assert not takes(checks)
+            disk.make_room()
+            assert takes(checks)
+
+    def test_one_without_inodes_takes_none(self, checks: Checks) -> None:
+        with file_system(checks.data_in(), "size=1m,nr_inodes=10,mode=0777"):
+            for number in range(9):
+                (checks.data_in() / f"{number}").touch()
+            assert not takes(checks)
+
+    def test_one_without_rights_takes_none(self) -> None:
+        assert os.geteuid() == 0, "this test becomes another user, and needs root for that"
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            checks = Checks(Home(Path(folder)))
+            checks.state_dir.chmod(0o777)
+            wrapper = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            for mode, code in ((0o755, 1), (0o2733, 0), (0o2700, 1)):
+                checks.data_in().chmod(mode)
+                for shell in SHELLS:
+                    done = checks.run("check-drop", shell, wrapper=wrapper)
+                    assert (done.returncode, done.stderr) == (code, ""), (shell, mode)
+                os.seteuid(NOBODY)
+                try:
+                    error = gather(checks.paths(), checks.data_in()).drop_error
+                finally:
+                    os.seteuid(0)
+                assert (error is not None) == bool(code)
+            assert error == f"Permission denied for user {NOBODY}"
+
+    def test_of_two_the_one_is_named_that_takes_none(self, tmp_path: Path) -> None:
+        checks = Checks(Home(tmp_path), ("main", "second"))
+        checks.data_in("second").rmdir()
+        for shell in SHELLS:
+            done = checks.run("check-drop", shell)
+            assert (done.returncode, done.stdout) == (1, "second: data_in takes no files\n")
+            assert os.listdir(checks.data_in()) == []
+
+    @pytest.mark.parametrize("shell", SHELLS)
+    def test_what_a_killed_run_left_is_removed_by_the_next(
+        self, checks: Checks, shell: str
+    ) -> None:
+        left, other = checks.data_in() / ".check-drop.old", checks.data_in() / "a.1.data"
+        left.touch()
+        other.touch()
+        (checks.state_dir / ".drop-files").write_text(f"{left}\n{other}\n")
+        assert checks.run("check-drop", shell).returncode == 0
+        assert os.listdir(checks.data_in()) == ["a.1.data"]
+
+    @pytest.mark.parametrize("shell", SHELLS)
+    def test_files_that_cannot_be_removed_are_a_fault_and_do_not_pile_up(
+        self, checks: Checks, counting: tuple[Path, Path], shell: str
+    ) -> None:
+        (counting[0] / "rm").write_text("#!/bin/sh\nexit 1\n")
+        for _ in range(3):
+            done = checks.run("check-drop", shell, path=str(counting[0]))
+            text = "files in data_in can be made but not removed\n"
+            assert (done.returncode, done.stdout) == (1, text)
+        assert len(os.listdir(checks.data_in())) == 1
+
+    @pytest.mark.parametrize("shell", SHELLS)
+    def test_a_run_that_is_told_to_end_removes_its_file(
+        self, checks: Checks, counting: tuple[Path, Path], shell: str
+    ) -> None:
+        # It is told so by the program that it runs while the file is there, once.
+        told = counting[0].parent / "told"
+        (counting[0] / "rm").write_text(
+            f'#!/bin/sh\n[ -e {told} ] || {{ : > {told}; kill -TERM "$PPID"; exit 0; }}\n'
+            f'exec {shutil.which("rm")} "$@"\n'
+        )
+        assert checks.run("check-drop", shell, path=str(counting[0])).returncode == 1
+        assert told.exists()
+        assert os.listdir(checks.data_in()) == []
+
+    def test_its_result_can_be_read_by_all_and_its_file_by_nobody_else(
+        self, checks: Checks, counting: tuple[Path, Path]
+    ) -> None:
+        modes = counting[0].parent / "modes"
+        look, remove = shutil.which("stat"), shutil.which("rm")
+        (counting[0] / "rm").write_text(
+            f'#!/bin/sh\n{look} -c %a "$3" > {modes}\nexec {remove} "$@"\n'
+        )
+        assert checks.run("check-drop", path=str(counting[0])).returncode == 0
+        assert modes.read_text() == "600\n"
+        assert stat.S_IMODE((checks.state_dir / "drop").stat().st_mode) == 0o644
+        assert stat.S_IMODE((checks.state_dir / ".drop-files").stat().st_mode) == 0o600
