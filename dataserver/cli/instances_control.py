@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import click
 
@@ -131,17 +131,23 @@ def control_of(app: App) -> Control:
 def said(control: Control, goals: Sequence[Goal], timeout: float) -> int:
     """Wait for all and say, a line each, what became of them; the exit code."""
     code = 0
+    for outcome in waited(control, goals, timeout):
+        if outcome.reached:
+            print_line(_reached(outcome))
+        else:
+            complain(_missed(outcome))
+            code = NotRunning.exit_code
+    return code
+
+
+def waited(control: Control, goals: Sequence[Goal], timeout: float) -> Iterator[Outcome]:
+    """What becomes of each, as it becomes known; a terminal shows who is waited for."""
     try:
         for outcome in control.wait(goals, timeout, _show_progress):
             _hide_progress()
-            if outcome.reached:
-                print_line(_reached(outcome))
-            else:
-                complain(_missed(outcome))
-                code = NotRunning.exit_code
+            yield outcome
     finally:
         _hide_progress()
-    return code
 
 
 def _each(

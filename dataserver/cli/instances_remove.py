@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from dataserver.cli.base import App, Command, complain, pass_app
-from dataserver.cli.instances_control import TIMEOUT, control_of
+from dataserver.cli.instances_control import TIMEOUT, control_of, waited
 from dataserver.cli.output import print_line
 from dataserver.errors import DataserverError, NotRunning, UsageError
 from dataserver.fleet import removal
@@ -92,6 +92,6 @@ def _confirmed(name: str, found: Remains, yes: bool) -> bool:
 
 def _stop(control: Control, instance: Instance) -> None:
     goal = control.stop(instance)
-    [outcome] = control.wait([goal], TIMEOUT, lambda _: None)
+    [outcome] = waited(control, [goal], TIMEOUT)
     if not outcome.reached:
         raise NotRunning(f"{instance.name} is not removed: it does not stop")

@@ -90,7 +90,8 @@ def _tidy(home: Home) -> None:
             erase(path)
         elif name.startswith(REMOVED):
             _finish(path, _packets_in(home, name))
-    with suppress(FileNotFoundError):
+    # Whoever may not look there leaves it to the next one.
+    with suppress(FileNotFoundError, PermissionError):
         for name in os.listdir(home.var):
             if name.startswith(REMOVED):
                 _finish(home.var / name, bool(queued.rejected(Paths(home.root, name))))

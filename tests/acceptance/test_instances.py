@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from subprocess import CompletedProcess
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -302,8 +303,9 @@ class TestStartAndStop:
 
     def test_a_restart_is_another_process(self, instances: Instances, fleet: Fleet) -> None:
         pid = fleet.pid()
-        assert good(instances("restart", "main")).startswith("main: running, process ")
-        assert row(instances)["pid"] != pid
+        said = good(instances("restart", "main"))
+        assert said.startswith("main: running, process ")
+        assert int(said.split()[-1]) not in (pid, 0)
         assert process_start(pid) is None
 
     def test_a_restart_starts_what_does_not_run(self, instances: Instances, fleet: Fleet) -> None:
@@ -492,6 +494,23 @@ class TestRemove:
         line = refused(instances("remove", "beta"), "1 packet queued")
         assert "dataserver run beta --once" in line
         assert row(instances, "beta")["state"] == "running"
+
+    def test_with_one_that_comes_while_it_stops_it_is_refused_and_runs_again(
+        self, place: Place, instances: Instances, fleet: Fleet
+    ) -> None:
+        good(instances("spawn", "beta"))
+        marker = place.paths("beta").folder / "disabled"
+
+        def upload() -> None:
+            until(marker.exists)
+            place.drop("a.1.data", b"<agent_data", instance="beta")
+
+        thread = Thread(target=upload)
+        thread.start()
+        refused(instances("remove", "beta"), "1 packet queued")
+        thread.join()
+        fleet.wait_running("beta")
+        assert place.packets_left("beta") == ["a.1.data"]
 
     def test_with_rejected_packets_too(self, place: Place, instances: Instances) -> None:
         good(instances("spawn", "beta"))
