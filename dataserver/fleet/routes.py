@@ -46,10 +46,11 @@ class Route:
         return f"{self.path} {self.instance} {self.directory}"
 
 
-def paths_file(home: Home, routes: Iterable[Route]) -> File:
-    """``uploads/paths`` with these routes, without those that need no line."""
+def paths_file(home: Home, routes: Iterable[Route], others: Iterable[str] = ()) -> File:
+    """``uploads/paths`` with these routes, but those that need no line, and ``others``' lines."""
     lines = [each.line for each in routes if each.path != f"/instances/{each.instance}/data_in"]
-    return File(uploads_folder(home) / "paths", _HEAD + "".join(f"{line}\n" for line in lines))
+    text = _HEAD + "".join(f"{line}\n" for line in [*lines, *others])
+    return File(uploads_folder(home) / "paths", text)
 
 
 def inside(home: Home, directory: Path) -> str | None:
@@ -72,16 +73,26 @@ def natural(home: Home, drop_directories: Mapping[str, Path]) -> list[Route]:
 
 def kept_aliases(home: Home) -> list[tuple[str, str]]:
     """Path and instance of the aliases in ``uploads/paths``."""
+    words = (line.split(" ", 2) for line in _entries(home))
+    return [
+        (path, instance)
+        for path, instance, directory in words
+        if path != directory and _is_alias(path)
+    ]
+
+
+def lines_of(home: Home, instance: str) -> list[str]:
+    """What ``uploads/paths`` says of an instance."""
+    return [line for line in _entries(home) if line.split(" ", 2)[1] == instance]
+
+
+def _entries(home: Home) -> list[str]:
     try:
         text = (uploads_folder(home) / "paths").read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return []
-    words = [line.split(None, 2) for line in text.split("\n") if not line.startswith("#")]
-    return [
-        (each[0], each[1])
-        for each in words
-        if len(each) == 3 and each[0] != each[2] and _is_alias(each[0])
-    ]
+    lines = (line for line in text.split("\n") if not line.startswith("#"))
+    return [line for line in lines if len(line.split(" ", 2)) == 3]
 
 
 def _is_alias(path: str) -> bool:

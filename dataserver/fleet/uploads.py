@@ -52,19 +52,22 @@ def plan(
     Raises UsageError where the home's path or an alias cannot be used.
     """
     check_plain(home)
+    # An instance whose settings cannot be read now keeps what it has.
+    broken = [name for name in home.instance_names() if name not in drop_directories]
+    others = [line for name in broken for line in routes_.lines_of(home, name)]
     kept, notes = [], []
     for path, instance in routes_.kept_aliases(home):
         if instance in drop_directories:
             kept.append((path, instance))
-        else:
-            notes.append(f"alias {path} is dropped: there is no instance {instance} to be used")
+        elif instance not in broken:
+            notes.append(f"alias {path} is dropped: there is no instance {instance}")
     own = routes_.natural(home, drop_directories)
     routes = routes_.with_aliases(own, [*kept, *aliases])
     notes += [_outside(home, each) for each in own if routes_.inside(home, each.directory) is None]
     return Plan(
         routes,
         receive_file(home),
-        routes_.paths_file(home, routes),
+        routes_.paths_file(home, routes, others),
         accounts_file(home),
         drop_in(home),
         notes,
