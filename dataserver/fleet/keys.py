@@ -93,8 +93,8 @@ class Keys:
 
     def _lines(self) -> list[str]:
         try:
-            # Others' comments may be in any encoding: what we do not understand stays.
-            text = self._path.read_text("utf-8", errors="surrogateescape")
+            # What others wrote, in any encoding and with any line ends, stays as it is.
+            text = self._path.read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return []
         # Not splitlines(), which knows line ends that sshd does not.
@@ -115,8 +115,8 @@ class Keys:
         text = "".join(f"{line}\n" for line in lines) or _HEAD
         fd, temporary = tempfile.mkstemp(prefix=".authorized_keys.", dir=self._path.parent)
         try:
-            with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(text)
+            with open(fd, "wb") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
                 file.flush()
                 os.fchmod(fd, 0o644)
                 os.fsync(fd)
