@@ -77,7 +77,7 @@ def kept_aliases(home: Home) -> list[tuple[str, str]]:
     return [
         (path, instance)
         for path, instance, directory in words
-        if path != directory and _is_alias(path)
+        if path != directory and is_alias(path)
     ]
 
 
@@ -95,7 +95,8 @@ def _entries(home: Home) -> list[str]:
     return [line for line in lines if len(line.split(" ", 2)) == 3]
 
 
-def _is_alias(path: str) -> bool:
+def is_alias(path: str) -> bool:
+    """Whether agents may call a drop directory so, in the home as well."""
     try:
         return parse_alias(path)[0] == path
     except UsageError:
@@ -144,6 +145,19 @@ def with_aliases(routes: Sequence[Route], aliases: Iterable[tuple[str, str]]) ->
         known[path] = route
         result.append(route)
     return result
+
+
+def mounted(home: Home, routes: Iterable[Route], outside: Route) -> bool:
+    """Whether a drop directory outside of the home can be found in it by one of its names."""
+    names = (each.path for each in routes if each.instance == outside.instance)
+    return any(_same(f"{home.root}{name}", outside.directory) for name in names)
+
+
+def _same(one: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def link(home: Home, route: Route) -> bool | None:

@@ -63,7 +63,11 @@ def plan(
             notes.append(f"alias {path} is dropped: there is no instance {instance}")
     own = routes_.natural(home, drop_directories)
     routes = routes_.with_aliases(own, [*kept, *aliases])
-    notes += [_outside(home, each) for each in own if routes_.inside(home, each.directory) is None]
+    notes += [
+        _outside(home, each)
+        for each in own
+        if routes_.inside(home, each.directory) is None and not routes_.mounted(home, routes, each)
+    ]
     return Plan(
         routes,
         receive_file(home),
@@ -81,12 +85,16 @@ def receive_file(home: Home) -> File:
 
 
 def _outside(home: Home, route: Route) -> str:
-    point = f"/var/spool/{route.instance}"
+    """What to do about a drop directory that the chroot does not hold: mount it there, at the
+    same path if that is free to have, so that both accounts know it by one name."""
+    point, then = route.path, ""
+    if not routes_.is_alias(point):
+        point = f"/var/spool/{route.instance}"
+        then = f", then --alias {point}={route.instance}"
     return (
         f"{route.directory} of {route.instance} is outside of {home.root}: {SCP_USER} can reach "
         f"it, {UPLOAD_USER} cannot; mount it there: mkdir -p {home.root}{point} && "
-        f"mount --bind {route.directory} {home.root}{point} (and in /etc/fstab), "
-        f"then --alias {point}={route.instance}"
+        f"mount --bind {route.directory} {home.root}{point} (and in /etc/fstab){then}"
     )
 
 

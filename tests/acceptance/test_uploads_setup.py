@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,30 +160,31 @@ def test_without_install_it_only_writes_files(dataserver: Run, tmp_path: Path) -
     assert not (tmp_path / "home/uploads").exists()
 
 
-def test_a_drop_directory_outside_of_the_home_can_be_mounted_into_it(host: Machine) -> None:
-    instance = host.home / "instances/far"
+@pytest.mark.parametrize(
+    ("directory", "point"), [("/run/far", "/run/far"), ("/var/lib/far", "/var/spool/far")]
+)
+def test_a_drop_directory_outside_of_the_home_can_be_mounted_into_it(
+    bare: Machine, directory: str, point: str
+) -> None:
+    instance = bare.home / "instances/far"
     instance.mkdir()
-    (host.root / "var/lib/far").mkdir()
-    (instance / "instance.toml").write_text('data_in = "/var/lib/far"\n')
-    try:
-        told = host.dataserver(*SETUP).stdout
-        agent = host.agent("far")
-        packet = agent.packet("far.1.data")
-        assert agent.scp(SCP, "-O", packet, ":/var/lib/far").returncode == 0
-        assert agent.scp(UPLOAD, packet, ":/var/lib/far/").returncode != 0
+    bare.run("mkdir", directory)
+    (instance / "instance.toml").write_text(f'data_in = "{directory}"\n')
+    told = bare.dataserver(*SETUP).stdout
+    with bare.sshd() as port:
+        agent = replace(bare, port=port).agent("far")
+        packets = [agent.packet(f"far.{number}.data") for number in range(4)]
+        assert agent.scp(SCP, "-O", packets[0], f":{directory}").returncode == 0
+        assert agent.scp(UPLOAD, packets[1], f":{directory}/").returncode != 0
         remedy, _, rest = told.partition("mount it there: ")[2].partition(" (and")
-        host.run("sh", "-c", remedy)
-        host.dataserver(*SETUP, "--alias", "/var/spool/far=far")
-        assert "--alias /var/spool/far=far" in rest
-        packet = agent.packet("far.2.data")
-        assert agent.scp(UPLOAD, packet, ":/var/spool/far/").returncode == 0
-        packet = agent.packet("far.3.data")
-        assert agent.scp(SCP, "-O", packet, ":/var/spool/far/").returncode == 0
-        assert len(list((host.root / "var/lib/far").iterdir())) == 3
-        assert problems(host, "far") == []
-    finally:
-        (instance / "instance.toml").unlink()
-        host.dataserver("uploads", "key", "remove", "far", check=False)
+        bare.run("sh", "-c", remedy)
+        assert (f"--alias {point}=far" in rest) is (point != directory)
+        options = ("--alias", f"{point}=far") if point != directory else ()
+        assert "outside" not in bare.dataserver(*SETUP, *options).stdout
+        assert agent.scp(UPLOAD, packets[2], f":{point}/").returncode == 0
+        assert agent.scp(SCP, "-O", packets[3], f":{point}/").returncode == 0
+    assert len(list((bare.root / directory.lstrip("/")).iterdir())) == 3
+    assert problems(bare, "far") == []
 
 
 @pytest.mark.parametrize(
