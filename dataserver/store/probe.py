@@ -6,14 +6,15 @@ What a database has is found out by :mod:`dataserver.store.layout`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, Index, MetaData, Table, func, insert, select
+from sqlalchemy import Column, Connection, Engine, Index, MetaData, Table, func, insert, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from dataserver.errors import SchemaError
+from dataserver.errors import SchemaError, StoreConflict, StoreError, StoreLacking
 from dataserver.store import schema
 from dataserver.store.engine import limits
 from dataserver.store.errors import code, translating
@@ -32,6 +33,8 @@ __all__ = [
     "verify",
 ]
 
+log = logging.getLogger(__name__)
+
 # "Table exists" and "index exists": another process is making the same database.
 _EXISTS = {1050, 1061}
 
@@ -49,19 +52,21 @@ def prepare(engine: Engine, *, accept_no_alerts: bool = False) -> Layout:
     """Make the database ready to be written to: create what is ours, refuse what will not do.
 
     An empty database becomes one of our own; an own one is completed; to a Pandora
-    database our own tables are added.  Any number of processes may do it at once.
+    database our own tables are added; tables of ours get the columns that they did not have in
+    earlier versions.  Any number of processes may do it at once.
     Raises SchemaError, StoreUnavailable, StoreConflict.
     """
     layout = inspect(engine)
     if layout.kind is Kind.PANDORA:
         verify(layout)
         _refuse_alerts(engine, layout, accepted=accept_no_alerts)
-        if _all_there(layout, schema.ours):
-            return layout
-        _create_tables(engine, schema.ours.sorted_tables)
+        if not _all_there(layout, schema.ours):
+            _create_tables(engine, schema.ours.sorted_tables)
+            layout = inspect(engine)
     elif not (_all_there(layout, schema.pandora) and _all_there(layout, schema.ours)):
         create(engine)
-    layout = inspect(engine)
+        layout = inspect(engine)
+    layout = _completed(engine, layout)
     verify(layout)
     return layout
 
@@ -156,6 +161,45 @@ def _unless_exists(conn: Connection, statement: CreateTable | CreateIndex) -> No
     except DBAPIError as exc:
         if conn.dialect.name == "sqlite" or code(exc) not in _EXISTS:
             raise
+
+
+def _completed(engine: Engine, layout: Layout) -> Layout:
+    """The layout with the columns that our own tables did not have in earlier versions.
+
+    They are only for telling, and may be missing where the user has no right to add them.
+    """
+    lacking = list(_lacking(layout))
+    if not lacking:
+        return layout
+    failed: StoreError | None = None
+    for column in lacking:
+        try:
+            _add(engine, column)
+        except StoreConflict:
+            raise
+        except StoreError as error:
+            failed = error
+    layout = inspect(engine)
+    # Otherwise another process has added them meanwhile.
+    if failed is not None and (missing := list(_lacking(layout))):
+        if not isinstance(failed, StoreLacking):
+            raise failed
+        names = ", ".join(f"{column.table.name}.{column.name}" for column in missing)
+        log.warning("without %s: %s", names, failed)
+    return layout
+
+
+def _lacking(layout: Layout) -> Iterator[Column[object]]:
+    for table in schema.ours.sorted_tables:
+        if layout.has(table):
+            yield from (each for each in table.columns if each.nullable and not layout.has(each))
+
+
+def _add(engine: Engine, column: Column[object]) -> None:
+    what = f"add {column.table.name}.{column.name}"
+    definition = CreateColumn(column).compile(dialect=engine.dialect)
+    with translating(what), engine.begin() as conn:
+        conn.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
 
 
 def _insert_new(conn: Connection, table: Table, rows: list[dict[str, object]]) -> None:

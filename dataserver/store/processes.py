@@ -7,6 +7,7 @@ in the rows are of the database's clock: what a process knows by its own, it tel
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,10 +15,13 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from dataserver.store import columns, schema
 from dataserver.store.clock import database_time
+from dataserver.store.layout import Layout
 
 #: Seconds after which the row of a process that is gone is removed.
 _KEPT = 86_400
-_RUNNING, _STOPPED = "running", "stopped"
+RUNNING, STOPPED = "running", "stopped"
+#: An answer of the database's clock that took longer tells too little of it (seconds).
+_SLOW = 0.5
 
 
 class Process(NamedTuple):
@@ -49,6 +53,14 @@ class Figures(NamedTuple):
     rejected: int = 0
 
 
+class Marks(NamedTuple):
+    """Fingerprints of files that the hosts of a pair must have in common; None: there is none."""
+
+    host_keys: str | None = None
+    authorized_keys: str | None = None
+    pair: str | None = None
+
+
 class Sums(NamedTuple):
     """All live processes of one server; ``lag`` is the age of the oldest packet, in seconds."""
 
@@ -59,26 +71,34 @@ class Sums(NamedTuple):
 
 
 class Processes:
-    """Keeps the row of ``process``; one whose row is older than ``live`` seconds is gone."""
+    """Keeps the row of ``process``; one whose row is older than ``live`` seconds is gone.
+
+    ``layout`` tells which columns there are, None: all.  ``own_clock`` is this machine's (epoch
+    seconds), to be compared with the database's.
+    """
 
     def __init__(
         self,
         process: Process,
         live: float,
         *,
+        layout: Layout | None = None,
         clock: Callable[[Connection], float] = database_time,
+        own_clock: Callable[[], float] = time.time,
     ) -> None:
         self._process = process
         self._live = live
+        self._layout = layout
         self._clock = clock
+        self._own_clock = own_clock
 
-    def beat(self, conn: Connection, figures: Figures) -> None:
+    def beat(self, conn: Connection, figures: Figures, marks: Marks | None = None) -> None:
         """This process is alive and does so."""
-        self._write(conn, figures, _RUNNING)
+        self._write(conn, figures, RUNNING, marks)
 
     def leave(self, conn: Connection, figures: Figures) -> None:
         """This process ends in good order, and leaves this behind."""
-        self._write(conn, figures, _STOPPED)
+        self._write(conn, figures, STOPPED, None)
 
     def sums(self, conn: Connection) -> Sums:
         """What the live processes of this one's server come to."""
@@ -91,7 +111,7 @@ class Processes:
         ).where(
             c.server_name == self._process.server_name,
             c.server_type == self._process.server_type,
-            c.state == _RUNNING,
+            c.state == RUNNING,
             self._fresh(conn),
         )
         return Sums(*(int(number) for number in conn.execute(query).one()))
@@ -112,8 +132,8 @@ class Processes:
         c = schema.server_process.c
         conn.execute(delete(schema.server_process).where(c.heartbeat < self._clock(conn) - _KEPT))
 
-    def _write(self, conn: Connection, figures: Figures, state: str) -> None:
-        now = self._clock(conn)
+    def _write(self, conn: Connection, figures: Figures, state: str, marks: Marks | None) -> None:
+        now, offset = self._clocks(conn)
         table, process = schema.server_process, self._process
         oldest = None if figures.oldest_age is None else now - figures.oldest_age
         row: dict[str, Any] = {
@@ -128,7 +148,11 @@ class Processes:
             "packets_per_second": figures.packets_per_second,
             "rejected": figures.rejected,
             "configuration": process.configuration,
+            "clock_offset": offset,
+            **(marks._asdict() if marks else {}),
         }
+        if self._layout is not None:
+            row = self._layout.present(table, row)
         here = table.c.id == process.id
         if conn.execute(update(table).where(here).values(row)).rowcount:
             return
@@ -141,6 +165,14 @@ class Processes:
             "started": now - figures.uptime,
         }
         conn.execute(insert(table).values(row))
+
+    def _clocks(self, conn: Connection) -> tuple[float, float | None]:
+        """The database's time, and by how much this machine's is ahead; None: too slow to tell."""
+        before = self._own_clock()
+        now = self._clock(conn)
+        after = self._own_clock()
+        offset = (before + after) / 2 - now
+        return now, round(offset, 3) if 0 <= after - before <= _SLOW else None
 
     def _fresh(self, conn: Connection) -> ColumnElement[bool]:
         """Rows of which the heartbeat is young; one ahead of the clock, which was set back, too."""

@@ -742,6 +742,8 @@ server_process = Table(
     Column("configuration", String(255)),
     Column("host_keys", String(255)),
     Column("authorized_keys", String(255)),
+    Column("pair", String(255)),
+    Column("clock_offset", Double()),
     comment="One row per server process; all times are epoch seconds of the database's clock.",
     **_MYSQL,
 )

@@ -32,12 +32,13 @@ from dataserver.store.errors import translating
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout, reading
 from dataserver.store.lease import Lease
-from dataserver.store.processes import Figures, Process, Processes
+from dataserver.store.processes import Figures, Marks, Process, Processes
 from dataserver.store.servers import DATA_SERVER, GIVEN_UP, Modules, Servers
 from dataserver.store.silence import SilenceSweep
 from dataserver.store.sql import Sql
 from dataserver.store.unknown import UnknownSweep
 from dataserver.times import local_text
+from dataserver.worker.fingerprints import Fingerprints
 from dataserver.worker.report import Report
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,11 @@ class Duties:
         self._rest = rest
         sql = Sql(engine.dialect)
         live = float(GIVEN_UP * settings.server_keepalive)
-        self._processes = Processes(_process(settings, report), live)
+        self._processes = Processes(
+            _process(settings, report), live, layout=layout, own_clock=report.clock
+        )
+        self._fingerprints = Fingerprints(report.paths.home, report.monotonic)
+        self._marks = Marks()
         self._servers = Servers(sql, layout, EventLog(sql, layout))
         self._lease = Lease(sql, "sweeps", report.run, LEASE)
         self._every = min(EVERY, settings.server_keepalive / 3)
@@ -130,6 +135,8 @@ class Duties:
             if now >= self._next_seldom:
                 self._try("look through processes and modules", self._seldom)
                 self._next_seldom = now + _SELDOM
+            # Outside of the transaction, which no slow disk is to hold open.
+            self._marks = self._fingerprints.current()
             self._try("show that this server lives", self._beat)
             # From its end: a database that answers slowly is not asked all the time.
             self._next_beat = self._report.monotonic() + self._every
@@ -151,7 +158,7 @@ class Duties:
     def _beat(self, conn: Connection) -> None:
         settings = self._settings
         now, text = self._now(conn)
-        self._processes.beat(conn, self._figures())
+        self._processes.beat(conn, self._figures(), self._marks)
         self._servers.beat(
             conn,
             settings.server_name,

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 
 from dataserver.store import schema
-from dataserver.store.processes import Figures, Process, Processes, Sums
+from dataserver.store.processes import Figures, Marks, Process, Processes, Sums
 from tests.support.databases import Database
 
 LIVE = 90.0
@@ -36,7 +36,10 @@ def engine(database: Database) -> Engine:
 
 def process(name: str, clock: Clock, server: str = "ingest") -> Processes:
     return Processes(
-        Process(name, server, 0, "host", "main", 42, "1.0", "print"), LIVE, clock=clock
+        Process(name, server, 0, "host", "main", 42, "1.0", "print"),
+        LIVE,
+        clock=clock,
+        own_clock=lambda: clock.now + 0.25,
     )
 
 
@@ -82,7 +85,35 @@ def test_a_row_says_who_and_how(engine: Engine, clock: Clock) -> None:
         "configuration": "print",
         "host_keys": None,
         "authorized_keys": None,
+        "pair": None,
+        "clock_offset": 0.25,
     }
+
+
+def test_fingerprints_stay_until_there_are_others(engine: Engine, clock: Clock) -> None:
+    one = process("one", clock)
+    with engine.begin() as conn:
+        one.beat(conn, Figures(), Marks(host_keys="a", authorized_keys="b", pair="c"))
+        one.leave(conn, Figures())
+    assert marks(engine) == ("a", "b", "c")
+    with engine.begin() as conn:
+        one.beat(conn, Figures(), Marks(host_keys="d"))
+    assert marks(engine) == ("d", None, None)
+
+
+def test_a_clock_that_answers_slowly_is_not_compared(engine: Engine, clock: Clock) -> None:
+    times = iter([NOW, NOW + 0.6])
+    who = Process("one", "ingest", 0, "host", "main", 42, "1.0")
+    slow = Processes(who, LIVE, clock=clock, own_clock=lambda: next(times))
+    beat(engine, slow)
+    with engine.connect() as conn:
+        assert conn.scalar(select(schema.server_process.c.clock_offset)) is None
+
+
+def marks(engine: Engine) -> tuple[str | None, ...]:
+    c = schema.server_process.c
+    with engine.connect() as conn:
+        return tuple(conn.execute(select(c.host_keys, c.authorized_keys, c.pair)).one())
 
 
 def test_the_processes_of_one_server_are_summed_and_others_are_not(

@@ -1,0 +1,67 @@
+"""Reading back: the server processes that were at work on this database in the last day."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, null, select
+
+from dataserver.store import schema
+from dataserver.store.clock import database_time
+from dataserver.store.layout import Layout
+from dataserver.store.processes import STOPPED
+
+
+class Seen(NamedTuple):
+    """What a process last said of itself; None: it could not tell.
+
+    ``age`` is how long ago that was, in seconds; ``clock_offset`` how many seconds its machine's
+    clock was ahead of the database's.
+    """
+
+    host: str
+    instance: str
+    server_name: str
+    version: str
+    age: float
+    started: float
+    has_left: bool
+    configuration: str | None = None
+    host_keys: str | None = None
+    authorized_keys: str | None = None
+    pair: str | None = None
+    clock_offset: float | None = None
+
+
+def processes_seen(conn: Connection, layout: Layout) -> list[Seen]:
+    """Of each instance of each host the process that was heard of last; by host and instance."""
+    table = schema.server_process
+    if not layout.has(table):
+        return []
+    c = table.c
+    optional = (
+        # A database that no newer version has opened yet lacks some.
+        column if layout.has(column) else null().label(column.key)
+        for column in (c.configuration, c.host_keys, c.authorized_keys, c.pair, c.clock_offset)
+    )
+    wanted = (c.host, c.instance, c.server_name, c.version, c.heartbeat, c.started, c.state)
+    now = database_time(conn)
+    rows = conn.execute(select(*wanted, *optional).order_by(c.heartbeat, c.started))
+    latest = {
+        (row.host, row.instance): Seen(
+            host=row.host,
+            instance=row.instance,
+            server_name=row.server_name,
+            version=row.version,
+            age=now - row.heartbeat,
+            started=row.started,
+            has_left=row.state == STOPPED,
+            configuration=row.configuration,
+            host_keys=row.host_keys,
+            authorized_keys=row.authorized_keys,
+            pair=row.pair,
+            clock_offset=row.clock_offset,
+        )
+        for row in rows
+    }
+    return [latest[key] for key in sorted(latest)]

@@ -1,0 +1,109 @@
+"""What makes an instance, and so its host, healthy: the rules apart from looking."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dataserver.health import Beat, Phase
+from dataserver.vrrp.health import (
+    Facts,
+    Health,
+    Limits,
+    Reason,
+    Room,
+    Verdict,
+    judge,
+    read_result,
+    worst,
+)
+
+LIMITS = Limits(warn=5, ok=10)
+BEAT = Beat(
+    pid=42,
+    process_start=1000,
+    run="r",
+    phase=Phase.IDLE,
+    phase_since=1.0,
+    phase_seconds=1.0,
+    beat=1,
+    loop_seconds=0.5,
+    time=1.0,
+    uptime=500.0,
+)
+WELL = Facts(
+    name="main",
+    beat=BEAT,
+    started=1000,
+    uptime=501.0,
+    rooms=(Room("data_in", 50), Room("var", 50)),
+)
+
+
+def texts(health: Health) -> list[str]:
+    return [reason.text for reason in health.reasons]
+
+
+def test_one_of_which_all_is_well_has_no_reasons() -> None:
+    assert judge(WELL, LIMITS) == Health("main")
+    assert judge(WELL, LIMITS).verdict is Verdict.HEALTHY
+
+
+def test_all_reasons_are_told_and_the_worst_counts() -> None:
+    facts = replace(
+        WELL, started=None, rooms=(Room("data_in", 4), Room("var", None)), drop_error="No space"
+    )
+    health = judge(facts, LIMITS)
+    assert health.verdict is Verdict.FAULT
+    assert texts(health) == [
+        "data_in takes no files: No space",
+        "dead: process 42 is gone",
+        "data_in is nearly full: 4 % free",
+        "var: cannot tell how full it is",
+    ]
+    assert worst(reason.verdict for reason in health.reasons[1:]) is Verdict.SICK
+
+
+def test_waiting_for_the_database_is_told_and_no_sickness() -> None:
+    beat = replace(BEAT, phase=Phase.WAITING_FOR_DATABASE, loop_seconds=10_000.0)
+    health = judge(replace(WELL, beat=beat), LIMITS)
+    assert health.reasons == (Reason(Verdict.WAITING, "waiting for the database"),)
+
+
+@pytest.mark.parametrize(
+    ("percent", "was_low", "sick"),
+    [
+        (4, False, True),
+        (5, False, False),
+        (10, False, False),
+        (4, True, True),
+        (5, True, True),
+        (10, True, True),
+        (11, True, False),
+    ],
+)
+def test_a_folder_is_low_below_one_limit_and_until_above_the_other(
+    percent: int, was_low: bool, sick: bool
+) -> None:
+    facts = replace(WELL, rooms=(Room("var", percent),))
+    low = {"main:var"} if was_low else {"main:data_in", "other:var"}
+    assert (judge(facts, LIMITS, low).verdict is Verdict.SICK) is sick
+
+
+def test_a_result_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / "health").write_text(
+        "result=sick\nuptime=12.50\nlow=main:var second:data_in\ntext=main: a=b\n"
+    )
+    result = read_result("check-health", tmp_path)
+    assert result is not None
+    assert (result.result, result.uptime, result.text) == ("sick", 12.5, "main: a=b")
+    assert result.low == {"main:var", "second:data_in"}
+
+
+@pytest.mark.parametrize("text", ["", "result=sick\n", "result=\nuptime=x\ntext=\n", "\0\n"])
+def test_what_is_no_result_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "drop").write_text(text)
+    assert read_result("check-drop", tmp_path) is None
+    assert read_result("check-health", tmp_path) is None
