@@ -78,22 +78,27 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class SshServer:
-    """A running sshd: its port, and the options with which a client reaches it."""
+    """A running sshd: its process, its port, and the options with which a client reaches it."""
 
+    pid: int
     port: int
     user: str
     options: tuple[str, ...]
 
 
 @contextmanager
-def ssh_server(directory: Path) -> Iterator[SshServer]:
-    """An sshd of our own on loopback, for the user who runs the tests."""
-    directory.mkdir()
+def ssh_server(directory: Path, port: int | None = None) -> Iterator[SshServer]:
+    """An sshd of our own on loopback, for the user who runs the tests.
+
+    The second one in the same ``directory`` has the same keys.
+    """
+    directory.mkdir(exist_ok=True)
     for name in ("host", "client"):
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name))
+        if not (directory / name).exists():
+            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name))
     if os.geteuid() == 0:
         _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     (directory / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory / 'host'}\n"
         f"AuthorizedKeysFile {directory / 'client.pub'}\nStrictModes no\nPidFile none\n"
@@ -105,7 +110,7 @@ def ssh_server(directory: Path) -> Iterator[SshServer]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
     try:
         wait_for_port(port, process)
-        yield SshServer(port, getpass.getuser(), _client_options(directory))
+        yield SshServer(process.pid, port, getpass.getuser(), _client_options(directory))
     finally:
         process.terminate()
         process.wait()
