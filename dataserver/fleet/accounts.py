@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataserver.errors import DataserverError
+from dataserver.fleet.quoting import word
 from dataserver.home import Home
 from dataserver.templates import File
 
@@ -71,7 +72,7 @@ def accounts_file(home: Home) -> File:
         f"g {UPLOAD_GROUP} - -",
     ]
     lines += [
-        f'u {each.name} -:{each.group} "{each.about}" {each.home} {each.shell}'
+        f'u {each.name} -:{each.group} "{each.about}" {word(Path(each.home))} {each.shell}'
         for each in accounts(home)
     ]
     lines.append(f"m {SERVICE_USER} {UPLOAD_GROUP}")

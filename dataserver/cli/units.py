@@ -1,0 +1,191 @@
+"""``dataserver instances units``: have systemd run the instances."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+import dataserver
+from dataserver import config
+from dataserver.cli.base import App, Command, complain, json_option, pass_app
+from dataserver.cli.steps import Step, put, show
+from dataserver.errors import ConfigError, UsageError
+from dataserver.fleet import accounts, programs, systemd
+from dataserver.fleet.access import Who, obstacle
+from dataserver.fleet.accounts import SERVICE_USER
+from dataserver.fleet.by_supervisor import BySupervisor
+from dataserver.fleet.registry import Registry
+from dataserver.fleet.systemd import Needs
+from dataserver.fleet.unit_names import RUNS, TARGET, TMPFILES_FILE, UNITS, unit
+from dataserver.home import Home
+from dataserver.templates import File
+
+
+@click.command(cls=Command)
+@click.option("--install", is_flag=True, help="Put them in place and enable them; as root.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write into this directory (default: instances/units/rendered in the home).",
+)
+@click.option(
+    "--replace",
+    "replacing",
+    is_flag=True,
+    help="Replace files that differ from what would be written; the old one becomes FILE.old.",
+)
+@json_option
+@pass_app
+def units(app: App, install: bool, out: Path | None, replacing: bool, as_json: bool) -> None:
+    """Write what systemd needs to run the instances, or, with --install, put it in place.
+
+    Units, accounts, and the owners of directories. What runs is not touched; nothing is started.
+    Files that somebody changed stay as they are, and are named. Can be run again at any time, as
+    after an update; new instances do not need it.
+
+    \b
+    Examples:
+      dataserver instances units --out /tmp/look
+      dataserver instances units --install
+    """
+    if install and out is not None:
+        raise UsageError("--install puts files where they belong", hint="leave --out away")
+    if install and os.geteuid() != 0:
+        raise UsageError("--install needs root", hint="run it with sudo, or without --install")
+    home = _home(app)
+    needs = _needs(home)
+    files = systemd.files(home, Path(sys.executable), _code(), needs)
+    if install:
+        steps = _install(home, files, needs, replacing)
+    else:
+        steps = _write(home, files, out, replacing)
+    show(steps, as_json)
+
+
+def _home(app: App) -> Home:
+    home = app.home
+    if not home.instance_names():
+        home.existing()  # says what is missing
+    # systemd takes no way back up.  What has none keeps its links: they may be meant.
+    return Home(Path(os.path.realpath(home.root))) if ".." in home.root.parts else home
+
+
+def _needs(home: Home) -> dict[str, Needs]:
+    """What each instance needs; one whose settings are broken holds up nobody."""
+    found = {}
+    for name in home.instance_names():
+        try:
+            # Not our environment: systemd gives them another one.
+            found[name] = Needs.of(config.load(home.instance(name), {}), home)
+        except ConfigError as error:
+            complain(error)
+    return found
+
+
+def _code() -> list[Path]:
+    """What the service reads to run: interpreter, its library, this package, one of the others."""
+    library, package, another = os.__file__, dataserver.__file__, click.__file__
+    return [Path(sys.executable), *(Path(each) for each in (library, package, another))]
+
+
+def _write(home: Home, files: list[File], out: Path | None, replacing: bool) -> Iterator[Step]:
+    folder = Path.cwd() / out if out else home.instances / "units" / "rendered"
+    for file in files:
+        yield put(replace(file, path=folder / file.path.relative_to("/")), replacing)
+    yield from _obstacles()
+    yield Step("next", "as root: dataserver instances units --install", "or by hand:")
+    yield Step("next", f"cp -r {folder}/etc/. /etc/ && systemd-sysusers && systemctl daemon-reload")
+    yield Step("next", f"systemd-tmpfiles --create {TMPFILES_FILE}")
+    yield Step("next", f"systemctl enable {TARGET} {unit('NAME')}, and start {TARGET}")
+
+
+def _install(
+    home: Home, files: list[File], needs: dict[str, Needs], replacing: bool
+) -> Iterator[Step]:
+    for file in files:
+        # Those of single instances are ours alone.
+        single = file.path.parent.parent == UNITS
+        yield put(file, replacing or single, keep_old=not single)
+    yield from (Step("made", f"account {name}") for name in accounts.create(home))
+    if taken := _take(home):
+        yield Step("set", f"{taken} files below {home.var}", f"they belong to {SERVICE_USER} now")
+    owner = home.root.stat().st_uid
+    programs.run("systemd-tmpfiles", "--create", str(TMPFILES_FILE))
+    yield Step("set", "owners and modes", f"as {TMPFILES_FILE} has them")
+    if owner != 0:
+        yield Step("note", f"{home.root} belonged to user {owner}, and belongs to root now")
+    if RUNS.is_dir():
+        programs.run("systemctl", "--no-ask-password", "daemon-reload")
+    chosen = [each.name for each in Registry(home).instances() if each.enabled]
+    programs.run("systemctl", "--no-ask-password", "enable", TARGET, *map(unit, chosen))
+    yield from (Step("enabled", each) for each in (TARGET, *map(unit, chosen)))
+    yield from _obstacles()
+    yield from _notes(home, needs)
+    yield Step("next", f"systemctl start {TARGET}" if RUNS.is_dir() else "boot with systemd")
+
+
+def _notes(home: Home, needs: dict[str, Needs]) -> Iterator[Step]:
+    for name, each in needs.items():
+        if systemd.untouchable(home, each.data_in):
+            why = f"it is the system's; give {name} another data_in"
+            yield Step("note", f"the owner of {each.data_in} was not changed", why)
+        elif not each.data_in.is_dir():
+            yield Step("note", f"{each.data_in} of {name} is not there")
+        if each.password is not None and (closed := obstacle(each.password, _service())):
+            yield Step("note", f"{SERVICE_USER} cannot read {each.password}", f"see {closed}")
+        if each.database is not None and (closed := obstacle(each.database, _service())):
+            yield Step("note", f"{SERVICE_USER} cannot reach {each.database}", f"see {closed}")
+    if BySupervisor(home).alive():
+        yield Step("note", "`dataserver up` runs this home", "end it before systemd starts it")
+
+
+def _obstacles() -> Iterator[Step]:
+    """What keeps the service user from running this program."""
+    for closed in sorted({each for path in _code() if (each := obstacle(path, _service()))}):
+        why = f"open it (chmod o+x), or install dataserver where {SERVICE_USER} can read it"
+        yield Step("WARN", f"{SERVICE_USER} cannot run this program: {closed} is closed to it", why)
+
+
+def _service() -> Who:
+    """The service user; where there is none yet, anybody."""
+    return Who.named(SERVICE_USER) or Who(None, ())
+
+
+def _take(home: Home) -> int:
+    """Give the service user what root left below ``var`` before; how many files.
+
+    Commands that root ran made them: a database by `check`, a lock by `run`.  What has a second
+    name is left: in a folder that another user can write to, that may be any file.
+    """
+    service = Who.named(SERVICE_USER)
+    if service is None or service.uid is None or not home.var.is_dir() or home.var.is_symlink():
+        return 0
+    taken = 0
+    for _, folders, names, at in os.fwalk(home.var, follow_symlinks=False):
+        for name in [*folders, *names]:
+            # Looked at and given away by descriptor: the name may mean another file by now.
+            with suppress(OSError), _opened(name, at) as fd:
+                info = os.fstat(fd)
+                plain = stat.S_ISDIR(info.st_mode) or info.st_nlink == 1
+                if info.st_uid == 0 and plain:
+                    os.fchown(fd, service.uid, service.gids[0])
+                    taken += 1
+    return taken
+
+
+@contextmanager
+def _opened(name: str, at: int) -> Iterator[int]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    fd = os.open(name, flags, dir_fd=at)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,153 @@
+"""What systemd needs to run the instances of a home, as files; only a command writes them.
+
+The templates are those of ``instances/units/``.
+Sources: systemd.unit(5), systemd.service(5), systemd.exec(5), tmpfiles.d(5).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataserver.fleet.accounts import (
+    DATA_IN_MODE,
+    SERVICE_GROUP,
+    SERVICE_USER,
+    UPLOAD_GROUP,
+    accounts_file,
+)
+from dataserver.fleet.quoting import argument, line, word, words
+from dataserver.fleet.unit_names import TARGET, TEMPLATE, TMPFILES_FILE, UNITS, drop_in_path
+from dataserver.home import Home
+from dataserver.settings import Settings
+from dataserver.templates import File, render
+
+_OURS = "instances/units"
+_SQLITE = "sqlite:///"
+#: What ``ProtectHome=yes`` hides, and ``PrivateTmp=yes``.
+_HOMES = ("/home", "/root", "/run/user")
+_TEMPORARY = ("/tmp", "/var/tmp")
+#: Never given to the server, nor anything in them, whatever an instance calls its data_in.
+_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+#: These neither, but what is in them.
+_SHARED = frozenset(
+    {"/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"}
+    | {f"/var/{name}" for name in ("cache", "lib", "log", "mail", "spool", "tmp")}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one instance has to reach; paths are absolute and without links."""
+
+    data_in: Path
+    #: The directory of its database file, None: its database is a server.
+    database: Path | None = None
+    #: The file with the database's password.
+    password: Path | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, home: Home) -> Needs:
+        """What an instance with these settings needs."""
+        database = None
+        if settings.database.startswith(_SQLITE):
+            name = settings.database.removeprefix(_SQLITE).partition("?")[0]
+            database = _real(home.root / name).parent
+        return cls(_real(settings.data_in), database, settings.database_password_file)
+
+    def outside(self, home: Home) -> list[Path]:
+        """The directories in which it writes, and which are not in the home."""
+        found = {path for path in (self.data_in, self.database) if path and not _in(path, home)}
+        return sorted(found)
+
+
+def files(home: Home, python: Path, code: Iterable[Path], needs: Mapping[str, Needs]) -> list[File]:
+    """Everything for ``/etc``: units, accounts, directories.
+
+    ``python`` is the interpreter, ``code`` everything that it reads, ``needs`` what each instance
+    needs.  Raises UsageError for a path that systemd's files cannot have, ConfigError for a
+    template that cannot be used.
+    """
+    paths = [_real(home.root), *(_real(each) for each in code)]
+    service = render(
+        home,
+        f"{_OURS}/{TEMPLATE.name}.j2",
+        home_line=line(home.root),
+        home_word=word(home.root),
+        home_exec=argument(home.root),
+        python_word=argument(python),
+        readonly_words=words([home.root / "keepalived", home.root / "uploads"], optional=True),
+        # Hidden where nothing of ours is there; else only not writable.
+        protect_home="read-only" if _below(paths, _HOMES) else "yes",
+        private_tmp="no" if _below(paths, _TEMPORARY) else "yes",
+        user=SERVICE_USER,
+        group=SERVICE_GROUP,
+        upload_group=UPLOAD_GROUP,
+    )
+    target = render(home, f"{_OURS}/{TARGET}.j2", home_line=line(home.root))
+    made = [File(TEMPLATE, service), File(UNITS / TARGET, target)]
+    made += [
+        file for name, each in sorted(needs.items()) if (file := drop_in(home, name, each)).text
+    ]
+    return [*made, accounts_file(home), _tmpfiles(home, needs.values())]
+
+
+def drop_in(home: Home, name: str, needs: Needs) -> File:
+    """What lets an instance reach what it has outside of the home; empty: it has nothing there."""
+    outside = needs.outside(home)
+    if not outside:
+        return File(drop_in_path(name), "")
+    text = render(
+        home,
+        f"{_OURS}/paths.conf.j2",
+        instance=name,
+        words=words(outside),
+        optional_words=words(outside, optional=True),
+        protect_home="read-only" if _below(outside, _HOMES) else "",
+        private_tmp="no" if _below(outside, _TEMPORARY) else "",
+    )
+    return File(drop_in_path(name), text)
+
+
+def untouchable(home: Home, data_in: Path) -> bool:
+    """Whether ``data_in`` is a directory of the system's, whose owner must not be changed."""
+    system = _below([data_in], _SYSTEM) or os.fspath(data_in) in _SHARED
+    return system or data_in in _real(home.root).parents
+
+
+def _tmpfiles(home: Home, needs: Iterable[Needs]) -> File:
+    needs = list(needs)
+    directories = sorted({each.data_in for each in needs if not untouchable(home, each.data_in)})
+    # Elsewhere they are somebody else's.  The path is a pattern here.
+    secrets = sorted(
+        {each.password for each in needs if each.password and _in(each.password, home)}
+    )
+    text = render(
+        home,
+        f"{_OURS}/tmpfiles.conf.j2",
+        home_word=word(home.root),
+        instances_word=word(home.instances),
+        var_word=word(home.var),
+        directories=[word(each) for each in directories],
+        data_in_mode=f"{DATA_IN_MODE:o}",
+        secrets=[word(Path(glob.escape(os.fspath(each)))) for each in secrets],
+        user=SERVICE_USER,
+        group=SERVICE_GROUP,
+        upload_group=UPLOAD_GROUP,
+    )
+    return File(TMPFILES_FILE, text)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _in(path: Path, home: Home) -> bool:
+    return _real(path).is_relative_to(_real(home.root))
+
+
+def _below(paths: Iterable[Path], folders: Sequence[str]) -> bool:
+    return any(path.is_relative_to(folder) for path in paths for folder in folders)
