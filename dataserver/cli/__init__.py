@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "dataserver.cli.check:check",
     "instances": "dataserver.cli.instances:instances",
     "status": "dataserver.cli.status:status",
+    "health": "dataserver.cli.health:health",
     "config": "dataserver.cli.config:config",
     "packet": "dataserver.cli.packet:packet",
     "rejected": "dataserver.cli.rejected:rejected",
