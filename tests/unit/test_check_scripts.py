@@ -307,18 +307,13 @@ def file_system(path: Path, options: str) -> Iterator[None]:
 def test_a_disk_is_low_below_one_limit_and_until_above_another(checks: Checks) -> None:
     write(checks, beat())
     with mounted(checks.data_in(), 10 * MIB) as disk:
-        free = {percent: percent * MIB // 10 for percent in (20, 7, 3)}
-        for percent, sick in (
-            (20, False),
-            (7, False),
-            (3, True),
-            (7, True),
-            (20, False),
-            (7, False),
-        ):
+        pages = 10 * MIB // 4096
+        sick_at = ((20, False), (7, False), (5, False), (4, True), (7, True), (10, True))
+        for percent, sick in (*sick_at, (11, False), (10, False), (7, False)):
             if (disk.path / "ballast").exists():
                 disk.make_room()
-            disk.fill(free[percent])
+            # So many percent or a little more.
+            disk.fill(-(-percent * pages // 100) * 4096)
             verdict, text = agree(checks)
             assert verdict is (Verdict.SICK if sick else Verdict.HEALTHY), percent
             assert ("data_in is nearly full" in text) is sick
