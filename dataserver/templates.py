@@ -27,14 +27,17 @@ from dataserver.home import Home
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that a renderer made; only a command writes it.  ``path`` is absolute."""
+    """A file that a renderer made; only a command writes it.
+
+    ``path`` is absolute, or relative to the folder that the command writes.
+    """
 
     path: Path
     text: str
     mode: int = 0o644
 
 
-def render(home: Home, name: str, **values: object) -> str:
+def render(home: Home, name: str, /, **values: object) -> str:
     """The template ``name`` (such as ``instances/units/dataserver.target.j2``) filled in.
 
     Raises ConfigError where the template cannot be used.

@@ -17,6 +17,7 @@ COMMANDS = {
     "instances": "dataserver.cli.instances:instances",
     "status": "dataserver.cli.status:status",
     "health": "dataserver.cli.health:health",
+    "keepalived": "dataserver.cli.keepalived:keepalived",
     "config": "dataserver.cli.config:config",
     "packet": "dataserver.cli.packet:packet",
     "rejected": "dataserver.cli.rejected:rejected",

@@ -115,7 +115,8 @@ def _shipped(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _shipped(entry, f"{prefix}{entry.name}/")
-        else:
+        # Templates stay in the package: those in a home would win over the ones of an upgrade.
+        elif not entry.name.endswith(".j2"):
             yield prefix + entry.name, entry.read_text("utf-8")
 
 

@@ -1,0 +1,196 @@
+"""keepalived's own test of a configuration, run where its verdict means something.
+
+``keepalived -t`` believes what it finds where it runs, and has traps (2.2.7, and newer ones):
+
+* interfaces, the script user and the scripts must be there;
+* a configuration that is not there, or empty, is good;
+* with a script user other than root it ends with 143 (its own SIGTERM), unless it is process 1 of
+  a process namespace;
+* 5 is a configuration it will not run with, 6 one whose scripts are not secure.
+
+So it runs in namespaces of its own, which end with it: the folder's files are in
+``/etc/keepalived`` there, the named interfaces exist, and an account that this machine lacks has a
+stand-in.  What this machine lacks is told beside the verdict.
+Source: keepalived(8), "EXIT STATUS"; namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataserver.errors import DataserverError, UsageError
+from dataserver.vrrp.kinds import DEVICE, USER, Word
+from dataserver.vrrp.renderer import CONFIG, CONFIG_DIR, INSTALLED, SCRIPTS
+
+_TIMEOUT = 30.0
+#: The sandbox could not be made: none of keepalived's own codes.
+_NO_SANDBOX = 99
+#: Sent by keepalived to itself where it is not process 1.
+_TERMINATED = 143
+
+_COMMENT = re.compile(r"[#!].*")
+_INTERFACE = re.compile(r"\b(?:interface|dev)\s+(\S+)")
+_USER = re.compile(r"\bscript_user\s+(\S+)")
+_INSTANCE = re.compile(r"\bvrrp_instance\s+\S")
+
+# Its arguments: the folder, a user to stand in for (or nothing), names of interfaces.
+_SANDBOX = f"""\
+set -eu
+trap 'exit {_NO_SANDBOX}' EXIT
+folder=$1 user=$2
+shift 2
+mount -t proc proc /proc
+mount -t tmpfs -o mode=0755 tmpfs {CONFIG_DIR}
+mkdir {SCRIPTS}
+cp -- "$folder/{CONFIG}" {CONFIG_DIR}/
+for script in {" ".join(name for name, place in INSTALLED.items() if place.parent == SCRIPTS)}; do
+    [ ! -f "$folder/$script" ] || cp -p -- "$folder/$script" {SCRIPTS}/
+done
+chown -R 0:0 {CONFIG_DIR}
+chmod -R go-w {CONFIG_DIR}
+if [ -n "$user" ]; then
+    for file in passwd group; do
+        cp -p /etc/$file {CONFIG_DIR}/.$file
+        mount --bind {CONFIG_DIR}/.$file /etc/$file
+    done
+    echo "$user:x:64999:64999::/:/bin/false" >> /etc/passwd
+    echo "$user:x:64999:" >> /etc/group
+fi
+number=0
+for interface; do
+    number=$((number + 1))
+    ip link add "$interface" type veth peer name "ds-peer-$number"
+done
+exec keepalived --config-test --use-file {CONFIG_DIR}/{CONFIG}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What came of a test."""
+
+    #: Keepalived's exit code; 0: it would run with this.
+    code: int
+    #: What it said, line by line, and what we have against the files.
+    said: tuple[str, ...]
+    #: What this machine lacks, so that a stand-in was tested.
+    lacking: tuple[str, ...]
+    #: Whether the folder is this machine's, which then should lack nothing.
+    own: bool
+
+    @property
+    def good(self) -> bool:
+        """Whether the configuration is good, as far as it can be told here."""
+        return self.code == 0 and not self.said and not (self.own and self.lacking)
+
+
+def test(folder: Path) -> Tested:
+    """Test the files of one host's ``folder``; needs root.
+
+    Raises UsageError where there is no configuration in it, DataserverError where it cannot be
+    tested here.
+    """
+    text = _read(folder)
+    interfaces = _named(_INTERFACE, text, DEVICE)
+    users = _named(_USER, text, USER)
+    strangers = [user for user in users if not _is_user(user)]
+    complaints = tuple(_complaints(folder, text))
+    done = _run(folder, strangers[0] if strangers else "", interfaces)
+    here = {name for _, name in socket.if_nameindex()}
+    lacking = [f"interface {each}" for each in interfaces if each not in here]
+    lacking += [f"account {each}" for each in strangers]
+    said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    return Tested(done.returncode, (*said, *complaints), tuple(lacking), _is_own(folder))
+
+
+def _read(folder: Path) -> str:
+    path = folder / CONFIG
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except FileNotFoundError as exc:
+        raise UsageError(
+            f"there is no {path}", hint="name a host's folder, such as keepalived/HOST"
+        ) from exc
+    return "\n".join(_COMMENT.sub("", line) for line in text.split("\n"))
+
+
+def _named(pattern: re.Pattern[str], text: str, kind: Word) -> list[str]:
+    """What the pattern finds, each once; of another shape keepalived shall judge by itself."""
+    found = dict.fromkeys(pattern.findall(text))
+    return [each for each in found if kind.shape.fullmatch(each)]
+
+
+def _complaints(folder: Path, text: str) -> Iterator[str]:
+    """What keepalived does not mind, and we do."""
+    if not _INSTANCE.search(text):
+        yield f"{CONFIG} has no vrrp_instance: keepalived would do nothing"
+    for name, place in INSTALLED.items():
+        if place.parent != SCRIPTS or str(place) not in text:
+            continue
+        try:
+            is_program = os.access(folder / name, os.X_OK) and (folder / name).is_file()
+        except OSError:
+            is_program = False
+        if not is_program:
+            yield f"{name} is not in the folder, or is no program (chmod 755)"
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _is_own(folder: Path) -> bool:
+    return folder.resolve().name.lower() == socket.gethostname().partition(".")[0].lower()
+
+
+def _run(folder: Path, user: str, interfaces: list[str]) -> subprocess.CompletedProcess[str]:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
+    for program, package in (("keepalived", "keepalived"), ("unshare", "util-linux")):
+        if shutil.which(program, path=path) is None:
+            raise DataserverError(
+                f"there is no program {program} here", hint=f"`apt-get install {package}`"
+            )
+    if os.geteuid() != 0:
+        raise DataserverError(
+            "keepalived's test needs namespaces of its own, and so root", hint="run it with sudo"
+        )
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL"]
+    command += ["--propagation", "private", "sh", "-c", _SANDBOX, "sh"]
+    command += [str(folder.resolve()), user, *interfaces]
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT,
+            env={"PATH": path, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise DataserverError(f"keepalived's test did not end within {_TIMEOUT:g} s") from exc
+    said = " ".join(done.stdout.split())
+    if (
+        done.returncode in {_NO_SANDBOX, _TERMINATED}
+        or done.returncode < 0
+        or (done.returncode == 1 and said.startswith("unshare:"))
+    ):
+        raise DataserverError(
+            f"keepalived's test cannot be run here ({done.returncode}): {said}",
+            hint="run it on a machine whose root may make namespaces",
+        )
+    return done

@@ -1,0 +1,179 @@
+"""How this host of a pair does: has it the address, since when, and what do the checks say.
+
+Looks at this machine only, and without the database: at its addresses, at keepalived's process, and
+at what keepalived's programs left in :data:`dataserver.vrrp.health.STATE_DIR`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataserver.errors import DataserverError, UsageError
+from dataserver.vrrp.health import STATE_DIR, Checked, read_result
+from dataserver.vrrp.model import Host, Pair
+
+_TIMEOUT = 10.0
+#: Where keepalived writes its process number, with and without `use_pid_dir`.
+_PID_FILES = (Path("/run/keepalived.pid"), Path("/run/keepalived/keepalived.pid"))
+#: The file is ours, but who runs the checks may write there what he likes.
+_MOST_BYTES = 4096
+STATES = frozenset({"MASTER", "BACKUP", "FAULT", "STOP"})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What notify wrote down last."""
+
+    #: One of :data:`STATES`.
+    state: str
+    #: Epoch seconds.
+    since: float
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is seen on this host."""
+
+    pair: Pair
+    host: Host
+    #: The virtual addresses that this machine has, with the interface of each.
+    here: tuple[tuple[str, str], ...]
+    #: keepalived's process; None: it does not run.
+    pid: int | None
+    known: Known | None
+    health: Checked | None
+    drop: Checked | None
+
+    @property
+    def has_address(self) -> bool:
+        """Whether all virtual addresses are here."""
+        return len(self.here) == len(self.pair.virtual_addresses)
+
+    @property
+    def is_master(self) -> bool:
+        """Whether keepalived runs and says that this host has the address."""
+        return self.pid is not None and self.known is not None and self.known.state == "MASTER"
+
+    def problems(self) -> Iterator[str]:
+        """What is not as it should be, each as one line with its remedy."""
+        if self.pid is None:
+            yield "keepalived does not run; `systemctl start keepalived`"
+        elif self.known is None:
+            yield f"notify has written nothing into {STATE_DIR}; `systemctl restart keepalived`"
+        if self.here and not self.is_master and (self.pid is None or self.known is not None):
+            address, interface = self.here[0]
+            yield (
+                f"{address} is on {interface} although this host is not MASTER: left behind; "
+                f"`ip address flush dev {interface} to {address}`"
+            )
+        if self.is_master and not self.has_address:
+            there = {address for address, _ in self.here}
+            lost = [str(v.ip) for v in self.pair.virtual_addresses if str(v.ip) not in there]
+            yield f"MASTER without {', '.join(lost)}; `systemctl restart keepalived`"
+        yield from self._checks()
+
+    def _checks(self) -> Iterator[str]:
+        check = self.pair.check
+        patience = 3 * (check.interval + check.timeout)
+        for script, checked, bad in (
+            ("check-health", self.health, "sick"),
+            ("check-drop", self.drop, "fault"),
+        ):
+            if checked is None:
+                yield f"{script} has never run; see `journalctl -u keepalived`"
+            elif checked.age is not None and not 0 <= checked.age <= patience:
+                yield f"{script} has not run for {checked.age:.0f} s; is keepalived stuck?"
+            elif checked.result == bad:
+                yield f"{script}: {checked.text}"
+
+
+def look(pair: Pair, state_dir: Path = STATE_DIR) -> Standing:
+    """See how this machine does.
+
+    Raises UsageError where it is neither of the pair's hosts, DataserverError where its addresses
+    cannot be read, OSError where what the checks left may not be read.
+    """
+    addresses = _addresses()
+    return Standing(
+        pair=pair,
+        host=_this_host(pair, addresses),
+        here=tuple(
+            (str(virtual.ip), addresses[str(virtual.ip)])
+            for virtual in pair.virtual_addresses
+            if str(virtual.ip) in addresses
+        ),
+        pid=_keepalived(),
+        known=read_state(state_dir / "state"),
+        health=read_result("check-health", state_dir),
+        drop=read_result("check-drop", state_dir),
+    )
+
+
+def read_state(path: Path) -> Known | None:
+    """What notify wrote into ``path``; None where there is nothing that can be read."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES).decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
+    values = dict(line.partition("=")[::2] for line in text.split("\n"))
+    try:
+        known = Known(values["state"], int(values["since"]), int(values["priority"]))
+    except (KeyError, ValueError):
+        return None
+    return known if known.state in STATES else None
+
+
+def _this_host(pair: Pair, addresses: dict[str, str]) -> Host:
+    for host in pair.hosts:
+        if str(host.address.ip) in addresses:
+            return host
+    name = socket.gethostname().partition(".")[0].lower()
+    for host in pair.hosts:
+        if host.name.lower() == name:
+            return host
+    first, second = pair.hosts
+    raise UsageError(
+        f"this machine is neither {first.name} ({first.address.ip}) nor {second.name} "
+        f"({second.address.ip})",
+        hint="run it on one of them, or set the hosts right in pair.toml",
+    )
+
+
+def _addresses() -> dict[str, str]:
+    """The addresses of this machine, each with its interface."""
+    command = ["ip", "-json", "address", "show"]
+    try:
+        done = subprocess.run(
+            command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT
+        )
+        found = {}
+        for link in json.loads(done.stdout or b"[]"):
+            for each in link.get("addr_info", ()):
+                found[str(ipaddress.ip_address(each["local"]))] = str(link["ifname"])
+    except OSError as exc:
+        raise DataserverError(
+            f"ip cannot be run: {exc.strerror}", hint="`apt-get install iproute2`"
+        ) from exc
+    except (subprocess.SubprocessError, ValueError, KeyError, TypeError) as exc:
+        raise DataserverError(f"`{' '.join(command)}` failed: {exc}") from exc
+    return found
+
+
+def _keepalived() -> int | None:
+    """keepalived's process; a number that is another program's by now is none."""
+    for path in _PID_FILES:
+        try:
+            pid = int(path.read_text("ascii"))
+            if pid > 0 and Path(f"/proc/{pid}/comm").read_text() == "keepalived\n":
+                return pid
+        except (OSError, ValueError):
+            continue
+    return None
