@@ -118,6 +118,8 @@ stem() {
 make_packet() {
     content=$(packet)
     { printf '%s\n' "$content" >"$new"; } 2>/dev/null
+    # scp takes the mode along: a file that only its owner may read, the server could not.
+    chmod 644 "$new" 2>/dev/null
     [ "$(tail -n 1 "$new" 2>/dev/null)" = '</agent_data>' ] || return 1
     # A second packet in the same second gets the next number: under the same name it might
     # overwrite the first one on the server.  (If that is far ahead, the clock was set back.)

@@ -47,3 +47,8 @@ def test_its_packets_arrive_and_no_word_is_said(
     arrived = [content for name, content in host.files().items() if name.startswith(account)]
     assert [packet.parse(content).agent_name for content in arrived] == [account, account]
     assert list((tmp_path / "outgoing").glob("*.data")) == []
+    # By the user that runs the instances, not only by us.
+    service = ("setpriv", "--reuid=dataserver", "--regid=dataserver", "--init-groups")
+    for name in host.files():
+        if name.startswith(account):
+            host.run(*service, "cat", f"/var/lib/dataserver/data_in/{name}")
