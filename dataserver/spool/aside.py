@@ -1,6 +1,6 @@
 """Setting a file of the drop directory aside, so that a crash at any point loses nothing.
 
-1. The content is made durable; on another file system it is copied to ``ID.part`` first.
+1. The content is made durable; on another file system or mount it is copied to ``ID.part`` first.
 2. The reason ``ID.json``, and ``ID.checksum`` where there was one, are made durable.
 3. The content appears as ``ID.data``: the file itself is renamed, or the copy.
 4. Of a copy, the original is removed from the drop directory.
@@ -23,6 +23,7 @@ from dataserver.spool.moves import (
     copy_durably,
     put_back,
     rename_new,
+    same_mount,
     sync_file,
     unlink_if_there,
     write_durably,
@@ -48,7 +49,7 @@ def set_aside(
     had been replaced, the new one is left, nothing is kept.  Raises OSError; then nothing is
     kept either, and the file is where it was.
     """
-    near = os.fstat(folder).st_dev == expected.st_dev
+    near = same_mount(folder, dir_fd)
     name, rid = rejected.name, rejected.id
     try:
         if not _prepare(rejected, expected, near=near, dir_fd=dir_fd, folder=folder):

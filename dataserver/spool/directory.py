@@ -25,8 +25,8 @@ from dataserver.spool.content import mark_of, read_whole
 from dataserver.spool.files import Reading, SpoolFile, Unreadable, Vanished, checksum_name
 from dataserver.spool.leaving import Leaving
 from dataserver.spool.listing import Listing
-from dataserver.spool.moves import READ_FLAGS, open_directory, unlink_if_there
-from dataserver.spool.rejected import RETRY_PREFIX, Rejected
+from dataserver.spool.moves import READ_FLAGS, RETRY_PREFIX, open_directory, unlink_if_there
+from dataserver.spool.rejected import Rejected
 
 #: A file read this soon after it was written may be written again within one tick of the
 #: kernel's file clock (10 ms at most), with the same size: then only its content can tell.

@@ -21,7 +21,7 @@ This is no claim: a packet is not renamed before it is committed, so the rule th
 owns the folder and that nothing is claimed by renaming stands.  Dying between 1 and 3
 leaves the file in the private directory; :meth:`Leaving.recover` puts it back at the next
 start, and the ledger knows it (or, had it been another one, it is stored).  Where the
-private directory is on another file system, or the rename fails (a full disk, where only
+private directory is on another file system or mount, or the rename fails (a full disk, where only
 unlinking works), check and unlink is what remains, with the window named above.
 """
 
@@ -31,7 +31,13 @@ import os
 from pathlib import Path
 
 from dataserver.failpoints import reach
-from dataserver.spool.moves import make_directory, put_back, rename_new, unlink_if_there
+from dataserver.spool.moves import (
+    make_directory,
+    put_back,
+    rename_new,
+    same_mount,
+    unlink_if_there,
+)
 
 
 def same_stat(one: os.stat_result, other: os.stat_result) -> bool:
@@ -92,9 +98,8 @@ class Leaving:
             return False
         try:
             if self._fd is None:
-                # Two file systems stay two: asked once, not for every file.
-                device = os.fstat(self._descriptor()).st_dev
-                self._usable = device == os.fstat(dir_fd).st_dev
+                # Two mounts stay two: asked once, not for every file.
+                self._usable = same_mount(self._descriptor(), dir_fd)
             if self._usable:
                 # Never over a file there: it would be one that could not be put back.
                 rename_new(name, name, src_fd=dir_fd, dst_fd=self._descriptor())

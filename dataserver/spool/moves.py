@@ -23,6 +23,9 @@ _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 _RENAME_NOREPLACE = 1
 _COPY_BLOCK = 1 << 20
 
+#: How the name of a packet on its way back begins while it is copied into the drop directory.
+RETRY_PREFIX = ".retry-"
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -35,6 +38,24 @@ def make_directory(path: Path) -> int:
     """Like :func:`open_directory`, created (readable by its owner and group) where missing."""
     path.mkdir(mode=0o750, parents=True, exist_ok=True)
     return open_directory(path)
+
+
+def same_mount(one: int, other: int) -> bool:
+    """Whether a file can be renamed from one directory to the other.
+
+    They have to be on one file system, and reached by one mount of it: under systemd's
+    ``ReadWritePaths=``, and in containers, one file system is mounted several times.
+    """
+    return os.fstat(one).st_dev == os.fstat(other).st_dev and _mount(one) == _mount(other)
+
+
+def _mount(fd: int) -> str:
+    """The number of a descriptor's mount (proc(5)); empty where it cannot be told."""
+    try:
+        info = Path(f"/proc/self/fdinfo/{fd}").read_text("ascii")
+    except OSError:
+        return ""
+    return info.partition("mnt_id:")[2].partition("\n")[0].strip()
 
 
 def rename_new(src: str, dst: str, *, src_fd: int, dst_fd: int) -> None:
@@ -53,6 +74,26 @@ def rename_new(src: str, dst: str, *, src_fd: int, dst_fd: int) -> None:
     os.unlink(src, dir_fd=src_fd)
 
 
+def move_new(src: str, dst: str, *, src_fd: int, dst_fd: int) -> None:
+    """As :func:`rename_new`, also where renaming cannot do it: then by a copy, which is durable.
+
+    What a crash leaves of it begins with :data:`RETRY_PREFIX`.
+    """
+    if same_mount(src_fd, dst_fd):
+        rename_new(src, dst, src_fd=src_fd, dst_fd=dst_fd)
+        return
+    # Not with its own name in it: that may be as long as names can be.
+    passing = f"{RETRY_PREFIX}{secrets.token_hex(8)}"
+    copy_durably(src, passing, src_fd=src_fd, dst_fd=dst_fd)
+    try:
+        rename_new(passing, dst, src_fd=dst_fd, dst_fd=dst_fd)
+    except OSError:
+        unlink_if_there(passing, dir_fd=dst_fd)
+        raise
+    os.fsync(dst_fd)
+    os.unlink(src, dir_fd=src_fd)
+
+
 def put_back(src: str, name: str, *, src_fd: int, dst_fd: int) -> str:
     """Give a packet that was renamed by mistake its place again; returns the name it got.
 
@@ -60,12 +101,12 @@ def put_back(src: str, name: str, *, src_fd: int, dst_fd: int) -> str:
     number: the name of a packet means nothing but that.
     """
     try:
-        rename_new(src, name, src_fd=src_fd, dst_fd=dst_fd)
+        move_new(src, name, src_fd=src_fd, dst_fd=dst_fd)
     except FileExistsError:
         match = PACKET_NAME.fullmatch(name)
         number = match[2][:20] if match else "0"
         name = f"again-{secrets.token_hex(8)}.{number}.data"
-        rename_new(src, name, src_fd=src_fd, dst_fd=dst_fd)
+        move_new(src, name, src_fd=src_fd, dst_fd=dst_fd)
     return name
 
 

@@ -18,17 +18,8 @@ from pathlib import Path
 from dataserver.errors import Reason, UsageError
 from dataserver.spool.aside import erase, set_aside
 from dataserver.spool.files import PACKET_NAME, checksum_name
-from dataserver.spool.moves import (
-    copy_durably,
-    make_directory,
-    open_directory,
-    rename_new,
-    unlink_if_there,
-)
+from dataserver.spool.moves import make_directory, move_new, open_directory
 from dataserver.spool.reasons import RejectedPacket, is_id, new_id, reason_of, time_of
-
-#: How a packet on its way back is named while it is copied between file systems.
-RETRY_PREFIX = ".retry-"
 
 _DAY = 86_400.0
 
@@ -173,21 +164,8 @@ class Rejected:
 
     def _return(self, name: str, to: str, target: int) -> None:
         """Move one file of ours into the drop directory; nothing where it is not here."""
-        folder = self._descriptor()
-        try:
-            device = os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev
-        except FileNotFoundError:
-            return
-        if device == os.fstat(target).st_dev:
-            rename_new(name, to, src_fd=folder, dst_fd=target)
-            return
-        passing = f"{RETRY_PREFIX}{name}"
-        copy_durably(name, passing, src_fd=folder, dst_fd=target)
-        try:
-            rename_new(passing, to, src_fd=target, dst_fd=target)
-        except OSError:
-            unlink_if_there(passing, dir_fd=target)
-            raise
+        with suppress(FileNotFoundError):
+            move_new(name, to, src_fd=self._descriptor(), dst_fd=target)
 
     def _entries(self) -> Iterator[tuple[str, str, int]]:
         """Id, suffix and size of each file here that is ours."""
