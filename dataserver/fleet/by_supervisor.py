@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dataserver.errors import DataserverError
 from dataserver.fleet import by_hand, tail
@@ -47,7 +47,10 @@ class BySupervisor:
             disable(instance.paths)
 
     def restart(self, instance: Instance) -> None:
-        """Tell its process to leave: the supervisor starts another one at once."""
+        """Tell its process to leave: the supervisor starts another one at once.
+
+        It is touched as well: that tells one who was asked to leave from one who cannot stay.
+        """
         managed = self.states([instance]).get(instance.name)
         with _changing(instance):
             running = instance.enabled and holder(instance.paths.var)
@@ -59,6 +62,8 @@ class BySupervisor:
                     hint=f"`dataserver instances stop {instance.name}`, then start it",
                 )
             else:
+                with suppress(PermissionError):
+                    enable(instance.paths)
                 by_hand.send(instance.paths, signal.SIGTERM)
 
     def states(self, instances: Sequence[Instance]) -> dict[str, Managed]:
@@ -91,6 +96,7 @@ def _changing(instance: Instance) -> Iterator[None]:
         yield
     except OSError as exc:
         raise DataserverError(
-            f"{instance.name} cannot be changed: {exc.filename}: {exc.strerror}",
+            f"{instance.name} cannot be changed: {exc.filename or instance.paths.config}: "
+            f"{exc.strerror}",
             hint=f"{instance.paths.folder} has to be writable for this user",
         ) from exc

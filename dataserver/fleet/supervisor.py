@@ -94,6 +94,8 @@ class _Child:
     ready: float | None = None
     #: The fingerprint of what its process has read.
     known: str = ""
+    #: Its configuration changed, or somebody asked for it, since its process was started.
+    asked: bool = False
     failures: int = 0
     starts: int = 0
     detail: str | None = None
@@ -180,6 +182,7 @@ class Supervisor:
             child.instance = instance
             self._want(child, instance.enabled)
             if changed:
+                child.asked = True
                 self._happen(child, Event.CHANGED)
 
     def _want(self, child: _Child, wanted: bool) -> None:
@@ -217,7 +220,11 @@ class Supervisor:
         if ran >= HEALTHY:
             child.failures = 0
         why = "was stuck, and killed" if stage is Stage.KILLED else _why(message)
-        if message.code == LockedError.exit_code:
+        if child.asked:
+            # As it was, it failed, or somebody told it to leave: as it is now, it did neither.
+            log.info("%s %s; it has been changed or restarted", child.name, why)
+            self._anew(child)
+        elif message.code == LockedError.exit_code:
             self._fail(child, why, Stage.HELD)
         elif message.code in _HOPELESS:
             self._give_up(child, why)
@@ -253,7 +260,7 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         """Start its process, unless another one has its lock."""
-        child.known = child.instance.fingerprint
+        child.known, child.asked = child.instance.fingerprint, False
         holder = self._holder(child.instance)
         if holder is not None:
             if child.stage is not Stage.HELD:

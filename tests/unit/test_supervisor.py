@@ -286,6 +286,22 @@ class TestFailing:
             world.wait(PAUSE[1])
         assert world.state() is RunState.FAILED
 
+    def test_one_that_is_restarted_again_and_again_has_not_failed(self, running: World) -> None:
+        """`instances restart` touches the configuration and sends SIGTERM."""
+        for number in range(2 * FAILURES):
+            running.change(fingerprint=f"restart {number}")
+            running.end(0)
+            assert running.state() is RunState.STARTING
+            running.ready()
+
+    def test_one_that_was_mended_while_it_failed_is_tried_anew(self, world: World) -> None:
+        world.list(instance("a"))
+        world.change(fingerprint="2")
+        world.end(3)
+        assert world.state() is RunState.STARTING
+        world.end(3)
+        assert world.state() is RunState.FAILED
+
 
 class TestStuck:
     def test_one_that_falls_silent_is_killed_and_started_again(self, running: World) -> None:
