@@ -7,6 +7,8 @@ and the key in capitals).  Every value remembers which one it is from.
 
 from __future__ import annotations
 
+import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -19,9 +21,11 @@ from dataserver.home import Home, Paths
 from dataserver.setting_kinds import masked
 from dataserver.settings import ABOUT, Settings
 
-__all__ = ["PREFIX", "Settings", "load", "read", "variable"]
+__all__ = ["PREFIX", "Settings", "load", "read", "toml", "variable"]
 
 PREFIX = "DATASERVER_"
+#: Bytes of a file of settings.
+LARGEST = 1 << 20
 DEFAULT = "default"
 
 
@@ -78,11 +82,30 @@ def _sources(home: Home, paths: Paths, environment: Mapping[str, str]) -> list[_
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return toml(path)
     except OSError as exc:
         raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except ValueError as exc:
         raise ConfigError(f"{path} is not TOML: {exc}") from exc
+
+
+def toml(path: Path) -> dict[str, object]:
+    """What the file says; ValueError where it is not TOML, OSError where it cannot be read.
+
+    A pipe is not waited for, and what is far too long for settings is not read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            raise ValueError("it is a pipe")
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it is longer than {LARGEST} bytes")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _check_keys(source: _Source, shared: bool) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +31,8 @@ STUCK_AFTER = 120.0
 #: Whoever started the process is told that it is ready after so long at most (seconds): until
 #: then a database that will not do can still be told as a start that failed.
 _READY_AFTER = 5.0
+#: Seconds: greater ones are of no time that could be shown (the year 5138).
+_LARGEST = 1e11
 
 
 class Phase(StrEnum):
@@ -86,6 +88,7 @@ class Beat:
         """
         data = _read(path)
         try:
+            _must_be_numbers(data, "phase_since", "loop_seconds", "time", "stuck_after")
             return cls(**{**data, "phase": Phase(data["phase"])}) if data else None
         except (TypeError, ValueError, KeyError):
             return None
@@ -257,9 +260,10 @@ class Status:
         data = _read(path)
         known = {each.name for each in fields(cls)}
         try:
+            _must_be_numbers(data, "started", "written", "packets_per_second", "values_per_second")
             # A newer version's additions are left out rather than refused.
             return cls(**{key: data[key] for key in data if key in known}) if data else None
-        except TypeError:
+        except (TypeError, ValueError):
             return None
 
     def write(self, path: Path) -> None:
@@ -299,6 +303,14 @@ def uptime() -> float | None:
         return float(Path("/proc/uptime").read_text("ascii").split()[0])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _must_be_numbers(data: Mapping[str, object] | None, *keys: str) -> None:
+    """Raise ValueError where one of them is there and neither a number nor a plausible one."""
+    for key in keys:
+        value = data.get(key, 0) if data else 0
+        if not isinstance(value, int | float) or not abs(value) < _LARGEST:
+            raise ValueError(key)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ Only names paths; makes and reads nothing but the list of instances.  The layout
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,6 +110,11 @@ class Home:
         paths = self.instance(name)
         if paths.config.is_file():
             return paths
+        if os.path.lexists(paths.config):
+            raise UsageError(
+                f"{paths.config} is no file",
+                hint="put the instance's settings there, or remove its folder",
+            )
         names = self.instance_names()
         if names:
             raise UsageError(

@@ -62,7 +62,8 @@ def retold(line: str, prefix: str = "") -> str:
         found = json.loads(line)
         when = datetime.fromisoformat(found.pop("time")).astimezone().strftime("%H:%M:%S")
         level, message = found.pop("level"), found.pop("message")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    # The last two: nested too deeply, a time that this zone does not have.
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return printable(prefix + line)
     found.pop("instance", None)
     traceback = found.pop("traceback", None)

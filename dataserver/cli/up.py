@@ -107,7 +107,7 @@ class _Summary:
         statuses = [status for name in running if (status := self._status(name)) is not None]
         yield f"{len(running)} of {len(managed)} running"
         yield f"{sum(status.packets_per_second for status in statuses):.0f} packets/s"
-        yield f"queue {sum(status.gauges['queue'] for status in statuses)}"
+        yield f"queue {sum(status.gauges.get('queue', 0) for status in statuses)}"
         for name, each in managed.items():
             if each.state is not RunState.RUNNING:
                 yield f"{name} {each.state}"

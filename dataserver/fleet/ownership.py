@@ -7,12 +7,11 @@ nor bind mounts make one directory look like two.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from dataserver.config import load
+from dataserver.config import load, toml
 from dataserver.errors import DataserverError, UsageError
 from dataserver.health import Status
 from dataserver.home import Home, Paths
@@ -50,7 +49,7 @@ def configured(paths: Paths) -> Path:
     """
     raw: object = None
     with suppress(OSError, ValueError):
-        raw = tomllib.loads(paths.config.read_text("utf-8")).get("data_in")
+        raw = toml(paths.config).get("data_in")
     usable = isinstance(raw, str) and raw and "\0" not in raw
     return paths.folder / (str(raw) if usable else "data_in")
 

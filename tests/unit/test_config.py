@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from datetime import UTC
 from pathlib import Path
@@ -200,6 +201,24 @@ class TestValues:
     def test_a_file_that_is_not_utf8_is_an_error_like_others(self, home: Home) -> None:
         home.config.write_bytes(b'server_name = "\xff"\n')
         assert f"{home.config} is not TOML" in complaint(home)
+
+    @pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "1" * 5000, "#" * 2**20 + "#"])
+    def test_what_no_reader_can_take_is_an_error_like_others(self, home: Home, text: str) -> None:
+        home.config.write_text(text)
+        with pytest.raises(ConfigError, match=r"dataserver\.toml is not TOML"):
+            load(home.instance(), {})
+
+    def test_a_pipe_is_not_waited_for(self, home: Home) -> None:
+        home.config.unlink(missing_ok=True)
+        os.mkfifo(home.config)
+        with pytest.raises(ConfigError, match="it is a pipe"):
+            load(home.instance(), {})
+
+    def test_an_instance_whose_file_is_none_is_told_so(self, home: Home) -> None:
+        home.instance().config.unlink()
+        home.instance().config.mkdir()
+        with pytest.raises(UsageError, match=r"instance\.toml is no file"):
+            load(home.instance(), {})
 
     def test_settle_may_not_be_longer_than_settle_max(self, home: Home) -> None:
         home.config.write_text("settle = 30\nsettle_max = 20\n")

@@ -11,7 +11,7 @@ import pytest
 
 from dataserver.cli.live import AboveLine, LiveLine, line
 from dataserver.health import Status
-from dataserver.logs import NAME, JsonLines, TerminalLines, printable, set_up
+from dataserver.logs import NAME, JsonLines, TerminalLines, printable, retold, set_up
 from dataserver.metrics import Counters, Gauges, as_dict
 
 LOGGER = logging.getLogger(f"{NAME}.test")
@@ -143,3 +143,15 @@ def test_a_message_goes_above_the_live_line(stream: io.StringIO) -> None:
     message, _, below = last.partition("\n")
     assert message.endswith("info: hello")
     assert below == line(status(), 199)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"time":' * 5000]
+    + [
+        json.dumps({"time": time, "level": "info", "message": "\x1b[2J"})
+        for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "noon")
+    ],
+)
+def test_a_line_that_is_none_of_ours_is_retold_as_it_is(text: str) -> None:
+    assert retold(text, "beta ") == printable(f"beta {text}")

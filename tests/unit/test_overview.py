@@ -203,6 +203,23 @@ class TestNotRunning:
             ("main", Condition.STOPPED),
         ]
 
+    @pytest.mark.parametrize(
+        ("file", "key"),
+        [("heartbeat", "time"), ("status", "started"), ("status", "packets_per_second")],
+    )
+    @pytest.mark.parametrize(
+        "value", ["1", None, 1e400, 10**400, [1]], ids=["text", "null", "infinite", "huge", "list"]
+    )
+    def test_files_of_a_running_one_that_hold_nonsense_are_none(
+        self, home: Home, file: str, key: str, value: object
+    ) -> None:
+        with running(home):
+            path = getattr(home.instance(), file)
+            path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+            found = row(home)
+        assert found.state in (Condition.RUNNING, Condition.STARTING)
+        assert found.since in (NOW, NOW - 100)  # by its heartbeat; as it says itself
+
     def test_the_queue_is_counted_complete_or_not(self, home: Home) -> None:
         data_in = home.root / "data_in"
         for name in ("a.1.data", "b_2.data", "a.1.checksum", ".part.1.data", "conf"):
