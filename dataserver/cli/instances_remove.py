@@ -57,9 +57,9 @@ def _remove(control: Control, name: str, force: bool, yes: bool) -> None:
     _stop(control, instance)
     try:
         stays = control.registry.remove(name, force=force)
-    except UsageError:
-        # Something came at the last moment: as it was before.
-        if instance.enabled and control.manager is not None:
+    except DataserverError:
+        # Something came at the last moment: as it was before, unless it is gone.
+        if instance.enabled and control.manager is not None and instance.paths.config.exists():
             control.manager.start(instance)
         raise
     print_line(f"{name}: removed")
@@ -93,5 +93,7 @@ def _confirmed(name: str, found: Remains, yes: bool) -> bool:
 def _stop(control: Control, instance: Instance) -> None:
     goal = control.stop(instance)
     [outcome] = waited(control, [goal], TIMEOUT)
+    if outcome.row is None:
+        raise UsageError(f"{instance.name} is gone: somebody else has removed it")
     if not outcome.reached:
         raise NotRunning(f"{instance.name} is not removed: it does not stop")

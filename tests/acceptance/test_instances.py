@@ -308,6 +308,13 @@ class TestStartAndStop:
         assert int(said.split()[-1]) not in (pid, 0)
         assert process_start(pid) is None
 
+    def test_restarts_in_quick_succession_are_no_failures(
+        self, instances: Instances, fleet: Fleet
+    ) -> None:
+        for _ in range(4):
+            assert good(instances("restart", "main")).startswith("main: running, process ")
+        assert "next try" not in fleet.log
+
     def test_a_restart_starts_what_does_not_run(self, instances: Instances, fleet: Fleet) -> None:
         good(instances("stop", "main"))
         assert good(instances("restart", "main")).startswith("main: running, process ")
@@ -511,6 +518,19 @@ class TestRemove:
         thread.join()
         fleet.wait_running("beta")
         assert place.packets_left("beta") == ["a.1.data"]
+
+    def test_of_two_commands_at_once_one_says_that_it_is_gone(
+        self, place: Place, instances: Instances, fleet: Fleet
+    ) -> None:
+        good(instances("spawn", "beta"))
+        command = [COMMAND, "--home", place.home.root, "instances", "remove", "beta"]
+        pipe = subprocess.PIPE
+        both = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+        said = sorted(each.communicate(timeout=PATIENCE) for each in both)
+        assert said[1] == ("beta: removed\n", "")
+        assert said[0][0] == ""
+        assert "is gone" in said[0][1] or "there is no instance" in said[0][1]
+        assert said[0][1].count("\n") == 1
 
     def test_with_rejected_packets_too(self, place: Place, instances: Instances) -> None:
         good(instances("spawn", "beta"))
