@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
+from collections.abc import Container
 from logging.handlers import RotatingFileHandler
 
 from dataserver.fleet.model import log_file
@@ -16,6 +19,13 @@ LARGEST = 10 * 2**20
 
 class _Log(RotatingFileHandler):
     """One file; what cannot be written (a full disk) is not."""
+
+    def _open(self) -> io.TextIOWrapper:
+        # A pipe in its place must not hold up who supervises all.
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=opener)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Nothing: the line was heard all the same."""
@@ -39,16 +49,23 @@ class Journals:
         with contextlib.suppress(OSError):
             self._hear(name, line)
 
-    def _log(self, name: str) -> _Log | None:
-        path = log_file(self._home.instance(name))
-        log = self._logs.get(name)
-        # Removed with its instance, perhaps, and spawned anew.
-        if log is not None and not path.exists():
+    def keep(self, names: Container[str]) -> None:
+        """Close the logs of all but ``names``: an open one keeps its disk space."""
+        for name in [name for name in self._logs if name not in names]:
             self._logs.pop(name).close()
-            log = None
-        if log is None:
-            with contextlib.suppress(OSError):
+
+    def _log(self, name: str) -> _Log | None:
+        paths = self._home.instance(name)
+        path = log_file(paths)
+        # What may not be looked at now goes on into the file that is open.
+        with contextlib.suppress(OSError):
+            # Removed with its instance, perhaps, and spawned anew.
+            if name in self._logs and not path.exists():
+                self._logs.pop(name).close()
+            # Nothing is made anew for one whose folder is gone.
+            if name not in self._logs and paths.folder.exists():
                 path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-                log = _Log(path, maxBytes=self._largest, backupCount=1, encoding="utf-8")
-                self._logs[name] = log
-        return log
+                self._logs[name] = _Log(
+                    path, maxBytes=self._largest, backupCount=1, encoding="utf-8"
+                )
+        return self._logs.get(name)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dataserver.errors import LockedError, SpoolError
 from dataserver.fleet.journal import Journals
-from dataserver.fleet.messages import Leave, Listed, Message
+from dataserver.fleet.messages import Ended, Leave, Listed, Message
 from dataserver.fleet.model import Instance, Managed, SupervisorState, supervisor_file
 from dataserver.fleet.processes import Hears, Processes
 from dataserver.fleet.supervisor import Supervisor
@@ -66,6 +66,8 @@ class Up:
         self._started = time.time()
         self._shown: Mapping[str, Managed] | None = None
         self._written = self._looked = float("-inf")
+        #: Why the folders could not be looked at the last time; None: they could.
+        self._blind: int | None = None
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; the second one kills.  SIGHUP: look at the folders now.
@@ -95,12 +97,21 @@ class Up:
 
     def _look(self) -> None:
         try:
-            self._tell(Listed(self._instances()))
+            instances = self._instances()
         except OSError as error:
             # For a moment, or for long: those that run go on.
-            log.warning("cannot look at %s: %s", self._home.instances, error.strerror)
+            if error.errno != self._blind:
+                log.warning("cannot look at %s: %s", self._home.instances, error.strerror)
+            self._blind = error.errno
+            return
+        self._blind = None
+        self._tell(Listed(instances))
+        self._journals.keep(self._supervisor.snapshot())
 
     def _tell(self, message: Message) -> None:
+        if isinstance(message, Ended):
+            # Why it ended may stand in its folder: stopped, changed, restarted by somebody.
+            self._look()
         self._supervisor.react(message)
 
     def _patience(self) -> float:
@@ -140,8 +151,9 @@ class Up:
         ours.setblocking(False)
         kernels.setblocking(False)
         numbers = (*_LEAVE, signal.SIGHUP)
-        before = {number: signal.signal(number, _ignore) for number in numbers}
+        # This first: a signal that nobody reads would be lost.
         fd = signal.set_wakeup_fd(kernels.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, _ignore) for number in numbers}
         self._selector.register(ours, selectors.EVENT_READ, (self._signalled, ours))
         try:
             yield

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -30,7 +30,8 @@ class Fleet:
     """One process of `dataserver up`; it dies with the test's process, however that ends.
 
     ``constants`` replace those of :mod:`dataserver.fleet.supervisor`, such as its limits;
-    ``piped``: its output goes into a pipe instead of a file.
+    ``piped``: its output goes into a pipe instead of a file; ``wrapper`` is a command line put
+    before it.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Fleet:
         constants: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
         piped: bool = False,
+        wrapper: Sequence[str] = (),
     ) -> None:
         self._piped = piped
+        self._wrapper = wrapper
         self.place = place
         self.process: subprocess.Popen[bytes] | None = None
         self._constants = dict(constants or {})
@@ -63,7 +66,8 @@ class Fleet:
         """Start it, at once."""
         ours = {k: v for k, v in os.environ.items() if not k.startswith("DATASERVER_")}
         script = _MAIN.format(constants=self._constants)
-        command = [sys.executable, "-P", "-c", script, "--home", str(self.place.home.root), "up"]
+        up = [sys.executable, "-P", "-c", script, "--home", str(self.place.home.root), "up"]
+        command = [*self._wrapper, *up]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],

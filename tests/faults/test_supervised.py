@@ -304,6 +304,23 @@ def test_a_full_disk_makes_nobody_stuck(tmp_path: Path) -> None:
     assert fleet.log.count("started as process") == 1
 
 
+def test_a_folder_that_it_may_not_enter_any_more_disturbs_nobody(place: Place) -> None:
+    assert os.geteuid() == 0, "this test gives up rights of root: run it as root"
+    place.add("beta")
+    rights = "-dac_override,-dac_read_search"
+    less = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+    with Fleet(place, wrapper=less) as fleet:
+        fleet.wait_running("main", "beta")
+        place.paths("beta").var.chmod(0)
+        os.kill(fleet.pid("beta"), signal.SIGTERM)  # it says goodbye into its log
+        fleet.wait_state(RunState.WAITING, "beta")
+        place.drop(*packet("web1", 0))
+        fleet.wait_taken("main")
+        place.paths("beta").var.chmod(0o750)
+        fleet.wait_running("beta")
+        assert fleet.stop() == 0
+
+
 def test_whoever_read_its_output_may_go_away(place: Place) -> None:
     with Fleet(place, piped=True) as fleet:
         fleet.wait_running()
