@@ -11,7 +11,7 @@ from dataserver.errors import DataserverError
 TIMEOUT = 30.0
 
 
-def run(*command: str, check: bool = True, timeout: float = TIMEOUT) -> str:
+def run(*command: str, check: bool = True) -> str:
     """What ``command`` prints.
 
     Raises DataserverError where there is no such program, where it does not end in time, or
@@ -23,7 +23,7 @@ def run(*command: str, check: bool = True, timeout: float = TIMEOUT) -> str:
             check=False,
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            timeout=timeout,
+            timeout=TIMEOUT,
             env=environment(),
         )
     except OSError as exc:
@@ -32,7 +32,7 @@ def run(*command: str, check: bool = True, timeout: float = TIMEOUT) -> str:
         ) from exc
     except subprocess.TimeoutExpired as exc:
         raise DataserverError(
-            f"`{' '.join(command)}` gives no answer for {timeout:g} s",
+            f"`{' '.join(command)}` gives no answer for {TIMEOUT:g} s",
             hint="look at systemd itself: `systemctl status`",
         ) from exc
     if check and done.returncode:

@@ -70,6 +70,8 @@ class Systemd:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        # Once, so that what does not change is told as the same.
+        self._boot = time.time() - time.monotonic()
 
     @staticmethod
     def applies(home: Home) -> bool:
@@ -104,7 +106,6 @@ class Systemd:
         said = programs.run(
             "systemctl", "show", "--no-pager", f"--property={','.join(_PROPERTIES)}", *units
         )
-        now = time.time() - time.monotonic()
         found = {
             units[properties["Id"]].name: properties
             for properties in _blocks(said)
@@ -114,7 +115,7 @@ class Systemd:
         failing = [name for name, properties in found.items() if _failing(properties)]
         words = journalctl.last_words(failing)
         return {
-            name: _managed(properties, now, name in enabled, words.get(name, ""))
+            name: _managed(properties, self._boot, name in enabled, words.get(name, ""))
             for name, properties in found.items()
         }
 

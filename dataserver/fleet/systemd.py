@@ -59,9 +59,9 @@ class Needs:
         return cls(_real(settings.data_in), database, settings.database_password_file)
 
     def outside(self, home: Home) -> list[Path]:
-        """The directories in which it writes, and which are not in the home."""
+        """The directories outside of the home in which it writes, without those in another."""
         found = {path for path in (self.data_in, self.database) if path and not _in(path, home)}
-        return sorted(found)
+        return sorted(path for path in found if not found & set(path.parents))
 
 
 def files(home: Home, python: Path, code: Iterable[Path], needs: Mapping[str, Needs]) -> list[File]:
