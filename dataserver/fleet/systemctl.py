@@ -87,9 +87,10 @@ class Systemd:
     def stop(self, instance: Instance) -> None:
         """Have it not run."""
         _mark(disable, instance)
+        # Before "disable", after which systemd reads its files again.
+        _place(drop_in_path(instance.name), "")
         programs.run("systemctl", "--no-ask-password", "disable", unit(instance.name))
         programs.run("systemctl", "--no-ask-password", "--no-block", "stop", unit(instance.name))
-        _place(drop_in_path(instance.name), "")
 
     def restart(self, instance: Instance) -> None:
         """Have it end in good order and start again."""

@@ -345,6 +345,11 @@ class TestOutside:
         host.wait(lambda: list(rejected.glob("*no-agent.data")), "the packet set aside")
         host.wait(lambda: not list(host.outside(data_in).iterdir()), "the directory empty")
         assert complaints(host, "outside") == []
+        host.dataserver("instances", "stop", "outside")
+        assert not drop_in.exists()
+        assert host.show(unit("outside"), "NeedDaemonReload")["NeedDaemonReload"] == "no"
+        host.dataserver("instances", "start", "outside")
+        assert drop_in.exists()
         host.dataserver("instances", "remove", "outside", "--force", "--yes")
         assert not drop_in.parent.exists()
         assert host.row("outside") == {}
