@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from dataserver.vrrp.health import read_result
 from dataserver.vrrp.model import Host, Pair
 from dataserver.vrrp.renderer import INSTALLED
 from dataserver.vrrp.status import Known, read_state
@@ -209,6 +210,11 @@ class Box:
     @property
     def state(self) -> str | None:
         return self.known.state if self.known else None
+
+    def checked_at(self) -> float:
+        """When check-health ran last, in seconds since boot."""
+        checked = read_result("check-health", self.root / "run/dataserver-keepalived")
+        return checked.uptime if checked else 0.0
 
     def history(self) -> list[str]:
         """All states, as the configured command was told."""
