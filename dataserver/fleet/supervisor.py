@@ -97,6 +97,8 @@ class _Child:
     #: Its configuration changed, or somebody asked for it, since its process was started.
     asked: bool = False
     failures: int = 0
+    #: So often in a row it found its lock, or that of its drop directory, taken: no failure.
+    holds: int = 0
     starts: int = 0
     detail: str | None = None
 
@@ -238,11 +240,16 @@ class Supervisor:
 
     def _fail(self, child: _Child, why: str, stage: Stage) -> None:
         """It is not as it should be: try again after a pause, or give up."""
-        child.failures += 1
-        if stage is Stage.PAUSING and child.failures >= FAILURES:
+        if stage is Stage.HELD:
+            child.holds += 1
+        else:
+            child.failures += 1
+            child.holds = 0
+        if child.failures >= FAILURES:
             self._give_up(child, f"{why}, {child.failures} times in a row")
             return
-        pause = min(PAUSE[0] * 2.0 ** min(child.failures - 1, 16), PAUSE[1])
+        tries = child.holds or child.failures
+        pause = min(PAUSE[0] * 2.0 ** min(tries - 1, 16), PAUSE[1])
         self._enter(child, stage, why, pause)
         log.warning("%s %s; next try in %g s", child.name, why, pause)
 
@@ -279,11 +286,11 @@ class Supervisor:
 
     def _anew(self, child: _Child) -> None:
         """Its configuration changed, or somebody asks for it: forget what was before."""
-        child.failures = 0
+        child.failures = child.holds = 0
         self._start(child)
 
     def _run(self, child: _Child) -> None:
-        child.ready = self._monotonic()
+        child.ready, child.holds = self._monotonic(), 0
         self._enter(child, Stage.RUNNING, None, SILENCE_LIMIT)
         if child.known != child.instance.fingerprint:
             self._reread(child)
@@ -307,7 +314,7 @@ class Supervisor:
         self._send(child, signal.SIGKILL)
 
     def _rest(self, child: _Child) -> None:
-        child.failures = 0
+        child.failures = child.holds = 0
         self._enter(child, Stage.IDLE)
 
     # -- the machinery -------------------------------------------------------------

@@ -181,6 +181,15 @@ class TestStarting:
             world.wait(PAUSE[1])
         assert len(world.started) == 3 * FAILURES + 1
 
+    def test_waiting_for_a_drop_directory_is_no_failure(self, world: World) -> None:
+        world.list(instance("a"))
+        for _ in range(2 * FAILURES):
+            world.end(4)
+            world.wait(PAUSE[1])
+        world.ready()
+        world.end(-9)
+        assert world.state() is RunState.WAITING
+
     def test_a_process_that_cannot_be_made_is_tried_again(self, world: World) -> None:
         world.refuse = OSError(11, "Resource temporarily unavailable")
         world.list(instance("a"), instance("b"))
