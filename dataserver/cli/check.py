@@ -18,9 +18,9 @@ from dataserver.cli.base import App, Command, instance_argument, json_option, pa
 from dataserver.cli.output import print_json, print_line
 from dataserver.config import Settings
 from dataserver.errors import DataserverError
-from dataserver.fleet import upload_check
 from dataserver.home import Home, Paths
 from dataserver.setting_kinds import masked, size_text
+from dataserver.uploads import checks as upload_check
 
 #: Below this, free space is a finding (bytes).
 _LITTLE_SPACE = 512 * 2**20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -27,11 +26,11 @@ class _Instances(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All of them, as they were added."""
-        return [*self.commands, *(name for name, (module, _) in _LATER.items() if _is(module))]
+        return [*self.commands, *_LATER]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One of them; None where there is none of that name."""
-        if cmd_name in _LATER and _is(_LATER[cmd_name][0]):
+        if cmd_name in _LATER:
             return _Later(cmd_name, *_LATER[cmd_name])
         return super().get_command(ctx, cmd_name)
 
@@ -53,10 +52,6 @@ class _Later(click.Command):
         """The context of the command itself."""
         command: click.Command = getattr(importlib.import_module(self._module), str(self.name))
         return command.make_context(info_name, args, parent, **extra)
-
-
-def _is(module: str) -> bool:
-    return find_spec(module) is not None
 
 
 @click.group(cls=_Instances)

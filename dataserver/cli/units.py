@@ -17,15 +17,17 @@ from dataserver import config
 from dataserver.cli.base import App, Command, complain, json_option, pass_app
 from dataserver.cli.steps import Step, put, show
 from dataserver.errors import ConfigError, UsageError
-from dataserver.fleet import accounts, programs, systemd
-from dataserver.fleet.access import Who, obstacle
-from dataserver.fleet.accounts import SERVICE_USER
 from dataserver.fleet.by_supervisor import BySupervisor
 from dataserver.fleet.registry import Registry
-from dataserver.fleet.systemd import Needs
-from dataserver.fleet.unit_names import RUNS, TARGET, TMPFILES_FILE, UNITS, unit
+from dataserver.fleet.systemd import programs
+from dataserver.fleet.systemd import units as systemd
+from dataserver.fleet.systemd.access import Who, obstacle
+from dataserver.fleet.systemd.names import RUNS, TARGET, TMPFILES_FILE, UNITS, unit
+from dataserver.fleet.systemd.units import Needs
 from dataserver.home import Home
 from dataserver.templates import File
+from dataserver.uploads import accounts, rights
+from dataserver.uploads.accounts import SERVICE_USER
 
 
 @click.command(cls=Command)
@@ -134,7 +136,7 @@ def _install(
 
 def _notes(home: Home, needs: dict[str, Needs]) -> Iterator[Step]:
     for name, each in needs.items():
-        if systemd.untouchable(home, each.data_in):
+        if rights.untouchable(home, each.data_in):
             why = f"it is the system's; give {name} another data_in"
             yield Step("note", f"the owner of {each.data_in} was not changed", why)
         elif not each.data_in.is_dir():

@@ -12,9 +12,9 @@ import click
 from dataserver.cli.base import App, Group, json_option, pass_app
 from dataserver.cli.output import print_json, print_line, print_table
 from dataserver.errors import UsageError
-from dataserver.fleet.keys import Keys, keys_file
-from dataserver.fleet.sshkeys import Entry, PublicKey, check_name
 from dataserver.home import Home
+from dataserver.uploads.keys import Keys, keys_file
+from dataserver.uploads.sshkeys import Entry, PublicKey, check_name
 
 #: More than this is no public key (bytes).
 _MAX_KEY = 64 * 1024

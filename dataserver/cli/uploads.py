@@ -6,28 +6,20 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
 from dataserver.cli.base import App, Group, complain, json_option, pass_app
-from dataserver.cli.output import print_json, print_line
+from dataserver.cli.steps import Step, put, show
 from dataserver.cli.upload_keys import key, known_home
 from dataserver.errors import ConfigError, DataserverError, UsageError
-from dataserver.fleet import accounts, rights, routes, sshd, uploads
-from dataserver.fleet.accounts import DATA_IN_MODE, SERVICE_USER, UPLOAD_GROUP
-from dataserver.fleet.keys import Keys, keys_file, uploads_folder
-from dataserver.fleet.uploads import Plan
 from dataserver.home import Home
 from dataserver.templates import File
-
-
-class Step(NamedTuple):
-    """One thing that was done, left, or is to be done by hand."""
-
-    did: str
-    what: str
-    why: str = ""
+from dataserver.uploads import accounts, rights, routes, sshd
+from dataserver.uploads import plan as uploads
+from dataserver.uploads.accounts import DATA_IN_MODE, SERVICE_USER, UPLOAD_GROUP
+from dataserver.uploads.keys import Keys, keys_file, uploads_folder
+from dataserver.uploads.plan import Plan
 
 
 @click.group(name="uploads", cls=Group)
@@ -94,11 +86,7 @@ def setup(
     wanted = [routes.parse_alias(each) for each in aliases]
     plan = uploads.plan(home, _drop_directories(app), wanted)
     steps = _install(home, plan, replacing) if install else _write(home, plan, out, replacing)
-    if as_json:
-        print_json([step._asdict() for step in steps])
-        return
-    for did, what, why in steps:
-        print_line(f"{did:<6} {what}{f' ({why})' if why else ''}")
+    show(steps, as_json)
 
 
 def _drop_directories(app: App) -> dict[str, Path]:
@@ -121,9 +109,9 @@ def _write(home: Home, plan: Plan, out: Path | None, replacing: bool) -> Iterato
         (plan.receive, "receive"),
         (File(Path("README.md"), uploads.readme(home, plan)), "README.md"),
     ):
-        yield _put(replace(file, path=folder / name), replacing)
+        yield put(replace(file, path=folder / name), replacing)
     # Ours alone: what it had is part of what is written.
-    yield _put(replace(plan.paths, path=folder / plan.paths.path.name), True, keep_old=False)
+    yield put(replace(plan.paths, path=folder / plan.paths.path.name), True, keep_old=False)
     yield from (Step("note", text) for text in plan.notes)
     yield Step("next", f"the steps in {folder}/README.md, or: dataserver uploads setup --install")
 
@@ -133,16 +121,16 @@ def _install(home: Home, plan: Plan, replacing: bool) -> Iterator[Step]:
     for problem in sshd.chroot_problems(home):
         raise UsageError(f"the home cannot be a chroot: {problem}")
     sshd.check_accepted()
-    yield _put(plan.accounts, replacing)
+    yield put(plan.accounts, replacing)
     yield from (Step("made", f"account {name}") for name in accounts.create(home))
     yield from _install_folder(home, plan, replacing)
     for directory in plan.directories.values():
-        yield _give_rights(directory)
+        yield _give_rights(home, directory)
     for route in plan.routes:
         if route.alias and (made := routes.link(home, route)) is not None:
             link = f"{home.root}{route.path}"
             yield Step("made" if made else "kept", link, f"link to {route.directory}")
-    yield _put(plan.sshd, replacing, install=True)
+    yield put(plan.sshd, replacing, writing=sshd.install)
     notes = [*plan.notes, *sshd.problems(home)]
     yield from (Step("note", text) for text in notes)
     yield Step("next", "systemctl reload ssh")
@@ -155,15 +143,17 @@ def _install_folder(home: Home, plan: Plan, replacing: bool) -> Iterator[Step]:
     folder.mkdir(exist_ok=True)
     os.chown(folder, 0, 0)
     folder.chmod(0o755)
-    yield _put(plan.receive, replacing)
-    yield _put(plan.paths, True, keep_old=False)
+    yield put(plan.receive, replacing)
+    yield put(plan.paths, True, keep_old=False)
     keys = keys_file(home)
     yield Step("wrote" if Keys(keys).create() else "kept", str(keys))
     os.chown(keys, 0, 0)
     keys.chmod(0o644)
 
 
-def _give_rights(directory: Path) -> Step:
+def _give_rights(home: Home, directory: Path) -> Step:
+    if rights.untouchable(home, directory):
+        return Step("note", str(directory), "a directory of the system's: its owner stays")
     try:
         good = directory.exists() and not list(rights.problems(directory))
         rights.prepare_data_in(directory)
@@ -171,32 +161,3 @@ def _give_rights(directory: Path) -> Step:
         return Step("note", str(error))
     owner = f"{SERVICE_USER}:{UPLOAD_GROUP}, mode {DATA_IN_MODE:o}"
     return Step("kept" if good else "set", str(directory), owner)
-
-
-def _put(file: File, replacing: bool, *, keep_old: bool = True, install: bool = False) -> Step:
-    """Write one file unless another is there; ``install``: only if sshd accepts it."""
-    path = file.path
-    old = path.read_bytes() if path.exists() else None
-    if old == file.text.encode():
-        path.chmod(file.mode)
-        return Step("kept", str(path))
-    if old is not None and not replacing:
-        return Step("kept", str(path), "it differs from what would be written; --replace does")
-    why = ""
-    if old is not None and keep_old:
-        saved = path.with_name(f"{path.name}.old")
-        saved.write_bytes(old)
-        why = f"the old one is {saved.name}"
-    if install:
-        sshd.install(file)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(file)
-    return Step("wrote", str(path), why)
-
-
-def _replace(file: File) -> None:
-    temporary = file.path.with_name(f".{file.path.name}.new")
-    temporary.write_text(file.text, encoding="utf-8")
-    temporary.chmod(file.mode)
-    temporary.replace(file.path)

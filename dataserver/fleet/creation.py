@@ -13,9 +13,9 @@ from dataserver.config import read
 from dataserver.errors import ConfigError, DataserverError, UsageError
 from dataserver.fleet import ownership
 from dataserver.fleet.aside import NEW, erase, move
-from dataserver.fleet.rights import prepare_data_in
 from dataserver.home import Home, Paths
 from dataserver.settings import ABOUT
+from dataserver.uploads.rights import prepare_data_in
 
 _HEAD = """\
 # The instance `{name}`: what differs from ../../dataserver.toml. Every setting may stand here;

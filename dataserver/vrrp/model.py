@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from dataserver.fleet.accounts import SERVICE_USER
 from dataserver.home import SYSTEM_HOME, Home
 from dataserver.setting_kinds import Switch, Whole
+from dataserver.uploads.accounts import SERVICE_USER
 from dataserver.vrrp.kinds import (
     DEVICE,
     HOST_NAME,

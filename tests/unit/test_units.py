@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from dataserver import quoting
 from dataserver.config import load
 from dataserver.errors import DataserverError, UsageError
-from dataserver.fleet import access, journalctl, programs, quoting, systemctl, systemd
-from dataserver.fleet.access import Who
 from dataserver.fleet.model import Instance, RunState
-from dataserver.fleet.systemctl import Systemd
-from dataserver.fleet.systemd import Needs
-from dataserver.fleet.unit_names import drop_in_path
+from dataserver.fleet.systemd import access, programs
+from dataserver.fleet.systemd import journal as journalctl
+from dataserver.fleet.systemd import manager as systemctl
+from dataserver.fleet.systemd import units as systemd
+from dataserver.fleet.systemd.access import Who
+from dataserver.fleet.systemd.manager import Systemd
+from dataserver.fleet.systemd.names import drop_in_path
+from dataserver.fleet.systemd.units import Needs
 from dataserver.home import Home
 from tests.conftest import Run
 

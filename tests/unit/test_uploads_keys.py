@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataserver.errors import UsageError
-from dataserver.fleet.keys import Keys, keys_file
-from dataserver.fleet.sshkeys import Entry, PublicKey
 from dataserver.home import Home
+from dataserver.uploads.keys import Keys, keys_file
+from dataserver.uploads.sshkeys import Entry, PublicKey
 from tests.conftest import Run
 
 

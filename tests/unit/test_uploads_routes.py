@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from dataserver.errors import DataserverError, UsageError
-from dataserver.fleet import routes, sshd, uploads
-from dataserver.fleet.routes import Route, parse_alias
 from dataserver.home import Home
+from dataserver.uploads import plan as uploads
+from dataserver.uploads import routes, sshd
+from dataserver.uploads.routes import Route, parse_alias
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dataserver.errors import UsageError
-from dataserver.fleet.sshkeys import Entry
 from dataserver.home import Home
+from dataserver.uploads.sshkeys import Entry
 
 _HEAD = "# Keys with which agents may upload. Written by `dataserver uploads key`.\n"
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from dataserver.fleet import routes as routes_
-from dataserver.fleet.accounts import (
+from dataserver.home import Home
+from dataserver.templates import File
+from dataserver.uploads import routes as routes_
+from dataserver.uploads.accounts import (
     DATA_IN_MODE,
     SCP_USER,
     SERVICE_USER,
@@ -16,11 +18,9 @@ from dataserver.fleet.accounts import (
     UPLOAD_USER,
     accounts_file,
 )
-from dataserver.fleet.keys import keys_file, uploads_folder
-from dataserver.fleet.routes import Route
-from dataserver.fleet.sshd import check_plain, drop_in, receive_path
-from dataserver.home import Home
-from dataserver.templates import File
+from dataserver.uploads.keys import keys_file, uploads_folder
+from dataserver.uploads.routes import Route
+from dataserver.uploads.sshd import check_plain, drop_in, receive_path
 
 
 @dataclass(frozen=True, slots=True)

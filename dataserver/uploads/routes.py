@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataserver.errors import DataserverError, UsageError
-from dataserver.fleet.keys import uploads_folder
 from dataserver.home import MAIN, Home, is_name
 from dataserver.templates import File
+from dataserver.uploads.keys import uploads_folder
 
 _PATH = re.compile(r"(/[A-Za-z0-9._@+-]+)+")
 #: Folders of a home in which an alias would be mistaken for something else.

@@ -8,8 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dataserver.errors import SpoolError
-from dataserver.fleet import accounts
-from dataserver.fleet.accounts import DATA_IN_MODE, SERVICE_USER, UPLOAD_GROUP
+from dataserver.home import Home
+from dataserver.uploads import accounts
+from dataserver.uploads.accounts import DATA_IN_MODE, SERVICE_USER, UPLOAD_GROUP
+
+#: Never given to the server, nor anything in them, whatever an instance calls its data_in.
+_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+#: These neither, but what is in them.
+_SHARED = frozenset(
+    {"/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"}
+    | {f"/var/{name}" for name in ("cache", "lib", "log", "mail", "spool", "tmp")}
+)
+
+
+def untouchable(home: Home, data_in: Path) -> bool:
+    """Whether ``data_in`` is a directory of the system's, whose owner must not be changed."""
+    real = Path(os.path.realpath(data_in))
+    system = any(real.is_relative_to(folder) for folder in _SYSTEM) or os.fspath(real) in _SHARED
+    return system or real in Path(os.path.realpath(home.root)).parents
 
 
 def prepare_data_in(path: Path) -> None:

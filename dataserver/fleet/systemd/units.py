@@ -12,31 +12,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataserver.fleet.accounts import (
+from dataserver.fleet.systemd.names import TARGET, TEMPLATE, TMPFILES_FILE, UNITS, drop_in_path
+from dataserver.home import Home
+from dataserver.quoting import argument, line, word, words
+from dataserver.settings import Settings
+from dataserver.templates import File, render
+from dataserver.uploads.accounts import (
     DATA_IN_MODE,
     SERVICE_GROUP,
     SERVICE_USER,
     UPLOAD_GROUP,
     accounts_file,
 )
-from dataserver.fleet.quoting import argument, line, word, words
-from dataserver.fleet.unit_names import TARGET, TEMPLATE, TMPFILES_FILE, UNITS, drop_in_path
-from dataserver.home import Home
-from dataserver.settings import Settings
-from dataserver.templates import File, render
+from dataserver.uploads.rights import untouchable
 
 _OURS = "instances/units"
 _SQLITE = "sqlite:///"
 #: What ``ProtectHome=yes`` hides, and ``PrivateTmp=yes``.
 _HOMES = ("/home", "/root", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")
-#: Never given to the server, nor anything in them, whatever an instance calls its data_in.
-_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
-#: These neither, but what is in them.
-_SHARED = frozenset(
-    {"/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"}
-    | {f"/var/{name}" for name in ("cache", "lib", "log", "mail", "spool", "tmp")}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +104,6 @@ def drop_in(home: Home, name: str, needs: Needs) -> File:
         private_tmp="no" if _below(outside, _TEMPORARY) else "",
     )
     return File(drop_in_path(name), text)
-
-
-def untouchable(home: Home, data_in: Path) -> bool:
-    """Whether ``data_in`` is a directory of the system's, whose owner must not be changed."""
-    system = _below([data_in], _SYSTEM) or os.fspath(data_in) in _SHARED
-    return system or data_in in _real(home.root).parents
 
 
 def _tmpfiles(home: Home, needs: Iterable[Needs]) -> File:

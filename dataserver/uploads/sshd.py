@@ -15,10 +15,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from dataserver.errors import DataserverError, UsageError
-from dataserver.fleet.accounts import SCP_USER, UPLOAD_GROUP, UPLOAD_UMASK, UPLOAD_USER
-from dataserver.fleet.keys import keys_file, uploads_folder
 from dataserver.home import Home
 from dataserver.templates import File
+from dataserver.uploads.accounts import SCP_USER, UPLOAD_GROUP, UPLOAD_UMASK, UPLOAD_USER
+from dataserver.uploads.keys import keys_file, uploads_folder
 
 DROP_IN = Path("/etc/ssh/sshd_config.d/dataserver.conf")
 #: What an upload needs, and nothing that reads, lists, renames or removes.  scp asks fsetstat of

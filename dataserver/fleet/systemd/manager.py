@@ -16,10 +16,11 @@ from pathlib import Path
 
 from dataserver import config
 from dataserver.errors import DataserverError
-from dataserver.fleet import journalctl, programs
 from dataserver.fleet.model import Instance, Managed, RunState
 from dataserver.fleet.registry import disable, enable
-from dataserver.fleet.unit_names import RUNS, TEMPLATE, drop_in_path, unit
+from dataserver.fleet.systemd import journal as journalctl
+from dataserver.fleet.systemd import programs
+from dataserver.fleet.systemd.names import RUNS, TEMPLATE, drop_in_path, unit
 from dataserver.home import Home, Paths
 
 _PROPERTIES = (
@@ -134,7 +135,7 @@ class Systemd:
     def _allow_paths(self, instance: Instance) -> None:
         """Let it reach what it has outside of the home, and no more; its settings say what."""
         # Imported here: templates are loaded where something is started only.
-        from dataserver.fleet.systemd import Needs, drop_in  # noqa: PLC0415
+        from dataserver.fleet.systemd.units import Needs, drop_in  # noqa: PLC0415
 
         try:
             # Not our environment: systemd gives it another one.

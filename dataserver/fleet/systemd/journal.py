@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from dataserver.errors import DataserverError
-from dataserver.fleet import programs
-from dataserver.fleet.unit_names import unit
+from dataserver.fleet.systemd import programs
+from dataserver.fleet.systemd.names import unit
 
 #: How much of a last word is kept, in characters.
 _LAST = 300

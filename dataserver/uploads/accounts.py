@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataserver.errors import DataserverError
-from dataserver.fleet.quoting import word
 from dataserver.home import Home
+from dataserver.quoting import word
 from dataserver.templates import File
 
 #: Runs the instances and owns what they leave behind.

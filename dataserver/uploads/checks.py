@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dataserver.errors import DataserverError
-from dataserver.fleet import accounts, rights, sshd
-from dataserver.fleet.keys import Keys, keys_file, uploads_folder
-from dataserver.fleet.routes import (
+from dataserver.home import Home
+from dataserver.templates import File
+from dataserver.uploads import accounts, rights, sshd
+from dataserver.uploads.keys import Keys, keys_file, uploads_folder
+from dataserver.uploads.plan import receive_file
+from dataserver.uploads.routes import (
     kept_aliases,
     link_problems,
     natural,
     paths_file,
     with_aliases,
 )
-from dataserver.fleet.uploads import receive_file
-from dataserver.home import Home
-from dataserver.templates import File
 
 _SETUP = "run `dataserver uploads setup --install` as root"
 

@@ -1,0 +1,1 @@
+"""Instances run by systemd: its files, asking it, what it may reach."""
