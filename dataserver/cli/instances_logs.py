@@ -9,10 +9,10 @@ import click
 
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.errors import UsageError
-from dataserver.fleet.by_supervisor import BySupervisor
 from dataserver.fleet.managers import manager_of
 from dataserver.fleet.model import Instance, log_file
 from dataserver.fleet.registry import Registry
+from dataserver.fleet.supervision.manager import BySupervisor
 from dataserver.home import MAIN, Home
 from dataserver.logs import retold
 

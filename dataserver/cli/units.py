@@ -17,8 +17,8 @@ from dataserver import config
 from dataserver.cli.base import App, Command, complain, json_option, pass_app
 from dataserver.cli.steps import Step, put, show
 from dataserver.errors import ConfigError, UsageError
-from dataserver.fleet.by_supervisor import BySupervisor
 from dataserver.fleet.registry import Registry
+from dataserver.fleet.supervision.manager import BySupervisor
 from dataserver.fleet.systemd import programs
 from dataserver.fleet.systemd import units as systemd
 from dataserver.fleet.systemd.access import Who, obstacle

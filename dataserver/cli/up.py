@@ -19,9 +19,9 @@ from dataserver import logs
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.live import AboveLine, LiveLine
 from dataserver.fleet.model import Managed, RunState
-from dataserver.fleet.processes import Hears
 from dataserver.fleet.registry import Registry
-from dataserver.fleet.up import Up
+from dataserver.fleet.supervision.loop import Up
+from dataserver.fleet.supervision.processes import Hears
 from dataserver.health import Status
 from dataserver.home import Home
 

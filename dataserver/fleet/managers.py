@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataserver.fleet.by_supervisor import BySupervisor
 from dataserver.fleet.model import Manager
+from dataserver.fleet.supervision.manager import BySupervisor
 from dataserver.home import Home
 
 _SYSTEMD_RUNS = Path("/run/systemd/system")

@@ -17,7 +17,7 @@ from tests.support.server import PATIENCE, Place
 
 _MAIN = """
 import sys
-from dataserver.fleet import supervisor
+from dataserver.fleet.supervision import supervisor
 for name, value in {constants!r}.items():
     assert hasattr(supervisor, name)
     setattr(supervisor, name, value)
@@ -29,7 +29,7 @@ main()
 class Fleet:
     """One process of `dataserver up`; it dies with the test's process, however that ends.
 
-    ``constants`` replace those of :mod:`dataserver.fleet.supervisor`, such as its limits;
+    ``constants`` replace those of the modules in ``fleet/supervision``, such as limits;
     ``piped``: its output goes into a pipe instead of a file; ``wrapper`` is a command line put
     before it.
     """

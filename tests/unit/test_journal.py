@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.fleet.journal import Journals
 from dataserver.fleet.model import log_file
+from dataserver.fleet.supervision.journal import Journals
 from dataserver.home import Home
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.fleet.messages import Ended, Message
 from dataserver.fleet.model import Instance
-from dataserver.fleet.processes import Child, Processes
+from dataserver.fleet.supervision.messages import Ended, Message
+from dataserver.fleet.supervision.processes import Child, Processes
 from dataserver.home import Home
 from tests.support.server import PATIENCE
 

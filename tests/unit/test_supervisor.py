@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.fleet.messages import Ended, Leave, Listed, Told
 from dataserver.fleet.model import Instance, RunState
-from dataserver.fleet.supervisor import (
+from dataserver.fleet.supervision.messages import Ended, Leave, Listed, Told
+from dataserver.fleet.supervision.supervisor import (
     BRIEF,
     FAILURES,
     HEALTHY,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.fleet.tail import follow, last
+from dataserver.fleet.supervision.tail import follow, last
 
 
 class Stopped(Exception):

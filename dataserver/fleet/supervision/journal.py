@@ -10,7 +10,7 @@ from collections.abc import Container
 from logging.handlers import RotatingFileHandler
 
 from dataserver.fleet.model import log_file
-from dataserver.fleet.processes import Hears
+from dataserver.fleet.supervision.processes import Hears
 from dataserver.home import Home
 
 #: Bytes of a log file; when it is full it becomes ``log.1``, in place of the one before.

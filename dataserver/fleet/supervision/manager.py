@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from dataserver.errors import DataserverError
-from dataserver.fleet import by_hand, tail
+from dataserver.fleet import by_hand
 from dataserver.fleet.model import (
     Instance,
     Managed,
@@ -16,6 +16,7 @@ from dataserver.fleet.model import (
     supervisor_file,
 )
 from dataserver.fleet.registry import disable, enable
+from dataserver.fleet.supervision import tail
 from dataserver.home import Home
 from dataserver.spool.lock import holder
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dataserver import notify
-from dataserver.fleet.messages import Ended, Message, Told
 from dataserver.fleet.model import Instance
+from dataserver.fleet.supervision.messages import Ended, Message, Told
 from dataserver.home import Home
 
 #: What is read of a pipe at once, and the longest line that is kept whole, in bytes.

@@ -14,8 +14,16 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from dataserver.errors import ConfigError, LockedError, UsageError
-from dataserver.fleet.messages import Ended, Leave, Listed, Message, Process, Spawn, Told
 from dataserver.fleet.model import Instance, Managed, RunState
+from dataserver.fleet.supervision.messages import (
+    Ended,
+    Leave,
+    Listed,
+    Message,
+    Process,
+    Spawn,
+    Told,
+)
 
 log = logging.getLogger(__name__)
 

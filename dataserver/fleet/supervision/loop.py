@@ -2,7 +2,7 @@
 
 One thread: what processes print, tell and end by, signals, the folders (looked at twice a
 second: any tool may change them) and time.  The supervisor itself is in
-:mod:`dataserver.fleet.supervisor`.
+:mod:`dataserver.fleet.supervision.supervisor`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dataserver.errors import LockedError, SpoolError
-from dataserver.fleet.journal import Journals
-from dataserver.fleet.messages import Ended, Leave, Listed, Message
 from dataserver.fleet.model import Instance, Managed, SupervisorState, supervisor_file
-from dataserver.fleet.processes import Hears, Processes
-from dataserver.fleet.supervisor import Supervisor
+from dataserver.fleet.supervision.journal import Journals
+from dataserver.fleet.supervision.messages import Ended, Leave, Listed, Message
+from dataserver.fleet.supervision.processes import Hears, Processes
+from dataserver.fleet.supervision.supervisor import Supervisor
 from dataserver.health import process_start
 from dataserver.home import Home
 from dataserver.notify import notifier

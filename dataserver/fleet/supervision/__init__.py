@@ -1,0 +1,1 @@
+"""``dataserver up``: the supervisor of a home's instances, and asking it."""
