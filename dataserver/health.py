@@ -143,7 +143,8 @@ class Heartbeat:
         self._phase = (Phase.STARTING, clock(), monotonic())
         self._step = (0, monotonic())
         self._began = monotonic()
-        self._stop = Event()
+        self._wake = Event()
+        self._stopped = False
         self._thread = Thread(target=self._write_until_stopped, name="heartbeat", daemon=True)
 
     @property
@@ -161,6 +162,8 @@ class Heartbeat:
         """The main loop begins to do something else; the same phase again only counts a step."""
         if phase is not self._phase[0]:
             self._phase = (phase, self._clock(), self._monotonic())
+            if not self._ready:
+                self._wake.set()  # whoever started us waits for that
         self.step()
 
     def step(self) -> None:
@@ -169,7 +172,8 @@ class Heartbeat:
 
     def stop(self) -> None:
         """End the thread and leave a last beat that says so."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
         self.enter(Phase.STOPPED)
@@ -195,7 +199,11 @@ class Heartbeat:
         )
 
     def _write_until_stopped(self) -> None:
-        while not self._stop.wait(self._interval):
+        while True:
+            self._wake.wait(self._interval)
+            self._wake.clear()
+            if self._stopped:
+                return
             self._write()
 
     def _write(self) -> None:

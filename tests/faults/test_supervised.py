@@ -333,3 +333,11 @@ def test_whoever_read_its_output_may_go_away(place: Place) -> None:
         place.drop(*packet("web1", 0))
         fleet.wait_taken()
         assert fleet.stop() == 0
+
+
+def test_sighup_has_it_look_at_the_folders_now(place: Place) -> None:
+    with Fleet(place, constants={"LOOK": 3600.0}) as fleet:
+        fleet.wait_running()
+        place.add("beta")
+        fleet.send(signal.SIGHUP)
+        fleet.wait_running("main", "beta")

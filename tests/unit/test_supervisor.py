@@ -19,8 +19,10 @@ from dataserver.fleet.supervision.supervisor import (
     PAUSE,
     SILENCE_LIMIT,
     START_LIMIT,
+    STARTS,
     STOP_LIMIT,
     TABLE,
+    TURN,
     Event,
     Stage,
     Supervisor,
@@ -198,6 +200,27 @@ class TestStarting:
         world.refuse = None
         world.wait(PAUSE[0])
         assert world.state("a") is world.state("b") is RunState.STARTING
+
+    def test_of_many_some_start_at_a_time_and_all_in_the_end(self, world: World) -> None:
+        names = [f"i{number:02}" for number in range(3 * STARTS)]
+        world.list(*map(instance, names))
+        assert len(world.started) == STARTS
+        assert world.state(names[-1]) is RunState.WAITING
+        while len(world.started) < len(names):
+            before = len(world.started)
+            starting = [n for n in names if world.state(n) is RunState.STARTING]
+            assert len(starting) == STARTS
+            world.ready(starting[0])
+            world.wait(2 * TURN, talking=True)
+            assert len(world.started) == before + 1
+        assert sorted(each.name for each in world.started) == names
+        assert {world.restarts(name) for name in names} == {0}
+
+    def test_one_that_waits_for_its_turn_can_be_stopped(self, world: World) -> None:
+        names = [f"i{number:02}" for number in range(STARTS + 1)]
+        world.list(*map(instance, names))
+        world.change(names[-1], enabled=False)
+        assert world.state(names[-1]) is RunState.STOPPED
 
 
 class TestFailing:

@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds within which a process has to say its first word; starting takes a loaded machine long.
 START_LIMIT = 90.0
+#: So many start at a time, the others after them: a hundred at once would starve each other.
+STARTS = 8
+#: Seconds until one that has to wait for its turn asks again.
+TURN = 0.25
 #: Seconds without a word after which a process is stuck (it says one each second).
 SILENCE_LIMIT = 30.0
 #: Seconds from SIGTERM to SIGKILL: more than the default of ``database_timeout``.
@@ -282,6 +286,9 @@ class Supervisor:
                 log.warning("%s is run by process %d; waiting for its end", child.name, holder)
             why = f"is run by process {holder}, not by this supervisor"
             self._enter(child, Stage.HELD, why, PAUSE[0])
+            return
+        if sum(each.stage is Stage.STARTING for each in self._children.values()) >= STARTS:
+            self._enter(child, Stage.PAUSING, "waits until others have started", TURN)
             return
         try:
             child.process = self._spawn(child.instance)
