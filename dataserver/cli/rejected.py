@@ -86,14 +86,15 @@ def show(app: App, rid: str, instance: str, content: bool, as_json: bool) -> Non
     folder = _folder(app, instance)
     packet = folder.show(rid)
     if content:
-        sys.stdout.buffer.write(folder.content(rid))
+        for piece in folder.pieces(rid):
+            sys.stdout.buffer.write(piece)
     elif as_json:
         print_json(_as_json(packet))
     else:
         times = {"mtime": local_time(packet.mtime), "when": local_time(packet.when)}
         for key, value in (_as_json(packet) | times).items():
             print_line(f"{key + ':':<8} {'-' if value is None else value}")
-        _print_excerpt(folder.content(rid))
+        _print_excerpt(folder.content(rid, _EXCERPT), packet.size)
 
 
 @rejected.command(cls=Command)
@@ -201,10 +202,10 @@ def _as_json(packet: RejectedPacket) -> dict[str, Any]:
     }
 
 
-def _print_excerpt(content: bytes) -> None:
+def _print_excerpt(content: bytes, size: int) -> None:
     print_line()
     # Not splitlines(), which knows line ends that no editor shows as such.
-    for line in content[:_EXCERPT].decode("utf-8", "backslashreplace").split("\n"):
+    for line in content.decode("utf-8", "backslashreplace").split("\n"):
         print_line(line)
-    if len(content) > _EXCERPT:
-        print_line(f"... {len(content) - _EXCERPT} bytes more; --content writes all")
+    if size > len(content):
+        print_line(f"... {size - len(content)} bytes more; --content writes all")

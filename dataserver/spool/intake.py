@@ -113,9 +113,10 @@ class Intake:
         found.arrivals.append(Arrival(packet, time, file.number, modified, file))
 
     def _ahead(self, packet: Packet) -> PacketError:
+        whose = f"the packet's time {packet.timestamp}" if packet.timestamp else "the file's time"
         return PacketError(
             Reason.CLOCK,
-            f"the packet's time {packet.timestamp} is more than {self._max_ahead} s ahead of the "
+            f"{whose} is more than {self._max_ahead} s ahead of the "
             "server's clock: set one of the two, then retry",
         )
 

@@ -22,6 +22,7 @@ from dataserver.spool.moves import make_directory, move_new, open_directory
 from dataserver.spool.reasons import RejectedPacket, is_id, new_id, reason_of, time_of
 
 _DAY = 86_400.0
+_PIECE = 1 << 20
 
 
 class Rejected:
@@ -77,9 +78,16 @@ class Rejected:
         self._data(rid)
         return self._load(rid)
 
-    def content(self, rid: str) -> bytes:
-        """The packet's bytes, as they were uploaded; UsageError where there is none."""
-        return self._data(rid).read_bytes()
+    def content(self, rid: str, most: int = -1) -> bytes:
+        """The packet's bytes as they were uploaded, ``most`` at most; UsageError: there is none."""
+        with self._data(rid).open("rb") as file:
+            return file.read(most)
+
+    def pieces(self, rid: str) -> Iterator[bytes]:
+        """The same, a piece at a time: it may be of any size."""
+        with self._data(rid).open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
 
     def counts(self, since: float = 0.0) -> dict[Reason, int]:
         """How many there are by reason, from the names alone; ``since``: epoch seconds."""
@@ -168,7 +176,7 @@ class Rejected:
             move_new(name, to, src_fd=self._descriptor(), dst_fd=target)
 
     def _entries(self) -> Iterator[tuple[str, str, int]]:
-        """Id, suffix and size of each file here that is ours."""
+        """Id, suffix and room (bytes) of each file here that is ours."""
         if not self.path.is_dir():
             return
         with os.scandir(self.path) as entries:
@@ -177,7 +185,7 @@ class Rejected:
                 if not is_id(rid):
                     continue
                 try:
-                    yield rid, dot + rest, entry.stat(follow_symlinks=False).st_size
+                    yield rid, dot + rest, _room(entry.stat(follow_symlinks=False))
                 except FileNotFoundError:
                     continue  # taken away meanwhile, by a command line's retry or drop
 
@@ -205,3 +213,8 @@ class Rejected:
             with suppress(FileNotFoundError):
                 return RejectedPacket.from_id(rid, os.path.getsize(self.path / f"{rid}.data"))
             return RejectedPacket.from_id(rid, 0)
+
+
+def _room(info: os.stat_result) -> int:
+    """What a file takes on the disk, in bytes: a hole of a terabyte takes nothing."""
+    return min(info.st_size, info.st_blocks * 512)

@@ -80,3 +80,22 @@ def test_what_was_leaving_before_there_were_two_mounts_is_put_back(place: Path) 
     assert (place / "data_in" / name).read_bytes() == b"a packet"
     assert [path.name for path in (place / "data_in").iterdir()] == [name]
     assert list((place / "var/leaving").iterdir()) == []
+
+
+def test_a_file_with_a_hole_is_set_aside_with_its_hole(place: Path) -> None:
+    """With one request an uploader makes a file of a terabyte that takes no room."""
+    path = place / "data_in/web1.1.data"
+    with path.open("wb") as file:
+        file.write(b"begin")
+        file.truncate(1 << 40)
+        file.seek((1 << 40) - 3)
+        file.write(b"end")
+    among_mounts(place, "[file] = spool.scan()\nspool.reject(file, Reason.TOO_LARGE, 'why')\n")
+    [kept] = (place / "var/rejected").glob("*.data")
+    assert kept.stat().st_size == 1 << 40
+    assert kept.stat().st_blocks * 512 < 1 << 20
+    with kept.open("rb") as file:
+        assert file.read(6) == b"begin\0"
+        file.seek(-4, os.SEEK_END)
+        assert file.read() == b"\0end"
+    assert list((place / "data_in").iterdir()) == []

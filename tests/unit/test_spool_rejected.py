@@ -305,3 +305,15 @@ def test_one_packet_larger_than_the_bound_does_not_take_the_others_with_it(tmp_p
         (rejected.path / f"{rid}.data").write_bytes(b"x" * size)
     assert rejected.prune(1e9, 100) == 1
     assert sorted(rejected._whole()) == sorted(ids[:2])
+
+
+def test_a_hole_of_a_terabyte_takes_no_other_packet_with_it(tmp_path: Path) -> None:
+    rejected = Rejected(tmp_path / "rejected")
+    rejected.path.mkdir()
+    ids = [new_id(1_000_000.0 + n, Reason.TOO_LARGE) for n in range(3)]
+    for rid in ids:
+        (rejected.path / f"{rid}.data").write_bytes(b"x" * 10)
+    os.truncate(rejected.path / f"{ids[1]}.data", 1 << 40)
+    assert rejected.prune(1e9, 100_000) == 0
+    assert rejected.content(ids[1], 12) == b"x" * 10 + bytes(2)
+    assert next(rejected.pieces(ids[1])).startswith(b"x" * 10 + bytes(2))
