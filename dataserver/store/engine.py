@@ -49,8 +49,9 @@ _EXAMPLES = "use sqlite:///var/dataserver.db or mysql://USER@HOST/DATABASE"
 _SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO"
 
 #: Seconds after which MariaDB ends a transaction that says nothing: a process that is stopped
-#: inside one (SIGSTOP, a frozen machine) would hold its locks for as long as it is.
-_IDLE_TIMEOUT = 60.0
+#: inside one (SIGSTOP, a frozen machine), or a host that lost its power, would hold its locks, and
+#: so keep its twin from storing packets of the same agents.  What is ended too soon is done again.
+_IDLE_TIMEOUT = 15.0
 
 #: SQLite's page cache in KiB (its default of 2 MB makes a batch's index pages spill).
 _SQLITE_CACHE_KIB = 32 * 1024
