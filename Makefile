@@ -15,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CODE := dataserver tests bench
 
-.PHONY: help run test lint format docs bench clean
+.PHONY: help run test lint format docs bench failover clean
 
 help: ## Explain the targets
 	@echo "make TARGET, where TARGET is:"
@@ -42,6 +42,9 @@ docs: .venv/run.stamp ## Write docs/configuration.md anew from the settings
 
 bench: .venv/test.stamp ## Measure the server against what the machine can do
 	$(BIN)/python -m bench $(ARGS)
+
+failover: .venv/test.stamp ## Measure what a pair does when a host fails, in namespaces; as root
+	$(BIN)/python -m tests.failover $(ARGS)
 
 clean: ## Remove the environment and everything made by tools; var/ and data_in/ stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -203,7 +203,7 @@ def machine(directory: Path) -> Iterator[Machine]:
     assert os.geteuid() == 0, "this test makes a machine of its own, which takes root"
     private = directory / "private"
     private.mkdir(parents=True)
-    script = _BEGIN + _expose([Path(sys.base_prefix), Path(sys.prefix), _checkout()])
+    script = _BEGIN + expose([Path(sys.base_prefix), Path(sys.prefix), _checkout()])
     script += "echo ready\nexec sleep infinity </dev/null >/dev/null 2>&1\n"
     # --kill-child: whatever runs there ends with unshare, which ends with us.
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"]
@@ -294,7 +294,7 @@ def _checkout() -> Path:
     return Path(__file__).parents[2]
 
 
-def _expose(paths: Sequence[Path]) -> str:
+def expose(paths: Sequence[Path]) -> str:
     """Shell commands that let everybody there read what lies in folders closed to others."""
     lines = []
     closed = [(path, top) for path in paths if (top := _closed(path))]
