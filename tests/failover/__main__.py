@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ def main() -> int:
     parser.add_argument("--fault", default="", help="only those with this text in their name")
     parser.add_argument("--verbose", action="store_true", help="all that is known of each")
     arguments = parser.parse_args()
+    # So that the end of it takes the lab's folder along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if why := network.unfit():
         print(why, file=sys.stderr)
         return 1
