@@ -137,9 +137,7 @@ class Box:
     def kill_keepalived(self) -> None:
         """All of its processes at once, as if by the kernel."""
         pids = [each for each in self.processes() if each[1] == "keepalived"]
-        # Stopped first: the parent's end is a SIGTERM to its child, which would tidy up.
-        for number in ("-STOP", "-KILL"):
-            self.run("kill", number, *[pid for pid, _ in pids])
+        self.run("kill", "-KILL", *[pid for pid, _ in pids])
         assert self._keepalived is not None
         self._keepalived.wait(PATIENCE)
 
