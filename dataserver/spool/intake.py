@@ -31,6 +31,11 @@ class Bad(NamedTuple):
     error: PacketError
     agent: str | None = None
 
+    @property
+    def is_cut_upload(self) -> bool:
+        """An upload that ended early, maybe before its first byte: nobody's mistake."""
+        return self.error.reason is Reason.INCOMPLETE or not self.file.size
+
 
 @dataclass(slots=True)
 class Load:

@@ -342,7 +342,7 @@ class Session:
             self.waiting.forget(bad.file)
             self._report.rejected(error.reason, bad.file.size)
             self._upkeep.note_rejected(bad)
-            level = logging.DEBUG if error.reason is Reason.INCOMPLETE else logging.WARNING
+            level = logging.DEBUG if bad.is_cut_upload else logging.WARNING
             extra = {"file": bad.file.name, "reason": error.reason.value, "agent": bad.agent}
             log.log(level, "set aside: %s", error.message, extra=extra)
         return True

@@ -12,7 +12,7 @@ from datetime import tzinfo
 
 from sqlalchemy import Engine
 
-from dataserver.errors import StoreError
+from dataserver.errors import Reason, StoreError
 from dataserver.maintenance import Maintenance
 from dataserver.patterns import PATTERNS
 from dataserver.settings import Settings
@@ -79,7 +79,8 @@ class Upkeep:
 
     def note_rejected(self, bad: Bad) -> None:
         """This file was set aside: an operator is to hear of it."""
-        self._teller.complaints.note(bad.error.reason, bad.file.name, bad.error.message, bad.agent)
+        reason = Reason.INCOMPLETE if bad.is_cut_upload else bad.error.reason
+        self._teller.complaints.note(reason, bad.file.name, bad.error.message, bad.agent)
 
     def note_outage(self) -> None:
         """The database is away."""

@@ -110,6 +110,9 @@ def test_a_newcomer_spawns_one_drops_files_kills_it_and_removes_it(
     place.drop("web1.1.data", packet("web1", module("load", "1")))
     place.drop("web2.1.data", packet("web2", module("load", "2")), instance="beta")
     fleet.wait_taken("main", "beta")
+    for name in ("main", "beta"):
+        # What a running instance says of its queue is up to a second old.
+        until(lambda name=name: row(instances, name)["queue"] == 0)
 
     table = good(instances("list")).splitlines()
     head = "NAME STATE PID SINCE QUEUE OLDEST RATE RESTARTS DATA_IN"

@@ -72,7 +72,8 @@ def test_a_burst_of_bad_packets_leaves_a_few_events_and_none_is_forgotten(
 ) -> None:
     for number in range(BURST):
         place.drop(f"bad{number % 7}.{number}.data", BAD)
-        place.drop(f"cut{number % 7}.{number}.data", CUT)
+        # Some are cut before their first byte.
+        place.drop(f"cut{number % 7}.{number}.data", CUT if number % 3 else b"")
     server.wait(lambda: len(place.rejected()) == 2 * BURST, "all set aside")
     server.wait(lambda: len(console.errors()) >= FIRST, "the first ones told")
     assert len(console.errors()) == FIRST

@@ -107,7 +107,7 @@ class TestOfVar:
             disk.make_room()
             server.wait(place.rejected, "the rejected packet")
             assert [packet.reason for packet in place.rejected()] == [Reason.NO_AGENT]
-            assert not bad.exists()
+            server.wait(lambda: not bad.exists(), "the bad one gone")
             server.wait_counted("packets", len(small))
             assert server.stop() == 0
 

@@ -137,7 +137,8 @@ class Box:
     def kill_keepalived(self) -> None:
         """All of its processes at once, as if by the kernel."""
         pids = [each for each in self.processes() if each[1] == "keepalived"]
-        self.run("kill", "-KILL", *[pid for pid, _ in pids])
+        # Children first: their parent's end would be a SIGTERM to them, and they would tidy up.
+        self.run("kill", "-KILL", *sorted((pid for pid, _ in pids), reverse=True))
         assert self._keepalived is not None
         self._keepalived.wait(PATIENCE)
 
