@@ -19,7 +19,7 @@ from typing import Literal, Self, cast
 
 from sqlalchemy import Engine
 
-from dataserver.errors import Reason, SpoolError, StoreError, StoreRefused, StoreUnavailable
+from dataserver.errors import SpoolError, StoreError, StoreRefused, StoreUnavailable
 from dataserver.health import Heartbeat, Phase
 from dataserver.model import Arrival
 from dataserver.settings import Settings
