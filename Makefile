@@ -61,10 +61,10 @@ clean: ## Remove the environment and everything made by tools; var/ and data_in/
 	@touch $@
 
 .venv/lint.stamp: pyproject.toml | .venv/bin/python
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[console,graph,test]'
 	@touch $@
 
 .venv/test.stamp: pyproject.toml tools/test-packages.txt | .venv/bin/python
 	@tools/debian-packages $$(< tools/test-packages.txt)
-	$(PIP) --editable '.[mysql,test]'
+	$(PIP) --editable '.[console,graph,mysql,test]'
 	@touch $@

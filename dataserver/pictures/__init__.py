@@ -1,0 +1,1 @@
+"""Graphs drawn into files with matplotlib (extra `graph`)."""
