@@ -10,9 +10,10 @@ them, so that a span may hold any number; putting in late values works on a list
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort_right
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right, insort_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, takewhile
+from operator import mul, sub
 from typing import NamedTuple, TypeVar
 
 V = TypeVar("V", bound=float | str)
@@ -33,6 +34,30 @@ class Aggregate(NamedTuple):
     minimum: float | None
     maximum: float | None
     mean: float | None
+
+
+class Bucket(NamedTuple):
+    """What the points of one column of a graph come to.
+
+    ``column`` is its number, from 0.    ``first`` is the time of its first
+    point, ``last`` the value at its end, ``changes`` how many points it has.  ``area`` is value
+    times seconds, ``warning`` and ``critical`` are the seconds in these statuses, all from the
+    first point to the column's end: of the part before, only whoever has the column before knows.
+    """
+
+    column: int
+    first: int
+    last: float
+    changes: int
+    minimum: float
+    maximum: float
+    area: float
+    warning: int
+    critical: int
+
+
+#: Seconds in warning and critical of values that hold for so long each.
+Judge = Callable[[Sequence[float], Sequence[int]], tuple[int, int]]
 
 
 def _time(point: Point[V]) -> int:
@@ -117,6 +142,52 @@ class _Span:
         # near both ends of the number line may be no number at all.
         within = min(max(mean, self._minimum), self._maximum)
         return self._minimum, self._maximum, None if math.isnan(mean) else within
+
+
+def buckets(
+    times: Sequence[int], values: Sequence[float], start: int, step: int, until: int, judge: Judge
+) -> Iterator[Bucket]:
+    """Points in order of time, after ``start``, summed up in columns of ``step`` seconds.
+
+    The last value holds until ``until``, which is no earlier than the last time.
+    """
+    left, count = 0, len(times)
+    while left < count:
+        index = (times[left] - start) // step
+        edge = start + (index + 1) * step
+        right = bisect_left(times, edge, left)
+        inside = values[left:right]
+        following = times[right] if right < count else until
+        ends = (*times[left + 1 : right], min(following, edge))
+        seconds = list(map(sub, ends, times[left:right]))
+        warning, critical = judge(inside, seconds)
+        yield Bucket(
+            column=index,
+            first=times[left],
+            last=inside[-1],
+            changes=right - left,
+            minimum=min(inside),
+            maximum=max(inside),
+            area=math.fsum(map(mul, inside, seconds)),
+            warning=warning,
+            critical=critical,
+        )
+        left = right
+
+
+def joined(one: Bucket, other: Bucket) -> Bucket:
+    """One column's earlier and later points together; ``other`` begins where ``one`` ends."""
+    return Bucket(
+        column=one.column,
+        first=one.first,
+        last=other.last,
+        changes=one.changes + other.changes,
+        minimum=min(one.minimum, other.minimum),
+        maximum=max(one.maximum, other.maximum),
+        area=one.area + other.area,
+        warning=one.warning + other.warning,
+        critical=one.critical + other.critical,
+    )
 
 
 def insert_late(

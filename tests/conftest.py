@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,10 @@ from dataserver.home import Home
 
 #: The command as it was installed, beside the interpreter that runs the tests.
 COMMAND = Path(sys.executable).with_name("dataserver")
+
+# Started in the background of a script the tests inherit that Ctrl-C is ignored, and so would all
+# that they start; a handler, whichever, is the default again in a new program.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -31,10 +31,10 @@ class Span(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The module is ``value`` from ``time`` until the next point; None: it is no number."""
+    """The module is ``value`` from ``time`` until the next point."""
 
     time: int
-    value: float | None
+    value: float
 
 
 class Column(NamedTuple):
@@ -42,7 +42,7 @@ class Column(NamedTuple):
 
     ``minimum`` and ``maximum`` are over all values held or taken in it, however shortly; ``mean``
     is weighted by time; ``last`` is the value at its end; ``changes`` how many points lie in it.
-    None: no value (before the first one, or text).
+    None: before the first value.
     """
 
     start: int
@@ -112,8 +112,10 @@ class ModuleGraph:
     """One module from ``start`` to ``end``.
 
     A number or boolean is told by ``points`` where all that is stored fits the width asked for
-    (``is_exact``), else by ``columns``; a text by ``bands`` in either case.  ``changes`` is how
-    many points are stored in the span.  ``shares`` are the parts of the span (0 to 1) in each
+    (``is_exact``), else by ``columns``; a text by ``bands`` in either case.  All end at
+    ``until``, where ``end`` is later than now, and the last value holds until then.  ``changes``
+    is how many points are stored in the span.  A module whose type changed between numbers and
+    text shows what its type of today is.  ``shares`` are the parts of the span (0 to 1) in each
     status: "normal", "warning", "critical", "unknown", and "not known"; they add up to 1.
     ``marks`` are the newest events of the span in order of time, ``has_more_marks``: there are
     older ones.
@@ -126,6 +128,7 @@ class ModuleGraph:
     shape: Shape
     start: int
     end: int
+    until: int
     is_exact: bool
     changes: int
     points: tuple[Point, ...]

@@ -176,6 +176,21 @@ def modules(
     return (ModuleRecord.from_row(row, zone) for row in conn.execute(query))
 
 
+def agent(conn: Connection, layout: Layout, zone: tzinfo, agent_id: int) -> AgentRecord | None:
+    """One agent; None: there is none of that id."""
+    row = conn.execute(_agents_query(layout).where(schema.agent.c.id == agent_id)).one_or_none()
+    return None if row is None else AgentRecord.from_row(row, zone)
+
+
+def module(
+    conn: Connection, layout: Layout, zone: tzinfo, module_id: int
+) -> tuple[int, ModuleRecord] | None:
+    """One module with its agent's id; None: there is none of that id."""
+    query = _modules_query(layout).add_columns(schema.module.c.agent_id)
+    row = conn.execute(query.where(schema.module.c.id == module_id)).first()
+    return None if row is None else (row.agent_id, ModuleRecord.from_row(row, zone))
+
+
 def _agents_query(layout: Layout) -> Select[Any]:
     a, g, o, m = schema.agent.c, schema.group.c, schema.os.c, schema.module.c
     counted = select(m.agent_id, func.count().label("modules")).group_by(m.agent_id)

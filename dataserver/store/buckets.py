@@ -1,0 +1,327 @@
+"""History summed up in columns, for graphs of more points than there is room for.
+
+A year of one value a minute is half a million rows.  A server sums them up where they are, with
+a window function, and sends a row for each column; SQLite is in this process, and faster read
+row by row.  Both give the same buckets (``tests/store/test_buckets.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Integer,
+    Select,
+    Table,
+    and_,
+    case,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
+
+from dataserver.series import Bucket, Judge, buckets, joined
+from dataserver.status import Interval
+from dataserver.store import schema
+from dataserver.store.errors import translating
+from dataserver.store.layout import Layout, reading
+
+#: Rows that are fetched at a time; about 3 MB of memory.
+_PAGE = 25_000
+#: Characters of a text that are read; what is stored may be 16 MB.
+LONGEST = 300
+
+
+class Zones(NamedTuple):
+    """Where values are critical, where warning; neither is of percents.  None: nowhere."""
+
+    critical: Interval | None = None
+    warning: Interval | None = None
+
+
+class Cut(NamedTuple):
+    """The points of a module in (start, end], to be summed up in columns of ``step`` seconds.
+
+    The last one holds until ``until``, which is later than ``end``.
+    """
+
+    module_id: int
+    start: int
+    end: int
+    step: int
+    until: int
+
+
+class TextBucket(NamedTuple):
+    """Texts of one column: how many, and when the last one began and what it is."""
+
+    column: int
+    changes: int
+    time: int
+    last: str
+
+
+class Spark(NamedTuple):
+    """A module's number before the span, and (least, greatest, last) by column."""
+
+    before: float | None
+    columns: dict[int, tuple[float, float, float]]
+
+
+class Buckets:
+    """Sums up history in one database."""
+
+    def __init__(self, engine: Engine, layout: Layout) -> None:
+        self._engine = engine
+        self._has_ordinal = layout.has_ordinal
+        self._in_server = layout.dialect != "sqlite"
+
+    def count(self, module_id: int, start: int, end: int, most: int, *, texts: bool) -> int:
+        """How many numbers, or texts, lie in (start, end], counted up to ``most``."""
+        table = schema.text_history if texts else schema.number_history
+        inside = select(literal(1)).where(*_within(table, module_id, start, end)).limit(most)
+        with translating("count history"), reading(self._engine) as conn:
+            return conn.scalar(select(func.count()).select_from(inside.subquery())) or 0
+
+    def points(self, module_id: int, start: int, end: int) -> list[tuple[int, float]]:
+        """The numbers in (start, end], in order; for few of them."""
+        c = schema.number_history.c
+        query = (
+            select(c.time, c.value)
+            .where(*_within(schema.number_history, module_id, start, end))
+            .order_by(c.module_id, *self._order(c))
+        )
+        with translating("read history"), reading(self._engine) as conn:
+            return [(time, value) for time, value in conn.execute(query)]
+
+    def number_before(self, module_id: int, time: int) -> float | None:
+        """The last number not after ``time``."""
+        found = self._before(schema.number_history, module_id, time, whole=True)
+        return None if found is None else float(found)
+
+    def text_before(self, module_id: int, time: int) -> str | None:
+        """The last text not after ``time``, cut to LONGEST."""
+        found = self._before(schema.text_history, module_id, time, whole=False)
+        return None if found is None else str(found)
+
+    def sparks(
+        self, module_ids: Sequence[int], start: int, end: int, step: int
+    ) -> dict[int, Spark]:
+        """The numbers of many modules in [start, end] in columns, by module."""
+        if not module_ids:
+            return {}
+        h, m = schema.number_history.c, schema.module.c
+        latest = (
+            select(h.value)
+            .where(h.module_id == m.id, h.time <= start, h.value.is_not(None))
+            .order_by(h.time.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        index = _index(h.time, start, step)
+        per_column = (
+            select(
+                h.module_id,
+                index.label("at"),
+                func.min(h.value).label("low"),
+                func.max(h.value).label("high"),
+                func.max(h.time).label("time"),
+            )
+            .where(h.module_id.in_(module_ids), h.time > start, h.time <= end)
+            .where(h.value.is_not(None))
+            .group_by(h.module_id, index)
+            .subquery()
+        )
+        p = per_column.c
+        order = (p.time, h.ordinal) if self._has_ordinal else (p.time,)
+        columns = (
+            select(p.module_id, p.at, p.low, p.high, h.value)
+            .select_from(per_column)
+            .join(schema.number_history, and_(h.module_id == p.module_id, h.time == p.time))
+            .order_by(*order)
+        )
+        with translating("sum up history"), reading(self._engine) as conn:
+            found = {
+                module_id: Spark(value, {})
+                for module_id, value in conn.execute(
+                    select(m.id, latest).where(m.id.in_(module_ids))
+                )
+            }
+            for module_id, column, low, high, last in conn.execute(columns):
+                if module_id in found:
+                    found[module_id].columns[column] = (low, high, last)
+        return found
+
+    def numbers(self, cut: Cut, zones: Zones) -> list[Bucket]:
+        """The numbers of the span in columns; empty ones are left out.  Raises StoreError."""
+        with translating("sum up history"), reading(self._engine) as conn:
+            if self._in_server:
+                query = self._summed(cut, zones)
+                return [Bucket(*map(_plain, row)) for row in conn.execute(query)]
+            return list(_together(self._piecewise(conn, cut, zones)))
+
+    def texts(self, module_id: int, start: int, end: int, step: int) -> list[TextBucket]:
+        """The texts in (start, end] in columns of ``step`` seconds, each cut to LONGEST."""
+        c = schema.text_history.c
+        index = _index(c.time, start, step)
+        per_column = (
+            select(index.label("at"), func.count().label("changes"), func.max(c.time).label("time"))
+            .where(*_within(schema.text_history, module_id, start, end))
+            .group_by(index)
+            .subquery()
+        )
+        p = per_column.c
+        order = (p.time, c.ordinal) if self._has_ordinal else (p.time,)
+        query = (
+            select(p.at, p.changes, p.time, func.substr(c.value, 1, LONGEST))
+            .select_from(per_column)
+            .join(schema.text_history, and_(c.module_id == module_id, c.time == p.time))
+            .order_by(*order)
+        )
+        with translating("sum up history"), reading(self._engine) as conn:
+            # Of several in one second the last one is the value.
+            found = {row[0]: TextBucket(*row) for row in conn.execute(query)}
+        return list(found.values())
+
+    def _before(self, table: Table, module_id: int, time: int, *, whole: bool) -> Any:
+        c = table.c
+        order = (c.time.desc(), c.ordinal.desc()) if self._has_ordinal else (c.time.desc(),)
+        query = (
+            select(c.value if whole else func.substr(c.value, 1, LONGEST))
+            .where(c.module_id == module_id, c.time <= time, c.value.is_not(None))
+            .order_by(c.module_id.desc(), *order)
+            .limit(1)
+        )
+        with translating("read history"), reading(self._engine) as conn:
+            return conn.scalar(query)
+
+    def _summed(self, cut: Cut, zones: Zones) -> Select[Any]:
+        """One row for each column, as the fields of a Bucket."""
+        c = schema.number_history.c
+        following = func.lead(c.time).over(order_by=self._order(c))
+        index = _index(c.time, cut.start, cut.step)
+        points = (
+            select(c.time, c.value, following.label("following"), index.label("at"))
+            .where(*_within(schema.number_history, cut.module_id, cut.start, cut.end))
+            .subquery()
+        )
+        p = points.c
+        edge = cut.start + (p.at + 1) * cut.step
+        held_until = func.least(func.coalesce(p.following, cut.until), edge)
+        is_last = or_(p.following.is_(None), p.following >= edge)
+        critical, warning = _holds(zones.critical, p.value), _holds(zones.warning, p.value)
+        held = held_until - p.time
+        return (
+            select(
+                p.at,
+                func.min(p.time),
+                func.max(case((is_last, p.value))),
+                func.count(),
+                func.min(p.value),
+                func.max(p.value),
+                func.sum(p.value * held),
+                func.sum(case((critical, 0), (warning, held), else_=0)),
+                func.sum(case((critical, held), else_=0)),
+            )
+            .group_by(p.at)
+            .order_by(p.at)
+        )
+
+    def _piecewise(self, conn: Connection, cut: Cut, zones: Zones) -> Iterator[Bucket]:
+        """The buckets of one page of rows after the other; a column may be in two of them."""
+        c = schema.number_history.c
+        query = (
+            select(c.time, c.value)
+            .where(*_within(schema.number_history, cut.module_id, cut.start, cut.end))
+            .order_by(c.module_id, *self._order(c))
+        )
+        judge = judged_by(zones)
+        text = str(query.compile(conn, compile_kwargs={"literal_binds": True}))
+        times: list[int] = []
+        values: list[float] = []
+        # Rows as the driver gives them: half the time of the whole goes into wrapping them.
+        with closing(conn.connection.cursor()) as cursor:
+            cursor.execute(text)
+            while page := cursor.fetchmany(_PAGE):
+                new_times, new_values = zip(*page, strict=True)
+                times += new_times
+                values += new_values
+                # How long the last one holds is known with the next page.
+                kept = times[-1:], values[-1:]
+                del times[-1], values[-1]
+                yield from buckets(times, values, cut.start, cut.step, kept[0][0], judge)
+                times, values = kept
+        yield from buckets(times, values, cut.start, cut.step, cut.until, judge)
+
+    def _order(self, c: Any) -> tuple[Any, ...]:
+        return (c.time, c.ordinal) if self._has_ordinal else (c.time,)
+
+
+def judged_by(zones: Zones) -> Judge:
+    """Seconds in warning and critical, for :func:`dataserver.series.buckets`."""
+    critical, warning = zones
+    edges = [edge for zone in zones if zone is not None for edge in (zone.low, zone.high)]
+
+    def judge(values: Sequence[float], seconds: Sequence[int]) -> tuple[int, int]:
+        if not edges:
+            return 0, 0
+        low, high = min(values), max(values)
+        if not any(low < edge <= high for edge in edges):
+            # All of one status.
+            values, seconds = values[:1], [sum(seconds)]
+        in_warning = in_critical = 0
+        for value, held in zip(values, seconds, strict=True):
+            if critical is not None and critical.holds(value, None):
+                in_critical += held
+            elif warning is not None and warning.holds(value, None):
+                in_warning += held
+        return in_warning, in_critical
+
+    return judge
+
+
+def _together(pieces: Iterator[Bucket]) -> Iterator[Bucket]:
+    """Pieces of one column made one bucket."""
+    before: Bucket | None = None
+    for piece in pieces:
+        if before is None or before.column != piece.column:
+            if before is not None:
+                yield before
+            before = piece
+        else:
+            before = joined(before, piece)
+    if before is not None:
+        yield before
+
+
+def _within(table: Table, module_id: int, start: int, end: int) -> tuple[ColumnElement[bool], ...]:
+    c = table.c
+    return (c.module_id == module_id, c.time > start, c.time <= end, c.value.is_not(None))
+
+
+def _index(time: ColumnElement[int], start: int, step: int) -> ColumnElement[int]:
+    """The column that a time lies in, counted from ``start``."""
+    return type_coerce((time - start) // step, Integer)
+
+
+def _holds(zone: Interval | None, value: ColumnElement[float]) -> ColumnElement[bool]:
+    """As :meth:`Interval.holds`, in SQL."""
+    if zone is None:
+        return false()
+    inside = value >= zone.low
+    if zone.high >= zone.low:
+        inside = and_(inside, value < zone.high)
+    return ~inside if zone.inverse else inside
+
+
+def _plain(number: Any) -> Any:
+    """Sums of whole numbers come as Decimal."""
+    return number if isinstance(number, int | float) else int(number)

@@ -1,0 +1,161 @@
+"""History summed up in columns: on every database the same as counted by hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert
+
+from dataserver.series import Bucket
+from dataserver.status import Interval
+from dataserver.store import buckets as module
+from dataserver.store import schema
+from dataserver.store.buckets import LONGEST, Buckets, Cut, TextBucket, Zones
+from dataserver.store.engine import open_readonly
+from dataserver.store.layout import Layout, inspect
+from tests.support.databases import Database
+
+START = 1_767_225_600
+ID = 7
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    database.prepare()
+    readonly = open_readonly(database.url, home=database.home)
+    yield readonly
+    readonly.dispose()
+
+
+@pytest.fixture
+def layout(engine: Engine) -> Layout:
+    return inspect(engine)
+
+
+def store(database: Database, layout: Layout, points: list[tuple[int, Any]], table: Any) -> None:
+    """Put points (seconds after the start, value) into history, and others' around them."""
+    rows: list[dict[str, Any]] = []
+    for module_id in (ID - 1, ID, ID + 1):
+        seen: dict[int, int] = {}
+        for time, value in points:
+            ordinal = seen[time] = seen.get(time, -1) + 1
+            row = {"module_id": module_id, "time": START + time, "value": value}
+            rows.append(row | ({"ordinal": ordinal} if layout.has_ordinal else {}))
+    writing = database.engine()
+    with writing.begin() as conn:
+        conn.execute(insert(table), rows)
+
+
+def by_hand(
+    points: list[tuple[int, float]], step: int, until: int, zones: Zones
+) -> dict[int, dict[str, Any]]:
+    """Each column's sums, second by second where it is about time."""
+    columns: dict[int, dict[str, Any]] = {}
+    for place, (time, value) in enumerate(points):
+        column = time // step
+        edge = (column + 1) * step
+        following = points[place + 1][0] if place + 1 < len(points) else until
+        held = min(following, edge) - time
+        sums = columns.setdefault(
+            column, {"first": time, "values": [], "area": 0.0, "warning": 0, "critical": 0}
+        )
+        sums["values"].append(value)
+        sums["area"] += value * held
+        if zones.critical is not None and zones.critical.holds(value, None):
+            sums["critical"] += held
+        elif zones.warning is not None and zones.warning.holds(value, None):
+            sums["warning"] += held
+    return columns
+
+
+ZONES = [
+    Zones(),
+    Zones(critical=Interval(80.0, 0.0, False), warning=Interval(60.0, 80.0, False)),
+    Zones(critical=Interval(20.0, 90.0, True)),
+    Zones(warning=Interval(50.0, 10.0, True)),
+    Zones(critical=Interval(0.0, 1.0, False), warning=Interval(-5.0, 30.0, False)),
+]
+
+
+@pytest.mark.parametrize("zones", ZONES)
+@pytest.mark.parametrize("page", [1, 3, 25_000])
+def test_columns_are_as_counted_by_hand(
+    database: Database,
+    engine: Engine,
+    layout: Layout,
+    zones: Zones,
+    page: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PAGE", page)
+    rng = random.Random(page)
+    times = sorted(rng.sample(range(1, 3_000), 150))
+    if layout.has_ordinal:
+        times += times[:10]
+        times.sort()
+    points = [(time, rng.choice([0.0, 1.0, rng.uniform(-10, 110)])) for time in times]
+    store(database, layout, points, schema.number_history)
+    cut = Cut(ID, START, START + 2_500, 100, START + 2_600)
+    found = Buckets(engine, layout).numbers(cut, zones)
+    expected = by_hand([point for point in points if point[0] <= 2_500], 100, 2_600, zones)
+    assert [bucket.column for bucket in found] == sorted(expected)
+    for bucket in found:
+        sums = expected[bucket.column]
+        assert bucket == Bucket(
+            column=bucket.column,
+            first=START + sums["first"],
+            last=sums["values"][-1],
+            changes=len(sums["values"]),
+            minimum=min(sums["values"]),
+            maximum=max(sums["values"]),
+            area=pytest.approx(sums["area"], rel=1e-9, abs=1e-6),
+            warning=sums["warning"],
+            critical=sums["critical"],
+        )
+
+
+def test_the_last_number_holds_until_the_end_that_is_known(
+    database: Database, engine: Engine, layout: Layout
+) -> None:
+    store(database, layout, [(10, 4.0)], schema.number_history)
+    found = Buckets(engine, layout).numbers(Cut(ID, START, START + 99, 1_000, START + 100), Zones())
+    assert found == [Bucket(0, START + 10, 4.0, 1, 4.0, 4.0, 360.0, 0, 0)]
+
+
+def test_nothing_gives_nothing(engine: Engine, layout: Layout) -> None:
+    buckets = Buckets(engine, layout)
+    assert buckets.numbers(Cut(ID, START, START + 99, 10, START + 100), Zones()) == []
+    assert buckets.texts(ID, START, START + 99, 10) == []
+    assert buckets.number_before(ID, START) is None
+    assert buckets.text_before(ID, START) is None
+
+
+def test_points_are_counted_no_further_than_asked(
+    database: Database, engine: Engine, layout: Layout
+) -> None:
+    store(database, layout, [(time, 1.0 * time) for time in range(50)], schema.number_history)
+    buckets = Buckets(engine, layout)
+    assert buckets.count(ID, START, START + 100, 20, texts=False) == 20
+    assert buckets.count(ID, START, START + 100, 200, texts=False) == 49
+    assert buckets.count(ID, START, START + 100, 20, texts=True) == 0
+    assert buckets.number_before(ID, START + 20) == 20.0
+    assert buckets.points(ID, START + 47, START + 48) == [(START + 48, 48.0)]
+
+
+def test_of_texts_the_last_one_of_a_column_is_told_and_cut(
+    database: Database, engine: Engine, layout: Layout
+) -> None:
+    points = [(5, "a"), (7, "b"), (15, "x" * 1_000)]
+    if layout.has_ordinal:
+        points.insert(1, (7, "overtaken"))
+        points.sort(key=lambda point: point[0])
+    store(database, layout, points, schema.text_history)
+    found = Buckets(engine, layout).texts(ID, START, START + 99, 10)
+    assert found == [
+        TextBucket(0, len(points) - 1, START + 7, "b"),
+        TextBucket(1, 1, START + 15, "x" * LONGEST),
+    ]
+    assert Buckets(engine, layout).text_before(ID, START + 16) == "x" * LONGEST
