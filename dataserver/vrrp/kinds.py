@@ -68,7 +68,10 @@ HOST_NAME = Word(
     _HOST, "the host's name without its domain: letters, digits and -, at most 63", RESERVED_HOSTS
 )
 DEVICE = Word(
-    _DEVICE, "a network interface: 1 to 15 letters, digits, _, . and -", frozenset({"lo"})
+    _DEVICE,
+    "a network interface: 1 to 15 letters, digits, _, . and -",
+    # The last two are folders beside those of the interfaces in /proc/sys/net/ipv4/conf.
+    frozenset({"lo", "all", "default"}),
 )
 USER = Word(_USER, "an account: a-z, 0-9, _ and -, at most 31")
 MAIL = Word(_MAIL, 'a mail address such as "admin@example.org"', optional=True)

@@ -19,6 +19,7 @@ from dataserver.vrrp.model import HIGHEST, LOWEST, Check, Host, Notify, Pair, ab
 #: The tables of the file, and what a field that is one of them is.
 _TABLES: Mapping[str, type] = {"check": Check, "notify": Notify}
 _HOSTS = 2
+_MOST_SHOWN = 200
 
 
 def read_pair(path: Path) -> Pair:
@@ -43,8 +44,11 @@ def parse(text: str, source: str) -> Pair:
     """The pair that ``text`` describes; ConfigError begins with ``source``."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except ValueError as exc:
+        # Beside what is no TOML: numbers of thousands of digits, which Python does not read.
         raise ConfigError(f"{source} is not TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise ConfigError(f"{source} is nested too deeply", hint="write it as `init` does") from exc
     return _Reader(source).pair(data)
 
 
@@ -78,7 +82,9 @@ class _Reader:
     def _table(self, raw: object, key: str) -> dict[str, object]:
         if not isinstance(raw, dict):
             brackets = "[[host]]" if key == "host" else f"[{key}]"
-            self._refuse(f"{key} = {raw!r} is no table", f"write {brackets} and its fields below")
+            self._refuse(
+                f"{key} = {_shown(raw)} is no table", f"write {brackets} and its fields below"
+            )
         return raw
 
     def _record(
@@ -100,11 +106,20 @@ class _Reader:
             return kind.decode(raw, Path("/"))
         except ValueError as exc:
             raise ConfigError(
-                f"{self._source}: {key} = {raw!r} {exc}", hint=f"allowed: {kind.allowed}"
+                f"{self._source}: {key} = {_shown(raw)} {exc}", hint=f"allowed: {kind.allowed}"
             ) from exc
 
     def _refuse(self, what: str, hint: str) -> NoReturn:
         raise ConfigError(f"{self._source}: {what}", hint=hint)
+
+
+def _shown(raw: object) -> str:
+    """What stands there, as far as a line has room for it."""
+    try:
+        text = repr(raw)
+    except (ValueError, RecursionError):
+        return "(too long to be shown)"  # a number of thousands of digits, or one in a list
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 class _Together:

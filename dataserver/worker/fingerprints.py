@@ -77,10 +77,11 @@ def authorized_keys_digest(content: bytes) -> str:
 def pair_digest(content: bytes) -> str:
     """Of what ``pair.toml`` says, whatever its layout and comments; of its bytes if it is none."""
     try:
-        said = tomllib.loads(content.decode("utf-8"))
-    except ValueError:
+        said = json.dumps(tomllib.loads(content.decode("utf-8")), sort_keys=True, default=str)
+    except (ValueError, RecursionError):
+        # A number of thousands of digits is none either, nor are thousands of brackets.
         return _digest({content})
-    return _digest({json.dumps(said, sort_keys=True, default=str).encode()})
+    return _digest({said.encode("utf-8", "surrogatepass")})
 
 
 def _entry(line: bytes) -> bytes:

@@ -68,6 +68,20 @@ def test_of_pair_toml_counts_what_it_says() -> None:
     assert len(broken) == 3
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a = " + b"[" * 5000 + b"]" * 5000,
+        b".".join([b"a"] * 5000) + b" = 1",
+        b"a = 0x" + b"f" * 5000,
+        b"a = " + b"9" * 5000,
+    ],
+    ids=["deep", "deep keys", "a number that cannot be written", "a number that cannot be read"],
+)
+def test_a_pair_toml_that_nothing_can_be_made_of_has_a_fingerprint_too(text: bytes) -> None:
+    assert pair_digest(text) != pair_digest(text + b" ")
+
+
 class TestLooking:
     @pytest.fixture
     def time(self) -> list[float]:

@@ -133,6 +133,8 @@ REFUSED = [
     ('"eth0"', '"eth0 dev"', ["host 1: interface", "1 to 15"]),
     ('"eth0"', '"lo"', ["host 1: interface", "reserved"]),
     ('"eth0"', '"sixteencharacter"', ["host 1: interface", "1 to 15"]),
+    ('"eth0"', '"all"', ["host 1: interface", "reserved"]),
+    ('"eth0"', '"default"', ["host 1: interface", "reserved"]),
     ("= 201", "= 0", ["host 1: priority = 0", "from 1 to 254"]),
     ("= 201", "= 255", ["host 1: priority = 255", "from 1 to 254"]),
     ("= 201", "= 200", ["priority = 200", "both hosts"]),
@@ -174,6 +176,28 @@ class TestRefusals:
 
     def test_what_is_no_toml_is_refused(self) -> None:
         assert "is not TOML" in refusal("virtual_addresses = [")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            f"x = {'[' * 5000}{']' * 5000}",
+            f"x = {'{a=' * 3000}1{'}' * 3000}",
+            f"virtual_router_id = {'9' * 5000}",
+            f"virtual_router_id = 0x{'f' * 5000}",
+            f"advert_int = 0x{'f' * 5000}",
+            f"instances = [0x{'f' * 5000}]",
+            f"check = 0x{'f' * 5000}",
+            f"home = '{'x' * 5000}'",
+        ],
+        ids=lambda line: line[:25],
+    )
+    def test_what_is_much_too_long_or_too_deep_is_refused_in_a_line_of_some_length(
+        self, line: str
+    ) -> None:
+        with pytest.raises(ConfigError) as caught:
+            parse(f"{line}\n{SIMPLE}", "pair.toml")
+        assert str(caught.value).startswith("pair.toml")
+        assert len(str(caught.value)) < 500
 
     def test_ipv6_addresses_beside_a_host_of_ipv6_are_refused(self) -> None:
         text = SIMPLE.replace(
