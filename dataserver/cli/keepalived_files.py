@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,10 +131,12 @@ def test(context: click.Context, folder: Path) -> None:
 
 def _is_fresh(target: Path, file: File) -> bool:
     try:
+        mode = target.lstat().st_mode
+        # Before it is read: a pipe would never end.
         return (
-            target.read_bytes() == file.text.encode()
-            and not target.is_symlink()
-            and bool(target.stat().st_mode & 0o100) == bool(file.mode & 0o100)
+            stat.S_ISREG(mode)
+            and bool(mode & 0o100) == bool(file.mode & 0o100)
+            and target.read_bytes() == file.text.encode()
         )
     except (FileNotFoundError, NotADirectoryError):
         return False

@@ -64,7 +64,7 @@ def _whereabouts(standing: Standing) -> str:
         here = ", ".join(f"{address} on {interface}" for address, interface in standing.here)
         return f"here: {here}"
     twin = standing.pair.twin(standing.host).name
-    if standing.pid is not None and standing.known and standing.known.state == "BACKUP":
+    if standing.knows and standing.known and standing.known.state == "BACKUP":
         # A backup hears the other one, or would be MASTER itself.
         return f"{addresses} is on {twin}"
     return f"{addresses} is not here; ask {twin}"
@@ -91,6 +91,7 @@ def _as_json(standing: Standing, problems: list[str]) -> dict[str, Any]:
         "since": known.since if known else None,
         "priority": known.priority if known else None,
         "keepalived": standing.pid,
+        "notify": standing.is_told,
         "health": _checked_json(standing.health),
         "drop": _checked_json(standing.drop),
         "problems": problems,

@@ -9,13 +9,14 @@
 * 5 is a configuration it will not run with, 6 one whose scripts are not secure.
 
 So it runs in namespaces of its own, which end with it: the folder's files are in
-``/etc/keepalived`` there, the named interfaces exist, and an account that this machine lacks has a
-stand-in.  What this machine lacks is told beside the verdict.
+``/etc/keepalived`` there, the named interfaces exist, the mail server has an address, and an
+account that this machine lacks has a stand-in.  What this machine lacks is told beside the verdict.
 Source: keepalived(8), "EXIT STATUS"; namespaces(7).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pwd
 import re
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataserver.errors import DataserverError, UsageError
-from dataserver.vrrp.kinds import DEVICE, USER, Word
+from dataserver.vrrp.kinds import DEVICE, MAIL_SERVER, USER, Word
 from dataserver.vrrp.renderer import CONFIG, CONFIG_DIR, INSTALLED, SCRIPTS
 
 _TIMEOUT = 30.0
@@ -39,14 +40,16 @@ _TERMINATED = 143
 _COMMENT = re.compile(r"[#!].*")
 _INTERFACE = re.compile(r"\b(?:interface|dev)\s+(\S+)")
 _USER = re.compile(r"\bscript_user\s+(\S+)")
+_SERVER = re.compile(r"\bsmtp_server\s+(\S+)")
 _INSTANCE = re.compile(r"\bvrrp_instance\s+\S")
 
-# Its arguments: the folder, a user to stand in for (or nothing), names of interfaces.
+# Its arguments: the folder, a user to stand in for (or nothing), the name of a mail server (or
+# nothing; there is no network in which it could be looked up), names of interfaces.
 _SANDBOX = f"""\
 set -eu
 trap 'exit {_NO_SANDBOX}' EXIT
-folder=$1 user=$2
-shift 2
+folder=$1 user=$2 server=$3
+shift 3
 mount -t proc proc /proc
 mount -t tmpfs -o mode=0755 tmpfs {CONFIG_DIR}
 mkdir {SCRIPTS}
@@ -64,10 +67,16 @@ if [ -n "$user" ]; then
     echo "$user:x:64999:64999::/:/bin/false" >> /etc/passwd
     echo "$user:x:64999:" >> /etc/group
 fi
+if [ -n "$server" ]; then
+    cp -p /etc/hosts {CONFIG_DIR}/.hosts
+    echo "192.0.2.25 $server" >> {CONFIG_DIR}/.hosts
+    mount --bind {CONFIG_DIR}/.hosts /etc/hosts
+fi
 number=0
 for interface; do
     number=$((number + 1))
-    ip link add "$interface" type veth peer name "ds-peer-$number"
+    # No interface that may be named begins with _.
+    ip link add name "$interface" type veth peer name "_ds-peer-$number"
 done
 exec keepalived --config-test --use-file {CONFIG_DIR}/{CONFIG}
 """
@@ -103,10 +112,13 @@ def test(folder: Path) -> Tested:
     users = _named(_USER, text, USER)
     strangers = [user for user in users if not _is_user(user)]
     complaints = tuple(_complaints(folder, text))
-    done = _run(folder, strangers[0] if strangers else "", interfaces)
+    servers = [each for each in _named(_SERVER, text, MAIL_SERVER) if not _is_address(each)]
+    stand_ins = [found[0] if found else "" for found in (strangers, servers)]
+    done = _run(folder, stand_ins, interfaces)
     here = {name for _, name in socket.if_nameindex()}
     lacking = [f"interface {each}" for each in interfaces if each not in here]
     lacking += [f"account {each}" for each in strangers]
+    lacking += [f"an address of {each}" for each in servers if not _has_address(each)]
     said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     return Tested(done.returncode, (*said, *complaints), tuple(lacking), _is_own(folder))
 
@@ -125,7 +137,7 @@ def _read(folder: Path) -> str:
 def _named(pattern: re.Pattern[str], text: str, kind: Word) -> list[str]:
     """What the pattern finds, each once; of another shape keepalived shall judge by itself."""
     found = dict.fromkeys(pattern.findall(text))
-    return [each for each in found if kind.shape.fullmatch(each)]
+    return [each for each in found if kind.shape.fullmatch(each) and each not in kind.refused]
 
 
 def _complaints(folder: Path, text: str) -> Iterator[str]:
@@ -151,11 +163,28 @@ def _is_user(name: str) -> bool:
     return True
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_address(name: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(name, None))
+    except (OSError, UnicodeError):
+        return False
+
+
 def _is_own(folder: Path) -> bool:
     return folder.resolve().name.lower() == socket.gethostname().partition(".")[0].lower()
 
 
-def _run(folder: Path, user: str, interfaces: list[str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    folder: Path, stand_ins: list[str], interfaces: list[str]
+) -> subprocess.CompletedProcess[str]:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
     for program, package in (("keepalived", "keepalived"), ("unshare", "util-linux")):
         if shutil.which(program, path=path) is None:
@@ -168,7 +197,7 @@ def _run(folder: Path, user: str, interfaces: list[str]) -> subprocess.Completed
         )
     command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL"]
     command += ["--propagation", "private", "sh", "-c", _SANDBOX, "sh"]
-    command += [str(folder.resolve()), user, *interfaces]
+    command += [str(folder.resolve()), *stand_ins, *interfaces]
     try:
         done = subprocess.run(
             command,

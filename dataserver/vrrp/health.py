@@ -22,7 +22,10 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from errno import EISDIR, ELOOP, ENOENT, ENXIO
 from pathlib import Path
+from stat import S_ISREG
+from types import MappingProxyType
 from uuid import uuid4
 
 from dataserver.health import STALE_AFTER, Beat, Phase, process_start, uptime
@@ -34,6 +37,16 @@ STOPPED_GRACE = 5.0
 STATE_DIR = Path("/run/dataserver-keepalived")
 #: Bytes that a drop directory has to take: about a packet.
 _SAMPLE = 4096
+#: No disk has so many blocks or inodes.
+_HUGE = 10**16
+#: Of what the programs of keepalived leave behind no more is read: whoever runs them may write
+#: there what he likes.
+_MOST_BYTES = 1 << 16
+#: Seconds: greater ones are of no time that could be shown (the year 5138).
+LATEST = 1e11
+_RESULTS = MappingProxyType(
+    {"check-health": {"healthy", "waiting", "sick"}, "check-drop": {"takes", "fault"}}
+)
 
 
 class Verdict(StrEnum):
@@ -193,17 +206,34 @@ def read_result(script: str, state_dir: Path = STATE_DIR) -> Checked | None:
 
     Raises OSError where it may not be read.
     """
-    try:
-        text = (state_dir / script.removeprefix("check-")).read_text("utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
-    values = dict(line.partition("=")[::2] for line in text.splitlines())
+    values = read_left(state_dir / script.removeprefix("check-"))
     try:
         seen = float(values["uptime"])
         low = frozenset(values.get("low", "").split())
-        return Checked(values["result"], seen, values["text"], low)
+        checked = Checked(values["result"], seen, values["text"], low)
     except (KeyError, ValueError):
         return None
+    # Written so that NaN is outside too.
+    return checked if checked.result in _RESULTS[script] and 0 <= seen < LATEST else None
+
+
+def read_left(path: Path) -> dict[str, str]:
+    """The lines ``KEY=VALUE`` of a file that a program of keepalived left; none if it is no file.
+
+    Raises OSError where it may not be read.
+    """
+    # Neither a link is followed nor a pipe waited for.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(path, flags), "rb") as file:
+            is_file = S_ISREG(os.fstat(file.fileno()).st_mode)
+            text = file.read(_MOST_BYTES).decode("utf-8", "replace") if is_file else ""
+    except OSError as error:
+        # A directory cannot be opened as a file, a socket not at all.
+        if error.errno in {ENOENT, ELOOP, EISDIR, ENXIO}:
+            return {}
+        raise
+    return dict(line.partition("=")[::2] for line in text.split("\n"))
 
 
 def _is_sound(beat: Beat) -> bool:
@@ -219,10 +249,16 @@ def _percent_free(folder: Path) -> int | None:
         info = os.statvfs(folder)
     except OSError:
         return None
-    # As df has it: what only root may use counts neither as free nor as a part of the whole.
-    total = info.f_blocks - info.f_bfree + info.f_bavail
-    percent = 100 * info.f_bavail // total if total else 100
-    if info.f_files:
+    if max(info.f_blocks, info.f_bfree) >= _HUGE:
+        percent = 100  # It has no limit.
+    elif info.f_bavail >= _HUGE:
+        percent = 0  # Less than nothing: what only root may use is being used.
+    else:
+        # As df has it: what only root may use counts neither as free nor as a part of the whole.
+        total = info.f_blocks - info.f_bfree + info.f_bavail
+        percent = 100 * info.f_bavail // total if total > 0 else 100
+    # CephFS has -1 for the free ones: as many as one likes.
+    if info.f_files and max(info.f_files, info.f_ffree) < _HUGE:
         percent = min(percent, 100 * info.f_ffree // info.f_files)
     return percent
 

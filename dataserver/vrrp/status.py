@@ -11,18 +11,19 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataserver.errors import DataserverError, UsageError
-from dataserver.vrrp.health import STATE_DIR, Checked, read_result
+from dataserver.health import process_start
+from dataserver.vrrp.health import LATEST, STATE_DIR, Checked, read_left, read_result
 from dataserver.vrrp.model import Host, Pair
+from dataserver.vrrp.renderer import SCRIPTS
 
 _TIMEOUT = 10.0
 #: Where keepalived writes its process number, with and without `use_pid_dir`.
 _PID_FILES = (Path("/run/keepalived.pid"), Path("/run/keepalived/keepalived.pid"))
-#: The file is ours, but who runs the checks may write there what he likes.
-_MOST_BYTES = 4096
 STATES = frozenset({"MASTER", "BACKUP", "FAULT", "STOP"})
 
 
@@ -48,6 +49,8 @@ class Standing:
     #: keepalived's process; None: it does not run.
     pid: int | None
     known: Known | None
+    #: Whether the program that writes that down runs: keepalived starts it once.
+    is_told: bool
     health: Checked | None
     drop: Checked | None
 
@@ -59,25 +62,42 @@ class Standing:
     @property
     def is_master(self) -> bool:
         """Whether keepalived runs and says that this host has the address."""
-        return self.pid is not None and self.known is not None and self.known.state == "MASTER"
+        return self.knows and self.known is not None and self.known.state == "MASTER"
+
+    @property
+    def knows(self) -> bool:
+        """Whether what notify wrote down last is what is."""
+        return self.pid is not None and self.is_told
 
     def problems(self) -> Iterator[str]:
         """What is not as it should be, each as one line with its remedy."""
         if self.pid is None:
             yield "keepalived does not run; `systemctl start keepalived`"
+        elif not self.is_told:
+            yield (
+                f"notify does not run, and what it wrote into {STATE_DIR} is old; "
+                "`systemctl restart keepalived`, which moves the address"
+            )
         elif self.known is None:
             yield f"notify has written nothing into {STATE_DIR}; `systemctl restart keepalived`"
-        if self.here and not self.is_master and (self.pid is None or self.known is not None):
+        yield from self._at_odds()
+        yield from self._checks()
+
+    def _at_odds(self) -> Iterator[str]:
+        """Where the address is not where it should be, as far as that is known."""
+        where = " on ".join(self.here[0]) if self.here else ""
+        if self.here and self.pid is None:
             address, interface = self.here[0]
-            yield (
-                f"{address} is on {interface} although this host is not MASTER: left behind; "
-                f"`ip address flush dev {interface} to {address}`"
-            )
+            yield f"{where} is left behind; `ip address flush dev {interface} to {address}`"
+        elif self.here and self.knows and self.known is not None and not self.is_master:
+            # Not to be taken away by hand: it is also so where notify missed the news, since after
+            # a reload keepalived (2.2.7) does not say again that it is MASTER.
+            state = self.known.state
+            yield f"{where} although notify heard {state}; `systemctl restart keepalived`"
         if self.is_master and not self.has_address:
             there = {address for address, _ in self.here}
             lost = [str(v.ip) for v in self.pair.virtual_addresses if str(v.ip) not in there]
             yield f"MASTER without {', '.join(lost)}; `systemctl restart keepalived`"
-        yield from self._checks()
 
     def _checks(self) -> Iterator[str]:
         check = self.pair.check
@@ -111,6 +131,7 @@ def look(pair: Pair, state_dir: Path = STATE_DIR) -> Standing:
         ),
         pid=_keepalived(),
         known=read_state(state_dir / "state"),
+        is_told=_notify_runs(),
         health=read_result("check-health", state_dir),
         drop=read_result("check-drop", state_dir),
     )
@@ -118,17 +139,12 @@ def look(pair: Pair, state_dir: Path = STATE_DIR) -> Standing:
 
 def read_state(path: Path) -> Known | None:
     """What notify wrote into ``path``; None where there is nothing that can be read."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_BYTES).decode("ascii", "replace")
-    except FileNotFoundError:
-        return None
-    values = dict(line.partition("=")[::2] for line in text.split("\n"))
+    values = read_left(path)
     try:
         known = Known(values["state"], int(values["since"]), int(values["priority"]))
     except (KeyError, ValueError):
         return None
-    return known if known.state in STATES else None
+    return known if known.state in STATES and 0 <= known.since < LATEST else None
 
 
 def _this_host(pair: Pair, addresses: dict[str, str]) -> Host:
@@ -168,12 +184,24 @@ def _addresses() -> dict[str, str]:
 
 
 def _keepalived() -> int | None:
-    """keepalived's process; a number that is another program's by now is none."""
+    """keepalived's process; a number that is another program's by now, or a zombie's, is none."""
     for path in _PID_FILES:
         try:
             pid = int(path.read_text("ascii"))
-            if pid > 0 and Path(f"/proc/{pid}/comm").read_text() == "keepalived\n":
+            name = Path(f"/proc/{pid}/comm").read_text()
+            # A zombie has its name still, and no start.
+            if name == "keepalived\n" and process_start(pid) is not None:
                 return pid
         except (OSError, ValueError):
             continue
     return None
+
+
+def _notify_runs() -> bool:
+    """Whether a process reads the FIFO into which keepalived says what happens."""
+    words = [str(SCRIPTS / "notify"), f"{STATE_DIR}.fifo"]
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_text("utf-8", "replace").split("\0")[-3:-1] == words:
+                return True
+    return False

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -131,6 +132,24 @@ class TestRender:
         assert "\x1b" not in result.stdout
         assert tree(folder) == before
 
+    def test_check_goes_on_past_what_is_no_file(self, keepalived: Run, home: Home) -> None:
+        keepalived("render")
+        folder = home.root / "keepalived" / "alpha"
+        for name in ("README.md", "check-drop", "check-health", "notify"):
+            (folder / name).unlink()
+        (folder / "README.md").mkdir()
+        (folder / "check-drop").symlink_to("check-drop")
+        os.mkfifo(folder / "check-health")
+        result = keepalived("render", "--check")
+        assert (result.returncode, result.stderr) == (1, "")
+        said = [line.split() for line in result.stdout.splitlines()]
+        assert sorted((word, Path(path).name) for word, path in said) == [
+            ("missing", "notify"),
+            ("stale", "README.md"),
+            ("stale", "check-drop"),
+            ("stale", "check-health"),
+        ]
+
     def test_check_of_nothing_says_that_all_is_missing(self, keepalived: Run) -> None:
         result = keepalived("render", "--check")
         assert result.returncode == 1
@@ -217,6 +236,41 @@ class TestConfigTest:
         assert result.returncode == 1
         assert "missing: interface nosuch0" in result.stdout
         assert "cannot be told" not in result.stdout
+
+    @pytest.mark.parametrize("name", ["type", "brd", "name", "ds-peer-1"])
+    def test_an_interface_may_have_any_name_that_the_kernel_takes(
+        self, folder: Path, name: str
+    ) -> None:
+        self.change(folder, "eth0", name)
+        assert run_config_test(folder).good
+
+    @pytest.mark.parametrize("name", ["all", "lo"])
+    def test_what_no_interface_of_the_pair_can_be_is_left_to_keepalived(
+        self, folder: Path, name: str
+    ) -> None:
+        self.change(folder, "dev eth0", f"dev {name}")
+        tested = run_config_test(folder)
+        assert tested.good == (name == "lo"), tested
+
+    @pytest.mark.parametrize("is_known", [True, False])
+    def test_a_mail_server_by_its_name_is_no_mistake(
+        self, folder: Path, is_known: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def look_up(name: str, _: object) -> list[str]:
+            assert name == "mail.example.org"
+            if not is_known:
+                raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+            return ["192.0.2.99"]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        old = "    max_auto_priority"
+        mail = "    notification_email_from a@example.org\n    smtp_server mail.example.org 25\n"
+        self.change(folder, old, mail + old)
+        before = Path("/etc/hosts").read_bytes()
+        tested = run_config_test(folder)
+        assert (tested.code, tested.said, tested.good) == (0, (), True)
+        assert ("an address of mail.example.org" in tested.lacking) is not is_known
+        assert Path("/etc/hosts").read_bytes() == before
 
     def test_it_is_good_with_root_as_the_scripts_user_too(self, folder: Path) -> None:
         self.change(folder, "script_user dataserver", "script_user root")
@@ -460,6 +514,42 @@ class TestTwins:
         wait_until("takeover", lambda: second.state == "MASTER")
         self.had(first, "BACKUP", "MASTER", "BACKUP")
         self.had(second, "BACKUP", "MASTER")
+
+    def test_a_notify_program_that_died_is_told_and_a_restart_mends_it(
+        self, hosts: tuple[Box, Box]
+    ) -> None:
+        first, second = hosts
+        wait_until("well", lambda: first.status()[0] == second.status()[0] == 0)
+        for box in hosts:
+            for pid in [pid for pid, name in box.processes() if name == "notify"]:
+                box.run("kill", "-KILL", pid)
+        first.be_sick()
+        wait_until("takeover", second.has_address)
+        wait_until("address gone", lambda: not first.has_address())
+        # What notify wrote last is wrong on both by now, and nothing is concluded from it.
+        assert (first.state, second.state) == ("MASTER", "BACKUP")
+        for box in hosts:
+            code, said = box.status()
+            assert code == 1
+            problems = str(said["problems"])
+            assert "notify does not run" in problems
+            assert "left behind" not in problems
+            assert "MASTER without" not in problems
+        # After a reload keepalived says again that it is BACKUP, and not that it is MASTER.
+        second.reload_keepalived()
+        wait_until("another notify", lambda: "does not run" not in str(second.status()[1]))
+        code, said = second.status()
+        assert code == 1
+        assert said["problems"] == [
+            "192.0.2.10 on eth0 although notify heard BACKUP; `systemctl restart keepalived`"
+        ]
+        first.be_well()
+        for box in hosts:
+            box.stop_keepalived()
+            box.after_keepalived()
+            box.start_keepalived()
+            wait_until("news", lambda: {"MASTER", "BACKUP"} >= {first.state, second.state})
+        wait_until("well", lambda: first.status()[0] == second.status()[0] == 0)
 
     @staticmethod
     def has_another(box: Box, old: list[int]) -> bool:

@@ -358,6 +358,48 @@ def test_few_inodes_are_as_bad_as_little_space(checks: Checks) -> None:
     assert "data_in is nearly full: 3 % free" in text
 
 
+#: What stat and statvfs(3) say of a file system, and the percentage that follows.
+NO_DISK = 2**64 - 1
+ODD_DISKS = {
+    "CephFS does not tell how many inodes are free": ((900, 1000, 950, 1000, NO_DISK), None),
+    "inodes have no limit": ((900, 1000, 950, NO_DISK, NO_DISK), None),
+    "there are no inodes": ((900, 1000, 950, 0, 0), None),
+    "blocks have no limit": ((2**57, 2**57, 2**57, 2**62, 2**62), None),
+    "a cloud has all that can be named": ((2**50, 2**50, 2**50, 2**50, 2**50), None),
+    "what only root may use is being used": ((2**64 - 5, 1000, 10, 100, 50), 0),
+    "it has no size": ((0, 0, 0, 0, 0), None),
+    "one below the limit": ((4, 100, 4, 100, 100), 4),
+    "at the limit": ((5, 100, 5, 100, 100), None),
+    "one inode below the limit": ((50, 100, 50, 100, 4), 4),
+    "at the limit of inodes": ((50, 100, 50, 100, 5), None),
+}
+
+
+@pytest.mark.parametrize("case", ODD_DISKS)
+def test_numbers_of_file_systems_mean_what_they_mean_to_df(
+    checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    numbers, percent = ODD_DISKS[case]
+    available, blocks, free, inodes, free_inodes = numbers
+    stub = tmp_path / "programs" / "stat"
+    stub.parent.mkdir()
+    line = " ".join(map(str, numbers))
+    stub.write_text(f"#!/bin/sh\necho {line}\necho {line}\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    found = os.statvfs_result(
+        (4096, 4096, blocks, free, available, inodes, free_inodes, free_inodes, 0, 255)
+    )
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    write(checks, beat())
+    verdict, text = agree(checks)
+    if percent is None:
+        assert (verdict, text) == (Verdict.HEALTHY, "")
+    else:
+        assert verdict is Verdict.SICK
+        assert f"data_in is nearly full: {percent} % free" in text
+
+
 def test_a_folder_that_is_gone_is_told(checks: Checks) -> None:
     write(checks, beat())
     checks.data_in().rmdir()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
 from dataserver.health import Beat, Phase
+from dataserver.vrrp import status
 from dataserver.vrrp.health import (
     Facts,
     Health,
@@ -19,6 +26,8 @@ from dataserver.vrrp.health import (
     read_result,
     worst,
 )
+from dataserver.vrrp.status import read_state
+from tests.support.server import PATIENCE
 
 LIMITS = Limits(warn=5, ok=10)
 BEAT = Beat(
@@ -107,3 +116,66 @@ def test_what_is_no_result_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "drop").write_text(text)
     assert read_result("check-drop", tmp_path) is None
     assert read_result("check-health", tmp_path) is None
+
+
+@pytest.mark.parametrize("seen", ["nan", "inf", "-inf", "-1", "1e12", "9" * 400])
+def test_a_result_of_no_time_is_none(tmp_path: Path, seen: str) -> None:
+    (tmp_path / "drop").write_text(f"result=takes\nuptime={seen}\ntext=\n")
+    assert read_result("check-drop", tmp_path) is None
+
+
+@pytest.mark.parametrize("result", ["", "well", "fault", "healthy\x1b[31m"])
+def test_a_result_that_the_check_never_has_is_none(tmp_path: Path, result: str) -> None:
+    (tmp_path / "health").write_text(f"result={result}\nuptime=1\ntext=\n")
+    assert read_result("check-health", tmp_path) is None
+
+
+@pytest.mark.parametrize("since", ["-1", "99999999999999999999", "9" * 400, "9" * 5000, "nan"])
+def test_a_state_since_no_time_is_none(tmp_path: Path, since: str) -> None:
+    (tmp_path / "state").write_text(f"state=MASTER\nsince={since}\npriority=1\n")
+    assert read_state(tmp_path / "state") is None
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link(path: Path) -> None:
+    path.with_name("elsewhere").write_text(
+        "state=MASTER\nsince=1\npriority=1\nresult=healthy\nuptime=1\ntext=\n"
+    )
+    path.symlink_to("elsewhere")
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [_pipe, _link, _socket, Path.mkdir])
+def test_what_is_no_file_says_nothing_and_holds_nobody_up(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "health")
+    assert read_result("check-health", tmp_path) is None
+    assert read_state(tmp_path / "health") is None
+
+
+def test_a_zombie_of_keepalived_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, pid_file = tmp_path / "keepalived", tmp_path / "pid"
+    shutil.copy(shutil.which("sleep") or "", program)
+    monkeypatch.setattr(status, "_PID_FILES", (pid_file,))
+    with subprocess.Popen(["setpriv", "--pdeathsig", "KILL", program, "1000"]) as process:
+        try:
+            pid_file.write_text(f"{process.pid}\n")
+            limit = monotonic() + PATIENCE
+            while status._keepalived() != process.pid:
+                assert monotonic() < limit
+                sleep(0.005)
+        finally:
+            process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{process.pid}/comm").read_text() == "keepalived\n"
+        assert status._keepalived() is None
