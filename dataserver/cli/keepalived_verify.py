@@ -40,9 +40,10 @@ def verify(app: App, context: click.Context, instance: str, as_json: bool) -> No
     with reading_store(app, instance) as store, translating(what), reading(store.engine) as conn:
         seen = processes_seen(conn, store.layout)
     path = pair_file(app.home)
-    named = [host.name for host in read_pair(path).hosts] if path.exists() else []
+    pair = read_pair(path) if path.exists() else None
+    named = [host.name for host in pair.hosts] if pair else []
     live = float(GIVEN_UP * settings.server_keepalive)
-    comparison = compare(seen, live, named)
+    comparison = compare(seen, live, named, pair.instances if pair else ())
     if as_json:
         print_json(
             {

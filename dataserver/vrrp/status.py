@@ -106,10 +106,13 @@ class Standing:
             ("check-health", self.health, "sick"),
             ("check-drop", self.drop, "fault"),
         ):
-            if checked is None:
+            if checked is None or (checked.age is not None and checked.age < 0):
                 yield f"{script} has never run; see `journalctl -u keepalived`"
-            elif checked.age is not None and not 0 <= checked.age <= patience:
-                yield f"{script} has not run for {checked.age:.0f} s; is keepalived stuck?"
+            elif checked.age is not None and checked.age > patience:
+                yield (
+                    f"{script} has not come to an end for {checked.age:.0f} s: it hangs (on a dead "
+                    "NFS, say), or keepalived does; `ps -eo pid,stat,wchan,args` shows at what"
+                )
             elif checked.result == bad:
                 yield f"{script}: {checked.text}"
 

@@ -86,32 +86,39 @@ class _Host:
     instances: dict[str, Seen]
 
 
-def compare(seen: Sequence[Seen], live: float, named: Sequence[str] = ()) -> Comparison:
+def compare(
+    seen: Sequence[Seen], live: float, named: Sequence[str] = (), wanted: Sequence[str] = ()
+) -> Comparison:
     """Compare the two hosts that were seen, or of several those ``named`` in pair.toml.
 
-    One that was not heard of for ``live`` seconds is not compared.
+    One that was not heard of for ``live`` seconds is not compared.  ``wanted`` are the instances
+    that pair.toml names.
     """
     names = sorted({each.host for each in seen})
-    chosen, trouble = _choose(names, named)
+    alive = [name for name in names if _live(name, seen, live).instances]
+    chosen, trouble = _choose(names, alive, named)
     if trouble is not None:
         return Comparison((), (Finding("hosts", Outcome.UNKNOWN, trouble),))
     hosts = [_live(name, seen, live) for name in chosen]
     silent = [_silent(host.name, seen) for host in hosts if not host.instances]
     if silent:
         return Comparison((), tuple(silent))
-    return Comparison(tuple(chosen), tuple(_compare(*hosts)))
+    return Comparison(tuple(chosen), tuple(_compare(hosts[0], hosts[1], wanted)))
 
 
 # -- which hosts --------------------------------------------------------------------
 
 
-def _choose(names: Sequence[str], named: Sequence[str]) -> tuple[list[str], str | None]:
+def _choose(
+    names: Sequence[str], alive: Sequence[str], named: Sequence[str]
+) -> tuple[list[str], str | None]:
     """The two hosts to compare, or why there are none."""
     shown = ", ".join(names)
     if not names:
         return [], "no server has been seen on this database in the last day; start both hosts"
     if named:
-        found = {name: _called(name, names) for name in named}
+        # First among those that are there: one that was renamed was seen by its old name too.
+        found = {name: _called(name, alive) or _called(name, names) for name in named}
         absent = [name for name, host in found.items() if host is None]
         if absent:
             return [], (
@@ -159,14 +166,17 @@ def _silent(name: str, seen: Sequence[Seen]) -> Finding:
 # -- what is compared ---------------------------------------------------------------
 
 
-def _compare(one: _Host, two: _Host) -> Iterator[Finding]:
+def _compare(one: _Host, two: _Host, wanted: Sequence[str]) -> Iterator[Finding]:
     for mark in _MARKS:
         yield _compare_marks(mark, one, two)
     yield _compare_clocks(one, two)
     yield _compare_versions(one, two)
-    for instance in sorted(one.instances | two.instances):
+    for instance in sorted({*one.instances, *two.instances, *wanted}):
         here, there = one.instances.get(instance), two.instances.get(instance)
-        if here is None or there is None:
+        if here is None and there is None:
+            text = "pair.toml names it, and it runs on neither host; start it on both"
+            yield Finding(f"instance {instance}", Outcome.UNKNOWN, text)
+        elif here is None or there is None:
             on, off = (one, two) if there is None else (two, one)
             text = f"runs on {on.name} only; start it on {off.name}, or stop it on {on.name}"
             yield Finding(f"instance {instance}", Outcome.DIFFERENT, text)

@@ -60,8 +60,8 @@ class Pair:
         with self.engine.connect() as conn:
             return processes_seen(conn, inspect(self.engine))
 
-    def compare(self, *named: str) -> Comparison:
-        return compare(self.seen(), LIVE, named)
+    def compare(self, *named: str, wanted: tuple[str, ...] = ()) -> Comparison:
+        return compare(self.seen(), LIVE, named, wanted)
 
 
 @pytest.fixture
@@ -164,6 +164,14 @@ def test_a_configuration_that_is_not_told_is_not_called_equal(pair: Pair) -> Non
     only(pair.compare(), "configuration of main", Outcome.UNKNOWN)
 
 
+def test_an_instance_that_the_pair_wants_and_nobody_runs_is_not_called_equal(pair: Pair) -> None:
+    for host in ("ds1", "ds2"):
+        pair.server(host)
+    assert pair.compare(wanted=("main",)).equal
+    text = only(pair.compare(wanted=("main", "second")), "instance second", Outcome.UNKNOWN)
+    assert "neither host" in text
+
+
 def test_an_instance_of_one_host_only_is_a_difference(pair: Pair) -> None:
     pair.server("ds1")
     pair.server("ds2")
@@ -230,6 +238,16 @@ class TestHosts:
         comparison = pair.compare("ds1", "ds2")
         assert comparison.equal
         assert comparison.hosts == ("ds1.example.org", "ds2.example.org")
+
+    @pytest.mark.parametrize("new", ["ds1.example.org", "DS1"])
+    def test_one_that_was_renamed_is_found_by_its_new_name(self, pair: Pair, new: str) -> None:
+        pair.server("ds1")
+        pair.now += LIVE + 1
+        pair.server(new)
+        pair.server("ds2.example.org")
+        comparison = pair.compare("ds1", "ds2")
+        assert comparison.equal
+        assert comparison.hosts == (new, "ds2.example.org")
 
     def test_one_of_the_pair_that_was_never_seen_is_named(self, pair: Pair) -> None:
         pair.server("ds1")

@@ -13,9 +13,10 @@ from time import monotonic, sleep
 
 import pytest
 
-from dataserver.health import Beat, Phase
+from dataserver.health import Beat, Phase, uptime
 from dataserver.vrrp import status
 from dataserver.vrrp.health import (
+    Checked,
     Facts,
     Health,
     Limits,
@@ -26,7 +27,9 @@ from dataserver.vrrp.health import (
     read_result,
     worst,
 )
+from dataserver.vrrp.reading import parse
 from dataserver.vrrp.status import read_state
+from tests.support.pairs import SIMPLE
 from tests.support.server import PATIENCE
 
 LIMITS = Limits(warn=5, ok=10)
@@ -159,6 +162,28 @@ def test_what_is_no_file_says_nothing_and_holds_nobody_up(
     make(tmp_path / "health")
     assert read_result("check-health", tmp_path) is None
     assert read_state(tmp_path / "health") is None
+
+
+@pytest.mark.parametrize(
+    ("age", "says"),
+    [
+        (-5000, "check-health has never run"),
+        (10, None),
+        (30, "check-health has not come to an end for 3"),
+    ],
+)
+def test_a_check_that_hangs_is_told(age: float, says: str | None) -> None:
+    # The 18 s are three times `interval` and `timeout`.
+    now = uptime()
+    assert now is not None
+    pair = parse(SIMPLE, "pair.toml")
+    known = status.Known("BACKUP", 1.0, 200)
+    checked = Checked("healthy", now - age, "", frozenset())
+    well = Checked("takes", now, "", frozenset())
+    standing = status.Standing(pair, pair.hosts[0], (), 1, known, True, checked, well)
+    problems = list(standing.problems())
+    assert [each[: len(says)] for each in problems if says] == ([says] if says else [])
+    assert len(problems) == bool(says)
 
 
 def test_a_zombie_of_keepalived_does_not_run(
