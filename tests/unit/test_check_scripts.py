@@ -473,6 +473,36 @@ def test_folders_may_have_any_name(tmp_path: Path, shell: str) -> None:
     assert not Path("/mark").exists()
 
 
+def test_root_who_tries_the_checks_out_writes_nothing_for_the_account_that_runs_them() -> None:
+    assert os.geteuid() == 0, "this test becomes another user, and needs root for that"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        checks = Checks(Home(Path(folder)))
+        for place in (checks.state_dir, checks.data_in()):
+            os.chown(place, NOBODY, NOBODY)
+        write(checks, beat())
+        precious = Path(folder, "precious")
+        precious.write_text("precious")
+        links = [checks.state_dir / name for name in (".health.new", ".drop.new", ".drop-files")]
+        for link in links:
+            link.symlink_to(precious)
+        for shell in SHELLS:
+            for script in ("check-health", "check-drop"):
+                done = checks.run(script, shell)
+                assert (done.returncode, done.stderr) == (0, "")
+        assert precious.read_text() == "precious"
+        assert sorted(checks.state_dir.iterdir()) == sorted(links)
+        for link in links:
+            link.unlink()
+        wrapper = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        for shell in SHELLS:
+            for script in ("check-health", "check-drop"):
+                done = checks.run(script, shell, wrapper=wrapper)
+                assert (done.returncode, done.stderr) == (0, "")
+                assert checks.result(script) is not None
+                (checks.state_dir / script.removeprefix("check-")).unlink()
+
+
 # -- the drop directory ---------------------------------------------------------------------
 
 
