@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, takewhile
-from operator import mul, sub
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, compress, takewhile
+from operator import add, mul, sub
 from typing import NamedTuple, TypeVar
 
 V = TypeVar("V", bound=float | str)
@@ -37,12 +37,12 @@ class Aggregate(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """What the points of one column of a graph come to.
+    """What the points of one column of a graph come to; ``column`` is its number, from 0.
 
-    ``column`` is its number, from 0.    ``first`` is the time of its first
-    point, ``last`` the value at its end, ``changes`` how many points it has.  ``area`` is value
-    times seconds, ``warning`` and ``critical`` are the seconds in these statuses, all from the
-    first point to the column's end: of the part before, only whoever has the column before knows.
+    ``first`` is the time of its first point, ``last`` the value at its end, ``changes`` how many
+    points it has.  ``area`` is value times seconds, ``over`` the seconds at or above each edge
+    that was asked for, both from the first point to the column's end: of the part before, only
+    whoever has the column before knows.
     """
 
     column: int
@@ -52,12 +52,7 @@ class Bucket(NamedTuple):
     minimum: float
     maximum: float
     area: float
-    warning: int
-    critical: int
-
-
-#: Seconds in warning and critical of values that hold for so long each.
-Judge = Callable[[Sequence[float], Sequence[int]], tuple[int, int]]
+    over: tuple[int, ...] = ()
 
 
 def _time(point: Point[V]) -> int:
@@ -145,7 +140,12 @@ class _Span:
 
 
 def buckets(
-    times: Sequence[int], values: Sequence[float], start: int, step: int, until: int, judge: Judge
+    times: Sequence[int],
+    values: Sequence[float],
+    start: int,
+    step: int,
+    until: int,
+    edges: Sequence[float] = (),
 ) -> Iterator[Bucket]:
     """Points in order of time, after ``start``, summed up in columns of ``step`` seconds.
 
@@ -153,26 +153,34 @@ def buckets(
     """
     left, count = 0, len(times)
     while left < count:
-        index = (times[left] - start) // step
-        edge = start + (index + 1) * step
-        right = bisect_left(times, edge, left)
+        column = (times[left] - start) // step
+        end = start + (column + 1) * step
+        right = bisect_left(times, end, left)
         inside = values[left:right]
         following = times[right] if right < count else until
-        ends = (*times[left + 1 : right], min(following, edge))
+        ends = (*times[left + 1 : right], min(following, end))
         seconds = list(map(sub, ends, times[left:right]))
-        warning, critical = judge(inside, seconds)
+        low, high = min(inside), max(inside)
         yield Bucket(
-            column=index,
+            column=column,
             first=times[left],
             last=inside[-1],
             changes=right - left,
-            minimum=min(inside),
-            maximum=max(inside),
+            minimum=low,
+            maximum=high,
             area=math.fsum(map(mul, inside, seconds)),
-            warning=warning,
-            critical=critical,
+            over=tuple(_over(edge, inside, seconds, low, high) for edge in edges),
         )
         left = right
+
+
+def _over(
+    edge: float, values: Sequence[float], seconds: Sequence[int], low: float, high: float
+) -> int:
+    """For how long the values were at or above ``edge``; they lie in [``low``, ``high``]."""
+    if high < edge:
+        return 0
+    return sum(seconds if low >= edge else compress(seconds, map(float(edge).__le__, values)))
 
 
 def joined(one: Bucket, other: Bucket) -> Bucket:
@@ -185,8 +193,7 @@ def joined(one: Bucket, other: Bucket) -> Bucket:
         minimum=min(one.minimum, other.minimum),
         maximum=max(one.maximum, other.maximum),
         area=one.area + other.area,
-        warning=one.warning + other.warning,
-        critical=one.critical + other.critical,
+        over=tuple(map(add, one.over, other.over)),
     )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from dataserver.graphs import statuses, zones
 from dataserver.graphs.model import Band, Column, Point, Shape, Span, StatusSpan
+from dataserver.graphs.zones import Zones
 from dataserver.series import Bucket
 from dataserver.status import Rules
-from dataserver.store.buckets import Buckets, Cut, Zones
+from dataserver.store.buckets import Buckets, Cut
 from dataserver.store.listing import ModuleRecord
 from dataserver.values import Kind, TypeRule, type_rule
 
@@ -44,11 +45,6 @@ class Query:
         return Shape.BOOLEAN if self.rule.is_proc else Shape.NUMBER
 
     @property
-    def zones(self) -> Zones | None:
-        """Where numbers are warning and critical."""
-        return zones.zones_of(self.rules, is_proc=self.rule.is_proc)
-
-    @property
     def last(self) -> int:
         """The last second that is looked at."""
         return max(self.start, self.until - 1)
@@ -66,6 +62,7 @@ class Drawing:
         self._buckets = buckets
         self._query = query
         self._unknown = unknown
+        self._zones = zones.zones_of(query.rules, is_proc=query.rule.is_proc)
 
     def drawn(self) -> dict[str, Any]:
         """The fields of a ModuleGraph that come from history.  Raises StoreError."""
@@ -83,7 +80,7 @@ class Drawing:
             "points": (),
             "columns": (),
             "bands": (),
-            "zones": () if is_text else zones.shown(query.zones),
+            "zones": () if is_text else zones.shown(self._zones),
         }
         draw = self._texts if is_text else self._points if is_exact else self._columns
         fields |= draw(is_exact)
@@ -104,9 +101,9 @@ class Drawing:
 
     def _columns(self, _: bool) -> dict[str, Any]:
         query = self._query
-        asked = query.zones or Zones()
-        cut = Cut(query.module.id, query.start, query.last, query.step, query.until)
-        summed = self._buckets.numbers(cut, asked)
+        asked = self._zones or Zones()
+        span = (query.start, query.last, query.step, query.until)
+        summed = self._buckets.numbers(Cut(query.module.id, *span, asked.edges))
         before = self._buckets.number_before(query.module.id, query.start)
         columns = list(_columns(query, summed, before))
         by_column = {bucket.column: bucket for bucket in summed}
@@ -153,25 +150,16 @@ class Drawing:
     ) -> dict[str | None, float]:
         """Seconds by status in a column, in which ``before`` held until its first point."""
         whole = column.end - column.start
-        if self._query.zones is None:
+        if self._zones is None:
             return {None: float(whole)}
         head = whole if bucket is None else bucket.first - column.start
-        found: dict[str | None, float] = {}
-        if bucket is not None:
-            bad = bucket.warning + bucket.critical
-            found = {
-                "normal": float(whole - head - bad),
-                zones.WARNING: float(bucket.warning),
-                zones.CRITICAL: float(bucket.critical),
-            }
-        status = None if before is None else self._number_status(before)
+        found = {} if bucket is None else self._zones.seconds(whole - head, bucket.over)
+        status = None if before is None else self._zones.status(before)
         found[status] = found.get(status, 0.0) + head
         return found
 
     def _number_status(self, value: float) -> str | None:
-        if self._query.zones is None:
-            return None
-        return zones.number_status(self._query.rules, value, is_proc=self._query.rule.is_proc)
+        return None if self._zones is None else self._zones.status(value)
 
     def _text_status(self, text: str | None) -> str | None:
         rules = self._query.rules

@@ -20,37 +20,36 @@ from sqlalchemy import (
     Table,
     and_,
     case,
-    false,
     func,
     literal,
-    or_,
+    literal_column,
     select,
     type_coerce,
 )
 
-from dataserver.series import Bucket, Judge, buckets, joined
-from dataserver.status import Interval
+from dataserver.series import Bucket, buckets, joined
 from dataserver.store import schema
+from dataserver.store.catalog import in_chunks
 from dataserver.store.errors import translating
 from dataserver.store.layout import Layout, reading
 
 #: Rows that are fetched at a time; about 3 MB of memory.
 _PAGE = 25_000
+#: Parts that a server sums up one by one; its temporary tables then stay in memory (16 MB).
+_PARTS = 8
+#: Fields of a row of sums before those of the edges.
+_SUMS = 7
+_ONE: ColumnElement[float] = literal_column("1e0")
+_NONE: ColumnElement[float] = literal_column("0e0")
 #: Characters of a text that are read; what is stored may be 16 MB.
 LONGEST = 300
-
-
-class Zones(NamedTuple):
-    """Where values are critical, where warning; neither is of percents.  None: nowhere."""
-
-    critical: Interval | None = None
-    warning: Interval | None = None
 
 
 class Cut(NamedTuple):
     """The points of a module in (start, end], to be summed up in columns of ``step`` seconds.
 
-    The last one holds until ``until``, which is later than ``end``.
+    The last one holds until ``until``, which is later than ``end``.  ``edges``: values for which
+    is asked how long the module was at or above them.
     """
 
     module_id: int
@@ -58,6 +57,7 @@ class Cut(NamedTuple):
     end: int
     step: int
     until: int
+    edges: tuple[float, ...] = ()
 
 
 class TextBucket(NamedTuple):
@@ -160,13 +160,12 @@ class Buckets:
                     found[module_id].columns[column] = (low, high, last)
         return found
 
-    def numbers(self, cut: Cut, zones: Zones) -> list[Bucket]:
+    def numbers(self, cut: Cut) -> list[Bucket]:
         """The numbers of the span in columns; empty ones are left out.  Raises StoreError."""
         with translating("sum up history"), reading(self._engine) as conn:
             if self._in_server:
-                query = self._summed(cut, zones)
-                return [Bucket(*map(_plain, row)) for row in conn.execute(query)]
-            return list(_together(self._piecewise(conn, cut, zones)))
+                return list(self._summed(conn, cut))
+            return list(_together(self._piecewise(conn, cut)))
 
     def texts(self, module_id: int, start: int, end: int, step: int) -> list[TextBucket]:
         """The texts in (start, end] in columns of ``step`` seconds, each cut to LONGEST."""
@@ -203,39 +202,72 @@ class Buckets:
         with translating("read history"), reading(self._engine) as conn:
             return conn.scalar(query)
 
-    def _summed(self, cut: Cut, zones: Zones) -> Select[Any]:
-        """One row for each column, as the fields of a Bucket."""
+    def _summed(self, conn: Connection, cut: Cut) -> Iterator[Bucket]:
+        """By the server: a few parts of the span one by one, each small enough for its memory."""
+        columns = -((cut.start - cut.end) // cut.step)
+        part = max(1, -(-columns // _PARTS)) * cut.step
+        for left in range(cut.start, cut.end + 1, part):
+            # A point on an edge belongs to the later column, and a span is (start, end].
+            inside = cut._replace(start=max(cut.start, left - 1), end=min(left + part - 1, cut.end))
+            rows = conn.execute(self._sums(inside, cut.start)).all()
+            lasts = self._at(conn, cut.module_id, [row.latest for row in rows])
+            for row in rows:
+                end = min(cut.start + (row.at + 1) * cut.step, cut.until)
+                last, held = lasts[row.latest], end - row.latest
+                yield Bucket(
+                    column=row.at,
+                    first=row.first,
+                    last=last,
+                    changes=row.changes,
+                    minimum=row.low,
+                    maximum=row.high,
+                    area=(row.area or 0.0) + last * held,
+                    over=tuple(
+                        int(seconds or 0) + (held if last >= edge else 0)
+                        for seconds, edge in zip(row[_SUMS:], cut.edges, strict=True)
+                    ),
+                )
+
+    def _sums(self, cut: Cut, origin: int) -> Select[Any]:
+        """A row for each column, counted from ``origin``, without what its last point holds."""
         c = schema.number_history.c
-        following = func.lead(c.time).over(order_by=self._order(c))
-        index = _index(c.time, cut.start, cut.step)
+        column = (c.time - origin).op("DIV", precedence=8)(cut.step)
+        following = func.lead(c.time).over(partition_by=column, order_by=self._order(c))
         points = (
-            select(c.time, c.value, following.label("following"), index.label("at"))
+            select(c.time, c.value, following.label("following"), column.label("at"))
             .where(*_within(schema.number_history, cut.module_id, cut.start, cut.end))
             .subquery()
         )
         p = points.c
-        edge = cut.start + (p.at + 1) * cut.step
-        held_until = func.least(func.coalesce(p.following, cut.until), edge)
-        is_last = or_(p.following.is_(None), p.following >= edge)
-        critical, warning = _holds(zones.critical, p.value), _holds(zones.warning, p.value)
-        held = held_until - p.time
+        held = p.following - p.time
         return (
             select(
                 p.at,
-                func.min(p.time),
-                func.max(case((is_last, p.value))),
-                func.count(),
-                func.min(p.value),
-                func.max(p.value),
-                func.sum(p.value * held),
-                func.sum(case((critical, 0), (warning, held), else_=0)),
-                func.sum(case((critical, held), else_=0)),
+                func.min(p.time).label("first"),
+                func.max(p.time).label("latest"),
+                func.count().label("changes"),
+                func.min(p.value).label("low"),
+                func.max(p.value).label("high"),
+                func.sum(p.value * held).label("area"),
+                # Sums of doubles take half the time of sums of whole numbers, which are decimals.
+                *(func.sum(case((p.value >= edge, held * _ONE), else_=_NONE)) for edge in cut.edges),
             )
             .group_by(p.at)
             .order_by(p.at)
         )
 
-    def _piecewise(self, conn: Connection, cut: Cut, zones: Zones) -> Iterator[Bucket]:
+    def _at(self, conn: Connection, module_id: int, times: list[int]) -> dict[int, float]:
+        """The numbers at those times, of several in one second the last."""
+        c = schema.number_history.c
+        found: dict[int, float] = {}
+        for some in in_chunks(times):
+            query = select(c.time, c.value).where(
+                c.module_id == module_id, c.time.in_(some), c.value.is_not(None)
+            )
+            found.update((row[0], row[1]) for row in conn.execute(query.order_by(*self._order(c))))
+        return found
+
+    def _piecewise(self, conn: Connection, cut: Cut) -> Iterator[Bucket]:
         """The buckets of one page of rows after the other; a column may be in two of them."""
         c = schema.number_history.c
         query = (
@@ -243,7 +275,6 @@ class Buckets:
             .where(*_within(schema.number_history, cut.module_id, cut.start, cut.end))
             .order_by(c.module_id, *self._order(c))
         )
-        judge = judged_by(zones)
         text = str(query.compile(conn, compile_kwargs={"literal_binds": True}))
         times: list[int] = []
         values: list[float] = []
@@ -257,35 +288,12 @@ class Buckets:
                 # How long the last one holds is known with the next page.
                 kept = times[-1:], values[-1:]
                 del times[-1], values[-1]
-                yield from buckets(times, values, cut.start, cut.step, kept[0][0], judge)
+                yield from buckets(times, values, cut.start, cut.step, kept[0][0], cut.edges)
                 times, values = kept
-        yield from buckets(times, values, cut.start, cut.step, cut.until, judge)
+        yield from buckets(times, values, cut.start, cut.step, cut.until, cut.edges)
 
     def _order(self, c: Any) -> tuple[Any, ...]:
         return (c.time, c.ordinal) if self._has_ordinal else (c.time,)
-
-
-def judged_by(zones: Zones) -> Judge:
-    """Seconds in warning and critical, for :func:`dataserver.series.buckets`."""
-    critical, warning = zones
-    edges = [edge for zone in zones if zone is not None for edge in (zone.low, zone.high)]
-
-    def judge(values: Sequence[float], seconds: Sequence[int]) -> tuple[int, int]:
-        if not edges:
-            return 0, 0
-        low, high = min(values), max(values)
-        if not any(low < edge <= high for edge in edges):
-            # All of one status.
-            values, seconds = values[:1], [sum(seconds)]
-        in_warning = in_critical = 0
-        for value, held in zip(values, seconds, strict=True):
-            if critical is not None and critical.holds(value, None):
-                in_critical += held
-            elif warning is not None and warning.holds(value, None):
-                in_warning += held
-        return in_warning, in_critical
-
-    return judge
 
 
 def _together(pieces: Iterator[Bucket]) -> Iterator[Bucket]:
@@ -310,18 +318,3 @@ def _within(table: Table, module_id: int, start: int, end: int) -> tuple[ColumnE
 def _index(time: ColumnElement[int], start: int, step: int) -> ColumnElement[int]:
     """The column that a time lies in, counted from ``start``."""
     return type_coerce((time - start) // step, Integer)
-
-
-def _holds(zone: Interval | None, value: ColumnElement[float]) -> ColumnElement[bool]:
-    """As :meth:`Interval.holds`, in SQL."""
-    if zone is None:
-        return false()
-    inside = value >= zone.low
-    if zone.high >= zone.low:
-        inside = and_(inside, value < zone.high)
-    return ~inside if zone.inverse else inside
-
-
-def _plain(number: Any) -> Any:
-    """Sums of whole numbers come as Decimal."""
-    return number if isinstance(number, int | float) else int(number)

@@ -178,7 +178,8 @@ def modules(
 
 def agent(conn: Connection, layout: Layout, zone: tzinfo, agent_id: int) -> AgentRecord | None:
     """One agent; None: there is none of that id."""
-    row = conn.execute(_agents_query(layout).where(schema.agent.c.id == agent_id)).one_or_none()
+    query = _agents_query(layout, agent_id).where(schema.agent.c.id == agent_id)
+    row = conn.execute(query).one_or_none()
     return None if row is None else AgentRecord.from_row(row, zone)
 
 
@@ -191,11 +192,14 @@ def module(
     return None if row is None else (row.agent_id, ModuleRecord.from_row(row, zone))
 
 
-def _agents_query(layout: Layout) -> Select[Any]:
+def _agents_query(layout: Layout, agent_id: int | None = None) -> Select[Any]:
     a, g, o, m = schema.agent.c, schema.group.c, schema.os.c, schema.module.c
     counted = select(m.agent_id, func.count().label("modules")).group_by(m.agent_id)
     if layout.has(m.delete_pending):
         counted = counted.where(m.delete_pending == 0)
+    if agent_id is not None:
+        # Else the modules of all agents are counted for one.
+        counted = counted.where(m.agent_id == agent_id)
     count = counted.subquery()
     joined = (
         schema.agent.outerjoin(schema.group, g.id == a.group_id)

@@ -49,6 +49,9 @@ _MYSQL: dict[str, Any] = {
 #: is deleted, to the next one, which then takes over its history, ledger and place in time.
 _IDS_USED_ONCE: dict[str, Any] = {"sqlite_autoincrement": True}
 
+#: Rows lie in the order of the primary key, as InnoDB has them: read twice as fast in that order.
+_IN_ORDER_OF_KEY: dict[str, Any] = {"sqlite_with_rowid": False}
+
 #: What Pandora has for a time that never was.
 NEVER = "1970-01-01 00:00:00"
 
@@ -281,6 +284,7 @@ number_history = Table(
     Column("ordinal", USmall, primary_key=True, autoincrement=False, server_default="0"),
     Index("tagente_datos_idx_utimestamp", "time"),
     **_MYSQL,
+    **_IN_ORDER_OF_KEY,
 )
 
 text_history = Table(

@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from dataserver.series import Bucket
-from dataserver.status import Interval
 from dataserver.store import buckets as module
 from dataserver.store import schema
-from dataserver.store.buckets import LONGEST, Buckets, Cut, TextBucket, Zones
+from dataserver.store.buckets import LONGEST, Buckets, Cut, TextBucket
 from dataserver.store.engine import open_readonly
 from dataserver.store.layout import Layout, inspect
 from tests.support.databases import Database
@@ -50,7 +49,7 @@ def store(database: Database, layout: Layout, points: list[tuple[int, Any]], tab
 
 
 def by_hand(
-    points: list[tuple[int, float]], step: int, until: int, zones: Zones
+    points: list[tuple[int, float]], step: int, until: int, edges: tuple[float, ...]
 ) -> dict[int, dict[str, Any]]:
     """Each column's sums, second by second where it is about time."""
     columns: dict[int, dict[str, Any]] = {}
@@ -60,33 +59,22 @@ def by_hand(
         following = points[place + 1][0] if place + 1 < len(points) else until
         held = min(following, edge) - time
         sums = columns.setdefault(
-            column, {"first": time, "values": [], "area": 0.0, "warning": 0, "critical": 0}
+            column, {"first": time, "values": [], "area": 0.0, "over": [0] * len(edges)}
         )
         sums["values"].append(value)
         sums["area"] += value * held
-        if zones.critical is not None and zones.critical.holds(value, None):
-            sums["critical"] += held
-        elif zones.warning is not None and zones.warning.holds(value, None):
-            sums["warning"] += held
+        for number, edge in enumerate(edges):
+            sums["over"][number] += held if value >= edge else 0
     return columns
 
 
-ZONES = [
-    Zones(),
-    Zones(critical=Interval(80.0, 0.0, False), warning=Interval(60.0, 80.0, False)),
-    Zones(critical=Interval(20.0, 90.0, True)),
-    Zones(warning=Interval(50.0, 10.0, True)),
-    Zones(critical=Interval(0.0, 1.0, False), warning=Interval(-5.0, 30.0, False)),
-]
-
-
-@pytest.mark.parametrize("zones", ZONES)
+@pytest.mark.parametrize("edges", [(), (80.0,), (-5.0, 0.0, 1.0, 60.0, 1e300)])
 @pytest.mark.parametrize("page", [1, 3, 25_000])
 def test_columns_are_as_counted_by_hand(
     database: Database,
     engine: Engine,
     layout: Layout,
-    zones: Zones,
+    edges: tuple[float, ...],
     page: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -98,9 +86,9 @@ def test_columns_are_as_counted_by_hand(
         times.sort()
     points = [(time, rng.choice([0.0, 1.0, rng.uniform(-10, 110)])) for time in times]
     store(database, layout, points, schema.number_history)
-    cut = Cut(ID, START, START + 2_500, 100, START + 2_600)
-    found = Buckets(engine, layout).numbers(cut, zones)
-    expected = by_hand([point for point in points if point[0] <= 2_500], 100, 2_600, zones)
+    cut = Cut(ID, START, START + 2_500, 100, START + 2_600, edges)
+    found = Buckets(engine, layout).numbers(cut)
+    expected = by_hand([point for point in points if point[0] <= 2_500], 100, 2_600, edges)
     assert [bucket.column for bucket in found] == sorted(expected)
     for bucket in found:
         sums = expected[bucket.column]
@@ -112,8 +100,7 @@ def test_columns_are_as_counted_by_hand(
             minimum=min(sums["values"]),
             maximum=max(sums["values"]),
             area=pytest.approx(sums["area"], rel=1e-9, abs=1e-6),
-            warning=sums["warning"],
-            critical=sums["critical"],
+            over=tuple(sums["over"]),
         )
 
 
@@ -121,13 +108,13 @@ def test_the_last_number_holds_until_the_end_that_is_known(
     database: Database, engine: Engine, layout: Layout
 ) -> None:
     store(database, layout, [(10, 4.0)], schema.number_history)
-    found = Buckets(engine, layout).numbers(Cut(ID, START, START + 99, 1_000, START + 100), Zones())
-    assert found == [Bucket(0, START + 10, 4.0, 1, 4.0, 4.0, 360.0, 0, 0)]
+    found = Buckets(engine, layout).numbers(Cut(ID, START, START + 99, 1_000, START + 100))
+    assert found == [Bucket(0, START + 10, 4.0, 1, 4.0, 4.0, 360.0)]
 
 
 def test_nothing_gives_nothing(engine: Engine, layout: Layout) -> None:
     buckets = Buckets(engine, layout)
-    assert buckets.numbers(Cut(ID, START, START + 99, 10, START + 100), Zones()) == []
+    assert buckets.numbers(Cut(ID, START, START + 99, 10, START + 100)) == []
     assert buckets.texts(ID, START, START + 99, 10) == []
     assert buckets.number_before(ID, START) is None
     assert buckets.text_before(ID, START) is None
