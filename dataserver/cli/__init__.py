@@ -11,6 +11,7 @@ from dataserver.cli.base import LazyGroup
 #: Command to "module:attribute", in the order of the help.
 COMMANDS = {
     "init": "dataserver.cli.init:init",
+    "demo": "dataserver.cli.demo:demo",
     "up": "dataserver.cli.up:up",
     "run": "dataserver.cli.run:run",
     "check": "dataserver.cli.check:check",

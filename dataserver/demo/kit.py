@@ -1,0 +1,175 @@
+"""The parts of which made-up agents are put together: levels, counters, disks, switches, texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
+from typing import Any
+
+from dataserver.demo.model import Limits, Module
+from dataserver.demo.noise import (
+    DAY,
+    HOUR,
+    chance,
+    daylight,
+    daylight_since,
+    drift,
+    incident,
+    key,
+    rounded,
+    weekday,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all made-up values depend on: ``end`` is when the history was made (epoch seconds).
+
+    What is to be seen whenever somebody looks (an outage, a silence) stands relative to it.
+    """
+
+    seed: int
+    end: int
+    zone: tzinfo
+
+    def offset(self) -> int:
+        """Local seconds ahead of UTC; one for all times, so that no wave ever jumps."""
+        offset = datetime.fromtimestamp(self.end, self.zone).utcoffset()
+        return 0 if offset is None else int(offset.total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Now and then (see :func:`~dataserver.demo.noise.incident`) a level rises by ``height``."""
+
+    height: float
+    every: int
+    longest: int
+
+
+class Kit:
+    """Makes modules of one agent; ``about`` are fields of :class:`Module`."""
+
+    def __init__(self, world: World, agent: str) -> None:
+        self._world = world
+        self._agent = agent
+        self._offset = world.offset()
+
+    def key(self, name: str) -> int:
+        """Tells the chances of this agent's ``name`` from all others."""
+        return key(self._world.seed, self._agent, name)
+
+    def local(self, time: int) -> int:
+        """Local seconds of ``time``."""
+        return time + self._offset
+
+    def level(
+        self,
+        name: str,
+        base: float,
+        *,
+        step: float,
+        day: float = 0.0,
+        slow: float = 0.0,
+        quick: float = 0.0,
+        burst: Burst | None = None,
+        low: float = 0.0,
+        high: float = math.inf,
+        **about: Any,
+    ) -> Module:
+        """A number around ``base``: more by day, less at the weekend, drifting, with bursts."""
+        ours = self.key(name)
+
+        def value(time: int) -> str:
+            local = self.local(time)
+            found = base + slow * drift(ours, time, DAY) + quick * drift(ours + 1, time, HOUR)
+            found += day * daylight(local) * (0.4 if weekday(local) > 4 else 1.0)
+            if burst is not None:
+                part = incident(ours + 2, time, burst.every, burst.longest)
+                found += burst.height * math.sin(math.pi * part) if part >= 0 else 0.0
+            return rounded(min(max(found, low), high), step)
+
+        return Module(name, "generic_data", value, **about)
+
+    def counter(self, name: str, rate: float, *, booted: int | None = None, **about: Any) -> Module:
+        """A counter that grows by about ``rate`` a second, more by day; anew since ``booted``."""
+        ours, begin = self.key(name), self._world.end - 400 * DAY
+
+        def total(time: int) -> float:
+            # Written as the integral, so that no reading is less than the one before.
+            grown = 0.4 * (time - begin) + daylight_since(self.local(time))
+            return rate * (grown + 240 * drift(ours, time, 2 * HOUR))
+
+        def value(time: int) -> str:
+            since = booted if booted is not None and time >= booted else begin
+            return str(int(total(time) - total(since)))
+
+        return Module(name, "generic_data_inc", value, **about)
+
+    def disk(
+        self, name: str, *, least: float, most: float, period: int, now: float, **about: Any
+    ) -> Module:
+        """Fills up from ``least`` to ``most`` percent, is cleaned, and so on each ``period``.
+
+        ``now`` is how much of a period is over at the end of the history.
+        """
+        ours, end = self.key(name), self._world.end
+
+        def value(time: int) -> str:
+            part = ((time - end) / period + now) % 1.0
+            uneven = 0.01 * drift(ours, time, 6 * HOUR)
+            return rounded(least + (most - least) * min(max(part + uneven, 0.0), 1.0), 0.1)
+
+        limits = above(80, 90)
+        return Module(name, "generic_data", value, **{"unit": "%", "limits": limits, **about})
+
+    def saw(
+        self, name: str, *, least: float, most: float, period: int, step: float, **about: Any
+    ) -> Module:
+        """Grows and is let go of, each ``period`` seconds anew, more or less high."""
+        ours = self.key(name)
+
+        def value(time: int) -> str:
+            place, into = divmod(time + ours % period, period)
+            top = most - 0.25 * (most - least) * chance(ours, place)
+            return rounded(least + (top - least) * into / period, step)
+
+        return Module(name, "generic_data", value, **about)
+
+    def switch(
+        self,
+        name: str,
+        *,
+        every: int = 0,
+        longest: int = HOUR,
+        down: tuple[int, int] | None = None,
+        **about: Any,
+    ) -> Module:
+        """1, and 0 in outages: one in ``every`` seconds, and from and to ``down``.
+
+        The latter in seconds from the end of the history.
+        """
+        ours, end = self.key(name), self._world.end
+
+        def value(time: int) -> str:
+            if down is not None and down[0] <= time - end < down[1]:
+                return "0"
+            return "0" if every and incident(ours, time, every, longest) >= 0 else "1"
+
+        return Module(name, "generic_proc", value, **about)
+
+    def text(self, name: str, said: Callable[[int], str | None], **about: Any) -> Module:
+        """What ``said`` says of a time."""
+        return Module(name, "generic_data_string", said, **about)
+
+    def log(self, name: str, said: Callable[[int], str | None], **about: Any) -> Module:
+        """A line now and then, each of which is stored."""
+        return replace(self.text(name, said, **about), kind="async_string")
+
+
+def above(warning: float, critical: float) -> Limits:
+    """In warning from the one, critical from the other number on."""
+    # An end below the beginning says: without end.
+    return Limits(warning=(warning, critical), critical=(critical, critical - 1))
