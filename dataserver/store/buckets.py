@@ -250,7 +250,10 @@ class Buckets:
                 func.max(p.value).label("high"),
                 func.sum(p.value * held).label("area"),
                 # Sums of doubles take half the time of sums of whole numbers, which are decimals.
-                *(func.sum(case((p.value >= edge, held * _ONE), else_=_NONE)) for edge in cut.edges),
+                *(
+                    func.sum(case((p.value >= edge, held * _ONE), else_=_NONE))
+                    for edge in cut.edges
+                ),
             )
             .group_by(p.at)
             .order_by(p.at)
