@@ -162,9 +162,22 @@ def _differences(folder: Path, files: Sequence[File], pair: Pair) -> list[str]:
     return found
 
 
+def _make_way(target: Path) -> None:
+    """Make the host's folder; UsageError where something lies in the way of it or of the file."""
+    folder = target.parent
+    in_the_way = None
+    if os.path.lexists(folder) and not folder.is_dir():
+        in_the_way = f"{folder} is no directory"
+    elif target.is_dir() and not target.is_symlink():
+        in_the_way = f"{target} is a directory"
+    if in_the_way:
+        raise UsageError(f"{in_the_way}, and so cannot be written", hint="move it away")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def _write(target: Path, file: File) -> None:
     """Replace the file whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_way(target)
     fd, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with open(fd, "wb") as stream:
