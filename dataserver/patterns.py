@@ -157,6 +157,11 @@ class Pattern:
         self._vain = 0
         self._rests_until = 0.0
 
+    @property
+    def text(self) -> str:
+        """As the operator wrote it."""
+        return self._text
+
     def matches(self, value: str) -> bool:
         """Whether it is found in ``value``; False also if that could not be found out in time."""
         code = self._patterns.code(self._text)

@@ -7,6 +7,7 @@ so that nothing is held open in the database while whoever reads is slow.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from heapq import merge
 from operator import itemgetter
@@ -44,6 +45,27 @@ class History:
         return merge(
             *(self._points(table, module_id, start, end) for table in tables), key=itemgetter(0)
         )
+
+    def newest(self, module_id: int, most: int, end: int) -> list[Point]:
+        """The last ``most`` points up to and with ``end``, in order.  Raises StoreError."""
+        found: list[Point] = []
+        for table in (schema.number_history, schema.text_history):
+            times = self._select(table, module_id, newest_first=True)
+            query = times.where(table.c.time <= end).limit(1).offset(most - 1)
+            with translating("read history"), reading(self._engine) as conn:
+                first = _fetch(conn, query)
+            since = first[0][0] - 1 if first else -1
+            found += deque(self._points(table, module_id, since, end), maxlen=most)
+        return sorted(found, key=itemgetter(0))[-most:]
+
+    def first(self, module_id: int) -> int | None:
+        """The time of the first point; None: there is none.  Raises StoreError."""
+        times: list[int] = []
+        for table in (schema.number_history, schema.text_history):
+            query = self._select(table, module_id).limit(1)
+            with translating("read history"), reading(self._engine) as conn:
+                times += (time for time, _ in _fetch(conn, query))
+        return min(times, default=None)
 
     def _points(self, table: Table, module_id: int, start: int, end: int) -> Iterator[Point]:
         yield from self._last(table, module_id, start)

@@ -357,3 +357,41 @@ class TestChooseModule:
         with pytest.raises(UsageError) as caught:
             choose_module("load", [])
         assert caught.value.hint is None
+
+
+class TestNewest:
+    @pytest.fixture(autouse=True)
+    def _values(self, ingest: Ingest) -> None:
+        """A number of each minute, some in one second, and a text of the third."""
+        for minute in range(7):
+            ingest.record([packet(minute, {"load": str(minute)})])
+        stamp = "2026/01/01 00:07:00"
+        ingest.record([packet(7, {"load": [(str(value), stamp) for value in (7, 8, 9)]})])
+
+    def test_the_newest_points_come_in_order_on_any_page(
+        self, engine: Engine, layout: Layout
+    ) -> None:
+        load = module_id(engine, "load")
+        whole = [(time - START, value) for time, value in _all(engine, layout, load)]
+        assert [value for _, value in whole] == [*map(float, range(10))]
+        for page in (1, 2, 50):
+            history = History(engine, layout, page)
+            for most in (1, 2, 4, 9, 10, 50):
+                newest = history.newest(load, most, START + 86_400)
+                assert [(time - START, value) for time, value in newest] == whole[-most:]
+
+    def test_what_is_after_the_end_is_not_read(self, engine: Engine, layout: Layout) -> None:
+        newest = History(engine, layout).newest(module_id(engine, "load"), 2, START + 179)
+        assert newest == [(START + 60, 1.0), (START + 120, 2.0)]
+
+    def test_the_first_point_is_found(self, engine: Engine, layout: Layout) -> None:
+        assert History(engine, layout).first(module_id(engine, "load")) == START
+
+    def test_a_module_without_points_has_none(self, engine: Engine, layout: Layout) -> None:
+        history = History(engine, layout)
+        assert history.first(0) is None
+        assert history.newest(0, 5, START) == []
+
+
+def _all(engine: Engine, layout: Layout, key: int) -> list[tuple[int, float | str]]:
+    return list(History(engine, layout).points(key, START - 1, START + 86_400))
