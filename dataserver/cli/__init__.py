@@ -26,6 +26,7 @@ COMMANDS = {
     "modules": "dataserver.cli.modules:modules",
     "events": "dataserver.cli.events:events",
     "series": "dataserver.cli.series:series",
+    "graph": "dataserver.cli.graph:graph",
     "uploads": "dataserver.cli.uploads:group",
     "db": "dataserver.cli.db:db",
 }

@@ -55,7 +55,9 @@ def coldstore(world: World) -> Agent:
     kit = Kit(world, "coldstore")
     failures = (kit.key("compressor"), int(5.6 * DAY), 5 * HOUR)
     # A failure warms the hall by what the burst of the same chances does.
-    cold = kit.level("Temperature", -21.6, day=3.4, slow=1.2, step=0.1, unit="°C", low=-40)
+    cold = kit.level(
+        "Temperature", -21.5, day=3.6, slow=1.3, quick=0.3, step=0.1, unit="°C", low=-40
+    )
 
     def temperature(time: int) -> str:
         part = incident(failures[0], time, *failures[1:])

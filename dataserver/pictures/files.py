@@ -1,0 +1,40 @@
+"""Publishing a picture: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from dataserver.errors import DataserverError, UsageError
+
+#: What a file's name may end in.
+FORMS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
+
+
+def form_of(path: Path) -> str:
+    """The form that the file's name asks for; UsageError."""
+    form = FORMS.get(path.suffix.lower())
+    if form is None:
+        raise UsageError(
+            f"{path} does not say what picture it is to be",
+            hint=f"let its name end in {', '.join(FORMS)}",
+        )
+    return form
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, replacing a file that is there; DataserverError."""
+    # What a link points to, not the link.
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{path} is no file", hint="name another one, or - for standard output")
+    part = target.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        try:
+            part.write_bytes(content)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataserverError(f"cannot write {path}: {error.strerror}") from error
