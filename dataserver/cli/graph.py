@@ -15,7 +15,7 @@ import click
 
 from dataserver.cli import spans
 from dataserver.cli.base import App, Command, pass_app
-from dataserver.cli.store import ReadingStore, instance_option, reading_store
+from dataserver.cli.store import instance_option, reading_store
 from dataserver.errors import UsageError
 from dataserver.graphs.model import AccessGraph, ModuleGraph
 from dataserver.graphs.reading import Graphs
@@ -25,6 +25,7 @@ from dataserver.store.errors import translating
 from dataserver.store.layout import reading
 from dataserver.store.listing import modules as list_modules
 from dataserver.store.lookup import choose_module, find_agent
+from dataserver.store.readonly import ReadingStore
 
 _SIDE = click.IntRange(SMALLEST, LARGEST)
 _STANDARD_OUTPUT = "-"
@@ -85,7 +86,7 @@ def graph(
     if output == _STANDARD_OUTPUT:
         sys.stdout.buffer.write(picture)
     else:
-        publish(Path.cwd() / output, picture)
+        publish(Path(output), picture)
 
 
 def _form(output: str) -> str:

@@ -9,7 +9,7 @@ _LEFT, _RIGHT, _ABOVE, _BELOW = 68, 18, 62, 46
 #: Pixels of the strip, and between it and the graph.
 _STRIP, _BETWEEN = 12, 5
 #: Pixels of a legend's entry, and of a row of them; of the middle of the unit.
-_ENTRY, _ROW, _UNIT = 118, 15, 18
+_ENTRY, _ROW, _UNIT = 118, 18, 18
 #: The least height of a graph, in pixels.
 _LEAST = 10
 #: About the width of a character of the small font, in pixels.

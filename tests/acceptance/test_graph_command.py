@@ -1,0 +1,141 @@
+"""`dataserver graph`: pictures of what a real server took in."""
+
+from __future__ import annotations
+
+import os
+import pty
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from tests.conftest import COMMAND, Run
+from tests.support.house import module, packet
+from tests.support.server import Place
+
+#: 2026-01-01 00:00:00 UTC.
+START = 1_767_225_600
+HOSTILE = "$\\frac{ &lt;b&gt;"
+
+
+@pytest.fixture
+def place(tmp_path: Path, dataserver: Run) -> Place:
+    """A home whose agent web1 sent each five minutes of three hours, but for one."""
+    place = Place(tmp_path / "home", "sqlite:///var/dataserver.db")
+    for number in range(36):
+        if 12 <= number < 24:
+            continue
+        time = START + number * 300
+        modules = (
+            module("load", str(number % 7 / 2))
+            + module("up", str(int(number % 9 != 0)), "generic_proc")
+            + module("state", f"state {number // 10}", "generic_data_string")
+            + module(HOSTILE, "1")
+        )
+        place.drop(f"web1.{time}.data", packet("web1", modules, "interval='300'"))
+        os.utime(place.data_in() / f"web1.{time}.data", (time, time))
+    done = dataserver("--home", place.home.root, "run", "--once")
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def size(picture: bytes) -> tuple[int, int]:
+    assert picture.startswith(b"\x89PNG\r\n")
+    width, height = struct.unpack(">II", picture[16:24])
+    return width, height
+
+
+@pytest.mark.parametrize("name", [["load"], ["up"], ["state"], ["$\\frac{ <b>"], []])
+def test_a_graph_is_drawn_into_a_file(
+    place: Place, dataserver: Run, tmp_path: Path, name: list[str]
+) -> None:
+    target = tmp_path / "graph.png"
+    asked = ("--width", 640, "--height", 300, "--dark", "-o", target)
+    done = dataserver("--home", place.home.root, "graph", "web1", *name, *asked)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert size(target.read_bytes()) == (640, 300)
+
+
+def test_the_ending_says_what_it_is(place: Place, dataserver: Run, tmp_path: Path) -> None:
+    for ending, head in (("svg", b"<?xml"), ("pdf", b"%PDF-")):
+        target = tmp_path / f"graph.{ending}"
+        done = dataserver("--home", place.home.root, "graph", "web1", "load", "-o", target)
+        assert done.returncode == 0, done.stderr
+        assert target.read_bytes().startswith(head)
+    assert etree.parse(tmp_path / "graph.svg").getroot().tag.endswith("}svg")
+
+
+def test_a_silence_is_told_in_the_picture(place: Place, dataserver: Run, tmp_path: Path) -> None:
+    target = tmp_path / "graph.svg"
+    span = ("--from", START, "--to", START + 36 * 300)
+    for name in (["load"], []):
+        done = dataserver("--home", place.home.root, "graph", "web1", *name, *span, "-o", target)
+        assert done.returncode == 0, done.stderr
+        # The backend keeps each text as a comment beside its outlines.
+        assert "<!-- no packet -->" in target.read_text()
+    assert "66.7 % of 36 expected packets arrived" in target.read_text()
+
+
+def test_a_picture_may_go_to_standard_output(place: Place, dataserver: Run) -> None:
+    done = dataserver("--home", place.home.root, "graph", "web1", "load", "-o", "-", text=False)
+    assert done.returncode == 0
+    assert size(done.stdout) == (1_000, 420)
+
+
+def test_a_terminal_is_spared(place: Place) -> None:
+    master, slave = pty.openpty()
+    try:
+        done = subprocess.run(
+            [COMMAND, "--home", place.home.root, "graph", "web1", "load", "-o", "-"],
+            stdout=slave,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(slave)
+        os.close(master)
+    assert done.returncode == 2
+    assert b"nothing for a terminal" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["web1", "load", "-o", "x.gif"], 2, "let its name end in .png, .svg, .pdf"),
+        (["web1", "load", "-o", "none/x.png"], 1, "cannot write none/x.png"),
+        (["web1", "lod", "-o", "x.png"], 2, "did you mean 'load'?"),
+        (["web7", "-o", "x.png"], 2, "there is no agent 'web7'"),
+        (["web1", "load"], 2, "Missing option '-o'"),
+        (["web1", "load", "-o", "x.png", "--width", "99999"], 2, "--width"),
+        (["web1", "load", "-o", "x.png", "--from", "now", "--to", "-1h"], 2, "ends before"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_one_line(
+    place: Place, dataserver: Run, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    done = dataserver("--home", place.home.root, "graph", *arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path / "here") == []
+
+
+def test_without_matplotlib_it_says_how_to_get_it(place: Place) -> None:
+    # As if it were not installed: None in sys.modules makes every import of it fail.
+    script = "import sys; sys.modules['matplotlib'] = None; from dataserver.cli import main; main()"
+    command = [sys.executable, "-c", script, "--home", str(place.home.root)]
+    asked = ["graph", "web1", "load", "-o", "x.png"]
+    done = subprocess.run(
+        [*command, *asked], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install 'dataserver[graph]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    overview = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert overview.returncode == 0
