@@ -15,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CODE := dataserver tests bench
 
-.PHONY: help run test lint format docs bench failover clean
+.PHONY: help run demo test lint format docs bench failover clean
 
 help: ## Explain the targets
 	@echo "make TARGET, where TARGET is:"
@@ -23,6 +23,9 @@ help: ## Explain the targets
 
 run: .venv/run.stamp ## Run all instances in the foreground, main on data_in/ (Ctrl-C ends them)
 	@exec $(BIN)/dataserver --home . up $(ARGS)
+
+demo: .venv/demo.stamp ## Show weeks of made-up data in the console, on a home that goes at the end
+	@exec $(BIN)/dataserver demo $(ARGS)
 
 test: .venv/test.stamp ## Run all tests; installs what they need (Debian packages through sudo)
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -50,14 +53,18 @@ clean: ## Remove the environment and everything made by tools; var/ and data_in/
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
-# Each stamp says: installed, as pyproject.toml wants it. The first needs nothing but Python,
-# the second no Debian packages, the third everything.
+# Each stamp says: installed, as pyproject.toml wants it. The first two need nothing but Python,
+# the third no Debian packages, the last one everything.
 
 .venv/bin/python:
 	PYTHON="$(PYTHON)" tools/make-venv
 
 .venv/run.stamp: pyproject.toml | .venv/bin/python
 	$(PIP) --editable .
+	@touch $@
+
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[console]'
 	@touch $@
 
 .venv/lint.stamp: pyproject.toml | .venv/bin/python
