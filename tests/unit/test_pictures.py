@@ -406,11 +406,11 @@ def test_what_is_shown_is_one_bounded_line(text: str) -> None:
 
 
 def test_ones_own_settings_of_matplotlib_do_not_count_and_stay() -> None:
-    mpl.rcParams["text.usetex"] = True
-    mpl.rcParams["lines.linewidth"] = 9.0
-    assert draw(graph(alias="$\\input{/etc/passwd}$"), Look(), UTC, "png")
-    assert mpl.rcParams["text.usetex"] is True
-    assert mpl.rcParams["lines.linewidth"] == 9.0
+    odd = {"text.usetex": True, "savefig.dpi": 300, "savefig.bbox": "tight", "axes.grid": True}
+    picture = draw(graph(alias="$\\input{/etc/passwd}$"), Look(), UTC, "png")
+    with mpl.rc_context(odd):
+        assert draw(graph(alias="$\\input{/etc/passwd}$"), Look(), UTC, "png") == picture
+        assert {key: mpl.rcParams[key] for key in odd} == odd
 
 
 # -- the picture as a whole ------------------------------------------------------------------------
