@@ -27,6 +27,7 @@ COMMANDS = {
     "events": "dataserver.cli.events:events",
     "series": "dataserver.cli.series:series",
     "graph": "dataserver.cli.graph:graph",
+    "console": "dataserver.cli.console:console",
     "uploads": "dataserver.cli.uploads:group",
     "db": "dataserver.cli.db:db",
 }

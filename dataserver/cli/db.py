@@ -6,13 +6,14 @@ import click
 
 from dataserver.cli.base import App, Command, Group, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
-from dataserver.cli.store import instance_option, missing_file
+from dataserver.cli.store import instance_option
 from dataserver.home import Paths
 from dataserver.settings import Settings
 from dataserver.store.engine import shown
 from dataserver.store.layout import inspect
 from dataserver.store.opening import open_store
 from dataserver.store.probe import Finding, check, prepare
+from dataserver.store.readonly import missing_file
 
 
 @click.group(cls=Group)

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from dataserver.cli import spans
+from dataserver import moments
 from dataserver.cli.base import App, Command, json_option, pass_app
 from dataserver.cli.output import duration, print_cells, print_json_list, print_line
-from dataserver.cli.store import ReadingStore, instance_option, reading_store
+from dataserver.cli.store import instance_option, reading_store
 from dataserver.cli.text import shortened, time_text
 from dataserver.cli.words import EVENT_STATES, SEVERITIES, painted, word_list, word_of
 from dataserver.errors import StoreConflict, StoreUnavailable
@@ -27,6 +27,7 @@ from dataserver.store.event_tail import EventTail
 from dataserver.store.layout import reading
 from dataserver.store.listing import modules as list_modules
 from dataserver.store.lookup import choose_module, find_agent
+from dataserver.store.readonly import ReadingStore
 
 _HEAD = ("TIME", "SEVERITY", "TYPE", "STATE", "AGENT", "MODULE", "TEXT")
 #: Lines are printed as they come, so the widths are those of what is usual.
@@ -100,7 +101,7 @@ def events(
       dataserver events web1 load --since 1d
       dataserver events --severity warning,critical --open --follow
     """
-    span = spans.duration(since)
+    span = moments.duration(since)
     with reading_store(app, instance) as store:
         found = EventList(store.engine, store.layout)
         wanted = Wanted(

@@ -13,7 +13,7 @@ from typing import TypeAlias, cast
 
 import click
 
-from dataserver.cli import spans
+from dataserver import moments
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.store import instance_option, reading_store
 from dataserver.errors import UsageError
@@ -138,5 +138,5 @@ def _span(
     store: ReadingStore, start: str | None, end: str | None, newest: int, now: int
 ) -> tuple[int, int]:
     """From and to, the latter not included."""
-    span = spans.span(start, end, None, newest=newest, now=now, zone=store.zone)
+    span = moments.span(start, end, None, newest=newest, now=now, zone=store.zone)
     return span.start, max(span.end, span.start + 1)

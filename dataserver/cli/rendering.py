@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import tzinfo
 from typing import Any, NamedTuple
 
-from dataserver.cli.spans import Span
 from dataserver.cli.text import number_text, shortened, time_text
 from dataserver.logs import printable
+from dataserver.moments import Span
 from dataserver.series import Aggregate, Point
 
 Value = float | str | None

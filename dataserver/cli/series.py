@@ -7,10 +7,11 @@ from itertools import dropwhile
 
 import click
 
-from dataserver.cli import rendering, spans
+from dataserver import moments
+from dataserver.cli import rendering
 from dataserver.cli.base import App, Command, json_option, pass_app
 from dataserver.cli.rendering import About
-from dataserver.cli.store import ReadingStore, instance_option, reading_store
+from dataserver.cli.store import instance_option, reading_store
 from dataserver.series import Aggregate, aggregate, steps
 from dataserver.store.errors import translating
 from dataserver.store.history import History
@@ -18,6 +19,7 @@ from dataserver.store.layout import reading
 from dataserver.store.listing import ModuleRecord
 from dataserver.store.listing import modules as list_modules
 from dataserver.store.lookup import choose_module, find_agent
+from dataserver.store.readonly import ReadingStore
 
 
 @click.command(cls=Command)
@@ -70,7 +72,7 @@ def series(
         name, meant = _find(store, agent, module)
         now = int(time.time())
         newest = now if meant.time is None else meant.time
-        span = spans.span(start, end, step, newest=newest, now=now, zone=store.zone)
+        span = moments.span(start, end, step, newest=newest, now=now, zone=store.zone)
         about = About(name, meant.name, meant.type, meant.unit, span, store.zone)
         render = rendering.FORMATS["json" if as_json else form]
         points = History(store.engine, store.layout).points(meant.id, span.start, span.end)

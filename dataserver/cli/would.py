@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from dataserver.cli.output import print_line, print_table
-from dataserver.cli.store import missing_file
 from dataserver.cli.text import number_text, shortened, time_text
 from dataserver.errors import PacketError, Reason, SchemaError, StoreRefused
 from dataserver.home import Paths
@@ -22,6 +21,7 @@ from dataserver.spool.files import PACKET_NAME
 from dataserver.store import schema
 from dataserver.store.layout import Kind, inspect
 from dataserver.store.opening import open_recorder, open_store
+from dataserver.store.readonly import missing_file
 from dataserver.store.recorder import Recorder
 from dataserver.store.rehearsal import Rehearsal
 from dataserver.times import packet_time

@@ -69,6 +69,10 @@ class Rejected:
             server=self._server,
         )
 
+    def ids(self, reason: Reason | None = None) -> Iterator[str]:
+        """Their ids, in no order; ``reason``: only those with it.  Reads no packet's own file."""
+        return (rid for rid in self._whole() if reason in (None, reason_of(rid)))
+
     def list(self) -> tuple[RejectedPacket, ...]:
         """What is here, oldest first."""
         return tuple(self._load(rid) for rid in sorted(self._whole()))

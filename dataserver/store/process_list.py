@@ -16,7 +16,8 @@ class Seen(NamedTuple):
     """What a process last said of itself; None: it could not tell.
 
     ``age`` is how long ago that was, in seconds; ``clock_offset`` how many seconds its machine's
-    clock was ahead of the database's.
+    clock was ahead of the database's.  ``queue`` and ``rejected`` count packets, ``oldest_age`` is
+    the age of the oldest one that waits, in seconds.
     """
 
     host: str
@@ -31,6 +32,11 @@ class Seen(NamedTuple):
     authorized_keys: str | None = None
     pair: str | None = None
     clock_offset: float | None = None
+    pid: int | None = None
+    queue: int | None = None
+    oldest_age: float | None = None
+    packets_per_second: float | None = None
+    rejected: int | None = None
 
 
 def processes_seen(conn: Connection, layout: Layout) -> list[Seen]:
@@ -44,7 +50,8 @@ def processes_seen(conn: Connection, layout: Layout) -> list[Seen]:
         column if layout.has(column) else null().label(column.key)
         for column in (c.configuration, c.host_keys, c.authorized_keys, c.pair, c.clock_offset)
     )
-    wanted = (c.host, c.instance, c.server_name, c.version, c.heartbeat, c.started, c.state)
+    who = (c.host, c.instance, c.server_name, c.version, c.heartbeat, c.started, c.state, c.pid)
+    wanted = (*who, c.queue, c.oldest, c.packets_per_second, c.rejected)
     now = database_time(conn)
     rows = conn.execute(select(*wanted, *optional).order_by(c.heartbeat, c.started))
     latest = {
@@ -61,6 +68,11 @@ def processes_seen(conn: Connection, layout: Layout) -> list[Seen]:
             authorized_keys=row.authorized_keys,
             pair=row.pair,
             clock_offset=row.clock_offset,
+            pid=row.pid,
+            queue=row.queue,
+            oldest_age=None if row.oldest is None else max(0.0, now - row.oldest),
+            packets_per_second=row.packets_per_second,
+            rejected=row.rejected,
         )
         for row in rows
     }

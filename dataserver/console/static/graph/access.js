@@ -58,8 +58,7 @@ export class AccessPicture {
       for (const { start, end, packets } of columns) {
         if (packets === 0) continue;
         const gap = layer.x(end) - layer.x(start) > 4 * layer.ratio ? layer.ratio : 0;
-        const right = layer.plot.posToVal(layer.x(end) - gap, "x", true);
-        layer.column(start, gap ? right : end, layer.y(packets), floor);
+        layer.column(start, end, layer.y(packets), floor, gap);
       }
       this._expected(layer, theme);
     });
@@ -73,11 +72,14 @@ export class AccessPicture {
     context.lineWidth = 1.2 * ratio;
     context.setLineDash([5 * ratio, 4 * ratio]);
     context.beginPath();
+    let isDrawn = false;
     for (const { start, end, expected } of this.graph.columns) {
-      if (expected <= 0) continue;
       const y = layer.y(expected);
-      context.moveTo(layer.x(start), y);
-      context.lineTo(layer.x(end), y);
+      // One line where it can be: dashes begin anew with each.
+      if (expected > 0 && isDrawn) context.lineTo(layer.x(start), y);
+      else if (expected > 0) context.moveTo(layer.x(start), y);
+      if (expected > 0) context.lineTo(layer.x(end), y);
+      isDrawn = expected > 0;
     }
     context.stroke();
     context.setLineDash([]);

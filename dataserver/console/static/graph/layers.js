@@ -33,12 +33,16 @@ export class Layer {
     context.restore();
   }
 
-  /** A span of time at full height, or between two heights; at least a pixel wide. */
-  column(start, end, top = this.box.top, bottom = this.box.top + this.box.height) {
-    const left = Math.max(this.x(start), this.box.left);
-    const right = Math.min(this.x(end), this.box.left + this.box.width);
-    if (right < this.box.left || left > this.box.left + this.box.width) return;
-    this.context.fillRect(left, top, Math.max(right - left, 1), Math.max(bottom - top, 1));
+  /**
+   * A span of time at full height, or between two heights; at least a pixel wide, and of whole
+   * pixels: neighbours leave no seam.
+   */
+  column(start, end, top = this.box.top, bottom = this.box.top + this.box.height, gap = 0) {
+    const { left, width } = this.box;
+    const from = Math.round(Math.max(this.x(start), left));
+    const to = Math.round(Math.min(this.x(end), left + width)) - gap;
+    if (to < left || from > left + width) return;
+    this.context.fillRect(from, top, Math.max(to - from, 1), Math.max(bottom - top, 1));
   }
 
   /** The spans in which the agent sent nothing, and the time of which nothing is known. */
@@ -71,9 +75,19 @@ export class Layer {
       context.fillStyle = theme.status(status);
       context.globalAlpha = theme.isDark ? 0.2 : 0.13;
       this.column(start, end, top, floor);
-      context.globalAlpha = 0.7;
+    }
+    context.globalAlpha = 1;
+  }
+
+  /** Where those begin and end. */
+  edges(zones, start, end) {
+    const { context, theme, ratio } = this;
+    context.globalAlpha = 0.8;
+    for (const { status, low, high } of zones) {
+      context.fillStyle = theme.status(status);
       for (const edge of [low, high]) {
-        if (edge !== null) this.column(start, end, this.y(edge), this.y(edge) + this.ratio);
+        const y = edge === null ? -1 : Math.round(this.y(edge));
+        if (y >= 0) this.column(start, end, y, y + ratio);
       }
     }
     context.globalAlpha = 1;

@@ -53,7 +53,12 @@ export class ModulePicture {
 
   drawShape(plot, theme) {
     const layer = new Layer(plot, theme);
-    layer.clipped(() => this._shape.draw(layer));
+    const { start, end, zones, shape } = this.graph;
+    layer.clipped(() => {
+      // Over the grid, whose lines lie where thresholds like to be.
+      if (shape === "number") layer.edges(zones, start, end);
+      this._shape.draw(layer);
+    });
   }
 
   drawOver(plot, theme) {

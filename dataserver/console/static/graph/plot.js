@@ -20,7 +20,7 @@ export function makePlot(holder, picture, { clock, theme, span, current, on }) {
     width: Math.max(holder.clientWidth, 120),
     height: picture.height,
     tzDate: (seconds) => clock.date(seconds),
-    padding: [8, 10, picture.bottomRoom, hasValues ? 0 : 10],
+    padding: [8, 34, picture.bottomRoom, hasValues ? 0 : 34],
     legend: { show: false },
     cursor: {
       y: false,

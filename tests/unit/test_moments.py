@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dataserver.cli.spans import Span, duration, moment, span
 from dataserver.errors import UsageError
+from dataserver.moments import Span, duration, moment, span
 
 MADRID = ZoneInfo("Europe/Madrid")
 NOW = 1_767_312_000  # 2026-01-02 00:00:00 UTC

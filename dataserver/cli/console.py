@@ -1,0 +1,83 @@
+"""``dataserver console``: the read-only web application."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from dataserver import logs
+from dataserver.cli.base import App, Command, pass_app
+from dataserver.cli.output import print_line
+from dataserver.cli.store import instance_option
+from dataserver.errors import UsageError
+
+#: In the home: who may look, where nothing else is said.
+_USERS = "console.users"
+
+
+@click.command(cls=Command)
+@click.option(
+    "--listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to listen; port 0 is any free one.",
+)
+@click.option(
+    "--users",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Who may look (htpasswd, bcrypt; default: HOME/console.users if it is there).",
+)
+@click.option(
+    "--host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A name under which a proxy passes requests on; may be given several times.",
+)
+@instance_option
+@pass_app
+def console(
+    app: App, listen: str, users: Path | None, names: tuple[str, ...], instance: str
+) -> None:
+    """Show servers, agents, graphs and events to browsers; changes nothing.
+
+    Any number of consoles may show one database. On an address that others can reach, whoever
+    looks must log in: `htpasswd -B -c console.users NAME` in the home. docs/console.md has the
+    reverse proxy with TLS.
+
+    \b
+    Examples:
+      dataserver console
+      dataserver console --listen 127.0.0.1:9000
+      dataserver console --listen 0.0.0.0:8080 --users /etc/dataserver/console.users
+    """
+    try:
+        # Imported here: it is no part of a server.
+        from dataserver.console.serving import parse_address, serve  # noqa: PLC0415
+        from dataserver.console.source import Source  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").startswith("dataserver"):
+            raise
+        raise UsageError(
+            f"the console needs {exc.name}, which is not installed",
+            hint="install dataserver with its extra: pip install 'dataserver[console]'",
+        ) from exc
+    _, paths = app.settings(instance)
+    address = parse_address(listen)
+    if users is None and (app.home.root / _USERS).exists():
+        users = app.home.root / _USERS
+    logs.set_up("info", logging.StreamHandler(sys.stderr), logs.JsonLines({"console": listen}))
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    serve(
+        Source(app.home, os.environ, paths.name),
+        address,
+        users,
+        names,
+        lambda url: print_line(f"console: {url}"),
+    )

@@ -1,0 +1,71 @@
+"""Who may look: names under which the console answers, and HTTP Basic where there are users.
+
+Source: RFC 7617; for the names: what keeps a page of somebody else's, whose name is made to point
+here, from reading a console that asks for no password.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dataserver.console.users import Users
+
+__all__ = ["Access", "Users"]
+
+#: Says only whether the console works.
+_OPEN = "/healthz"
+
+
+class Access:
+    """Lets through whoever may look; ``hosts`` empty: under any name."""
+
+    def __init__(self, app: ASGIApp, users: Users | None, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._users = users
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            refusal = await self._refusal(scope)
+            if refusal is not None:
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        headers = Headers(scope=scope)
+        if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
+            why = "the console does not answer under this name; start it with --host NAME\n"
+            return PlainTextResponse(why, 421)
+        if self._users is None or scope["path"] == _OPEN:
+            return None
+        login = _login(headers.get("authorization", ""))
+        if login is not None and await run_in_threadpool(self._users.may, *login):
+            return None
+        challenge = {"www-authenticate": 'Basic realm="dataserver", charset="UTF-8"'}
+        return PlainTextResponse("log in\n", 401, challenge)
+
+
+def host_name(host: str) -> str:
+    """The name or address of a Host header, without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.rpartition(":")[0].lower() if ":" in host else host.lower()
+
+
+def _login(header: str) -> tuple[bytes, bytes] | None:
+    scheme, _, coded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        plain = base64.b64decode(coded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    name, colon, password = plain.partition(b":")
+    return (name, password) if colon else None

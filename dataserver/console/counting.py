@@ -1,0 +1,61 @@
+"""The console's own figures: requests by answer, and how long they took."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dataserver.metrics import Histogram
+
+#: Upper bounds of the durations' buckets, in seconds.
+_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Requests:
+    """Counts; only the event loop's thread writes."""
+
+    def __init__(self) -> None:
+        self.codes: Counter[int] = Counter()
+        self.seconds = Histogram(_BOUNDS)
+
+    def lines(self) -> Iterator[str]:
+        """As Prometheus reads them."""
+        yield "# HELP dataserver_console_requests_total Answers of this console by code."
+        yield "# TYPE dataserver_console_requests_total counter"
+        for code, count in sorted(self.codes.items()):
+            yield f'dataserver_console_requests_total{{code="{code}"}} {count}'
+        name = "dataserver_console_request_seconds"
+        yield f"# HELP {name} How long answers took."
+        yield f"# TYPE {name} histogram"
+        for bound, count in self.seconds.cumulative():
+            shown = "+Inf" if bound == float("inf") else f"{bound:g}"
+            yield f'{name}_bucket{{le="{shown}"}} {count}'
+        yield f"{name}_sum {self.seconds.total:.6f}"
+        yield f"{name}_count {self.seconds.count}"
+
+
+class Counting:
+    """Counts each answer, errors too."""
+
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
+        self._app = app
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._requests.codes[message["status"]] += 1
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            self._requests.seconds.observe(time.perf_counter() - started)

@@ -1,0 +1,111 @@
+"""Pages, from the package's templates; everything put into them is escaped.
+
+The only module of the console that imports Jinja2.  Source: https://jinja.palletsprojects.com/
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, tzinfo
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from dataserver import __version__
+from dataserver.errors import DataserverError
+
+#: Units of a duration, from the longest, in seconds.
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:
+    """The template ``name`` filled in."""
+    source = request.app.state.source
+    try:
+        zone = source.zone
+    except DataserverError:
+        zone = None
+    now = source.now()
+    given = {
+        "now": now,
+        "zone": zone,
+        "zone_name": getattr(zone, "key", None) or "",
+        "path": request.url.path,
+        "version": __version__,
+        **values,
+    }
+    return HTMLResponse(_environment().get_template(name).render(given), status)
+
+
+def when(time: float | None, zone: tzinfo | None) -> Markup | str:
+    """A time (epoch seconds) in the zone, for people and for programs."""
+    if time is None:
+        return "never"
+    try:
+        local = datetime.fromtimestamp(time, zone)
+    except (OverflowError, ValueError, OSError):
+        return "-"
+    shown = Markup('<time datetime="{}">{}</time>')
+    return shown.format(local.isoformat(timespec="seconds"), f"{local:%Y-%m-%d %H:%M:%S}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in their two longest units: ``2 d 3 h``, ``5 min``, ``0 s``."""
+    left = int(seconds)
+    parts = []
+    for size, unit in _UNITS:
+        if left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+        elif parts:
+            break
+        if len(parts) == 2:
+            break
+    return " ".join(parts) or "0 s"
+
+
+def number(value: float | str | None) -> str:
+    """A value as people read it: up to five decimals, no more digits than it has; text as it is."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    if abs(value) >= 1e15:
+        return f"{value:.6g}"
+    return f"{value:,.5f}".rstrip("0").rstrip(".")
+
+
+def visible(text: str) -> str:
+    """A text whose every character is seen: what is not printable by its number."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode()
+        for each in text
+    )
+
+
+@pass_context
+def _when(context: Context, time: float | None) -> Markup | str:
+    return when(time, context["zone"])
+
+
+@pass_context
+def _ago(context: Context, time: float | None) -> str:
+    return "never" if time is None else f"{duration(max(0, context['now'] - time))} ago"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("dataserver.console"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"ago": _ago, "duration": duration, "number": number}
+    environment.filters |= {"visible": visible, "when": _when}
+    return environment

@@ -1,0 +1,1 @@
+"""Routes: each page with its twin under `/api/`."""

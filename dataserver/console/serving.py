@@ -1,0 +1,146 @@
+"""Serving the console: where it listens, who has to log in, and ending in good order.
+
+Source: https://www.uvicorn.org/
+"""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+
+from dataserver.console.app import create_app
+from dataserver.console.source import Source
+from dataserver.console.users import Users
+from dataserver.errors import DataserverError, UsageError
+
+#: Seconds that answers under way may take after SIGTERM.
+_GRACE = 5
+#: Connections that wait to be taken.
+_BACKLOG = 128
+#: Requests at the same time, above which a browser is told to come again.
+_MOST = 200
+#: Names of this machine for itself.
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Address(NamedTuple):
+    """Where to listen: an address or a name, and a port (0: any free one)."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """For a browser."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/"
+
+
+def parse_address(text: str) -> Address:
+    """``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT`` (all addresses); UsageError."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+        raise UsageError(f"{text!r} is no HOST:PORT", hint="write it like 127.0.0.1:8080")
+    return Address(host or "::", int(port))
+
+
+def serve(
+    source: Source,
+    address: Address,
+    users_file: Path | None,
+    names: Collection[str],
+    started: Callable[[str], None],
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; ``started`` is told the address, with its real port.
+
+    ``names`` are further names under which it answers (behind a proxy).  Raises UsageError where
+    others could reach it and nobody has to log in, ConfigError for the users file,
+    DataserverError where the address cannot be had.
+    """
+    users = Users(users_file) if users_file is not None else None
+    listening = _listen(address)
+    with listening:
+        bound = Address(address.host, listening.getsockname()[1])
+        if users is None and not _is_loopback(listening.getsockname()[0]):
+            raise UsageError(
+                f"{address.host} can be reached from elsewhere, so whoever looks must log in",
+                hint="make a users file with `htpasswd -B -c FILE NAME` and name it with --users",
+            )
+        # Who logs in is known; else only names that nobody else can point here.
+        hosts = (_LOCAL_NAMES | {address.host, *map(str.lower, names)}) if users is None else ()
+        server = _Server(_config(create_app(source, users, hosts)))
+        server.tell = lambda: started(bound.url)
+        # What is there now stays: looking for garbage in it would cost more than most answers.
+        gc.collect()
+        gc.freeze()
+        server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers."""
+
+    tell: Callable[[], None]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, then says so."""
+        await super().startup(sockets)
+        if self.started:
+            self.tell()
+
+
+def _config(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # Starlette's type of an application is a wider one
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        http="h11",
+        loop="asyncio",
+        limit_concurrency=_MOST,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=_GRACE,
+        h11_max_incomplete_event_size=32 * 1024,
+    )
+
+
+def _listen(address: Address) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as exc:
+        raise UsageError(f"{address.host!r} is no address of this machine: {exc}") from exc
+    family, kind, protocol, _, where = found[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+        listening.listen(_BACKLOG)
+    except OSError as exc:
+        listening.close()
+        raise DataserverError(
+            f"cannot listen on {address.host} port {address.port}: {os.strerror(exc.errno or 0)}",
+            hint="choose another with --listen HOST:PORT",
+        ) from exc
+    return listening
+
+
+def _is_loopback(host: str) -> bool:
+    found = ipaddress.ip_address(host.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)

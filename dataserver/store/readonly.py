@@ -1,0 +1,60 @@
+"""A database opened for reading only, sure to have what is read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import tzinfo
+from pathlib import Path
+
+import sqlalchemy
+from sqlalchemy import Engine
+
+from dataserver.errors import SchemaError, StoreUnavailable
+from dataserver.settings import Settings
+from dataserver.store.layout import Kind, Layout, inspect
+from dataserver.store.opening import open_store
+from dataserver.store.probe import verify
+
+_MAKE_IT = "the first `dataserver run` makes it, or `dataserver db create` now"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingStore:
+    """A database that can be read, what it has, and the zone of its local times."""
+
+    engine: Engine
+    layout: Layout
+    zone: tzinfo
+
+    def close(self) -> None:
+        """Let go of its connections."""
+        self.engine.dispose()
+
+
+def open_reading(settings: Settings, home: Path) -> ReadingStore:
+    """The configured database.
+
+    Raises StoreUnavailable (not there, away) and SchemaError (nothing in it to be read).
+    """
+    missing = missing_file(settings, home)
+    if missing is not None:
+        raise StoreUnavailable(f"there is no database {missing} yet", hint=_MAKE_IT)
+    engine = open_store(settings, home, readonly=True)
+    try:
+        layout = inspect(engine)
+        if layout.kind is Kind.EMPTY:
+            raise SchemaError("the database has no tables yet", hint=_MAKE_IT)
+        verify(layout)
+        return ReadingStore(engine, layout, settings.zone(os.environ))
+    except BaseException:
+        engine.dispose()
+        raise
+
+
+def missing_file(settings: Settings, home: Path) -> Path | None:
+    """The SQLite file that the settings name, if it is not there; None for a server."""
+    if not settings.database.startswith("sqlite"):
+        return None
+    path = home / (sqlalchemy.make_url(settings.database).database or "")
+    return None if path.exists() else path
