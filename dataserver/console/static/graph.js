@@ -104,6 +104,10 @@ class Graph {
         showShares(section, record.shares);
       }
     }
+    // Links to what is shown, in other forms.
+    for (const link of document.querySelectorAll("a[data-span]")) {
+      link.search = new URLSearchParams({ from: record.start, to: record.end });
+    }
     this._element.dataset.shown = `${record.start} ${record.end}`;
     this._state("ready");
     this._wait();

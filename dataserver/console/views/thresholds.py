@@ -25,6 +25,8 @@ class Threshold(NamedTuple):
     inverse: bool = False
     percent: bool = False
     pattern: str | None = None
+    #: That of a module which is up or down, and whose configuration says nothing else.
+    is_down: bool = False
 
     @property
     def words(self) -> str:
@@ -34,18 +36,20 @@ class Threshold(NamedTuple):
             return f"where the text {verb} {self.pattern}"
         if self.percent:
             return self._relative()
+        if self.is_down:
+            return "when it is up" if self.inverse else "when it is down (0)"
         low, high = _text(self.low), _text(self.high)
         if self.inverse:
             return f"below {low}" if self.high is None else f"below {low}, and from {high}"
         return f"from {low}" if self.high is None else f"from {low} to below {high}"
 
     def _relative(self) -> str:
-        ways = [
-            f"{_text(abs(bound))} % or more {way}" if way == "up" else f"over {_text(bound)} % down"
-            for bound, way in ((self.low, "down"), (self.high, "up"))
-            if bound
-        ]
-        return f"where it goes {' or '.join(ways)} from the value before"
+        ways = []
+        if self.low:
+            ways.append(f"falls by more than {_text(self.low)} %")
+        if self.high:
+            ways.append(f"rises by {_text(self.high)} % or more")
+        return f"where it {' or '.join(ways)} from one value to the next"
 
 
 def thresholds_of(rules: Rules, type_name: str) -> tuple[Threshold, ...]:
@@ -62,7 +66,9 @@ def _thresholds(rules: Rules, type_name: str) -> Iterator[Threshold]:
         return
     if critical is None and rule.is_proc:
         critical = rules.down
-    yield from _of_number("critical", critical)
+        yield Threshold("critical", critical.low, critical.high, critical.inverse, is_down=True)
+    else:
+        yield from _of_number("critical", critical)
     yield from _of_number("warning", warning)
 
 

@@ -52,14 +52,14 @@ export class Clock {
 
   /** Labels of the axis for marks that are `step` seconds apart: no longer than they need be. */
   labels(marks, step) {
-    if (step >= YEAR) return marks.map((mark) => this._fields(mark).day.slice(0, 4));
+    const length = step >= YEAR ? 4 : 7;
+    if (step >= MONTH) return marks.map((mark) => this._fields(mark).day.slice(0, length));
     let last = "";
     return marks.map((mark) => {
       const { day, time } = this._fields(mark);
       // What is the same for several marks stands below the first of them only.
       let [above, below] = [step < 60 ? time : time.slice(0, 5), day];
       if (step >= DAY) [above, below] = [day.slice(5), day.slice(0, 4)];
-      if (step >= MONTH) above = day.slice(5, 7);
       const isNew = below !== last;
       last = below;
       return isNew ? `${above}\n${below}` : above;
