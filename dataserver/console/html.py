@@ -108,4 +108,5 @@ def _environment() -> Environment:
     )
     environment.filters |= {"ago": _ago, "duration": duration, "number": number}
     environment.filters |= {"visible": visible, "when": _when}
+    environment.globals["dict"] = dict
     return environment

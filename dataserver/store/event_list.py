@@ -146,6 +146,22 @@ class EventList:
                 return
             after = page[-1].id
 
+    def before(
+        self, wanted: Wanted, before: int | None, limit: int, since: int
+    ) -> list[EventRecord]:
+        """The last ``limit`` events since a time (epoch seconds), the newest first.
+
+        ``before``: only those with a lower id.  Raises StoreError.
+        """
+        with self._reading() as conn:
+            first = _first_id(conn, since)
+        if first is None:
+            return []
+        conditions = [*wanted.conditions(), _e.time >= since, _e.id >= first]
+        if before is not None:
+            conditions.append(_e.id < before)
+        return self._read(self._query.where(*conditions).order_by(_e.id.desc()).limit(limit))
+
     def by_ids(self, ids: Sequence[int], wanted: Wanted) -> list[EventRecord]:
         """Those of a page of events that are wanted, in order.  Raises StoreError."""
         chosen = self._query.where(_e.id.in_(ids), *wanted.conditions())

@@ -165,7 +165,12 @@ class ModuleRecord:
 
 def agents(conn: Connection, layout: Layout, zone: tzinfo) -> Iterator[AgentRecord]:
     """All agents in order of name, as they are read."""
-    return (AgentRecord.from_row(row, zone) for row in conn.execute(_agents_query(layout)))
+    return (
+        AgentRecord.from_row(row, zone)
+        for row in conn.execute(
+            agents_query(layout).order_by(schema.agent.c.name, schema.agent.c.id)
+        )
+    )
 
 
 def modules(
@@ -178,8 +183,7 @@ def modules(
 
 def agent(conn: Connection, layout: Layout, zone: tzinfo, agent_id: int) -> AgentRecord | None:
     """One agent; None: there is none of that id."""
-    query = _agents_query(layout, agent_id).where(schema.agent.c.id == agent_id)
-    row = conn.execute(query).one_or_none()
+    row = conn.execute(agents_query(layout, schema.agent.c.id == agent_id)).one_or_none()
     return None if row is None else AgentRecord.from_row(row, zone)
 
 
@@ -192,14 +196,15 @@ def module(
     return None if row is None else (row.agent_id, ModuleRecord.from_row(row, zone))
 
 
-def _agents_query(layout: Layout, agent_id: int | None = None) -> Select[Any]:
+def agents_query(layout: Layout, which: ColumnElement[bool] | None = None) -> Select[Any]:
+    """The rows of :class:`AgentRecord`, of all agents or those of ``which``, in no order."""
     a, g, o, m = schema.agent.c, schema.group.c, schema.os.c, schema.module.c
     counted = select(m.agent_id, func.count().label("modules")).group_by(m.agent_id)
     if layout.has(m.delete_pending):
         counted = counted.where(m.delete_pending == 0)
-    if agent_id is not None:
-        # Else the modules of all agents are counted for one.
-        counted = counted.where(m.agent_id == agent_id)
+    if which is not None:
+        # Else the modules of all agents are counted for a few.
+        counted = counted.where(m.agent_id.in_(select(a.id).where(which)))
     count = counted.subquery()
     joined = (
         schema.agent.outerjoin(schema.group, g.id == a.group_id)
@@ -223,7 +228,7 @@ def _agents_query(layout: Layout, agent_id: int | None = None) -> Select[Any]:
             *(_optional(layout, a[key]) for key in _COUNTS),
         )
         .select_from(joined)
-        .order_by(a.name, a.id)
+        .where(*(() if which is None else (which,)))
     )
 
 
