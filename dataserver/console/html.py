@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dataserver import __version__
+from dataserver.console.views.graph_view import zone_name
 from dataserver.errors import DataserverError
 
 #: Units of a duration, from the longest, in seconds.
@@ -33,7 +34,7 @@ def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HT
     given = {
         "now": now,
         "zone": zone,
-        "zone_name": getattr(zone, "key", None) or "",
+        "zone_name": "" if zone is None else zone_name(zone, now),
         "path": request.url.path,
         "version": __version__,
         **values,
