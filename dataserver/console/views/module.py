@@ -59,16 +59,19 @@ class ModulePage:
 
 def details(source: Source, module_id: int) -> ModuleDetails:
     """What a module is.  Raises NotThere and StoreError."""
-    return _details(source.store(), module_id)[1]
+    store = source.store()
+    with source.watched():
+        return _details(store, module_id)[1]
 
 
 def page(source: Source, module_id: int) -> ModulePage:
     """All that the page shows.  Raises NotThere and StoreError."""
     store = source.store()
     now = source.now()
-    agent, found = _details(store, module_id)
-    points = History(store.engine, store.layout).newest(module_id, _READ, now)
-    events = module_events(store.engine, store.layout, module_id, 0, now + 1, SHOWN)
+    with source.watched():
+        agent, found = _details(store, module_id)
+        points = History(store.engine, store.layout).newest(module_id, _READ, now)
+        events = module_events(store.engine, store.layout, module_id, 0, now + 1, SHOWN)
     return ModulePage(agent, found, tuple(changes_of(points, now)), tuple(reversed(events)))
 
 
@@ -76,7 +79,8 @@ def graph(source: Source, module_id: int, span: Span, width: int) -> ModuleGraph
     """Its graph.  Raises NotThere and StoreError."""
     graphs = source.graphs()
     try:
-        return graphs.module(module_id, span.start, span.end, width, source.now())
+        with source.watched():
+            return graphs.module(module_id, span.start, span.end, width, source.now())
     except UsageError as exc:
         raise NotThere(exc.message) from exc
 
