@@ -103,9 +103,21 @@ def toml(path: Path) -> dict[str, object]:
     if len(content) > LARGEST:
         raise ValueError(f"it is longer than {LARGEST} bytes")
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        found = tomllib.loads(content.decode("utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if not _has_plain_numbers(found):
+        raise ValueError("it has a number beyond TOML's 64 bits")
+    return found
+
+
+def _has_plain_numbers(found: object) -> bool:
+    """Python reads any number, but cannot always print it, or make it a float."""
+    if isinstance(found, dict):
+        return all(map(_has_plain_numbers, found.values()))
+    if isinstance(found, list):
+        return all(map(_has_plain_numbers, found))
+    return not isinstance(found, int) or found.bit_length() < 64
 
 
 def _check_keys(source: _Source, shared: bool) -> None:

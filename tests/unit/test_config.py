@@ -202,7 +202,15 @@ class TestValues:
         home.config.write_bytes(b'server_name = "\xff"\n')
         assert f"{home.config} is not TOML" in complaint(home)
 
-    @pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "1" * 5000, "#" * 2**20 + "#"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a = " + "[" * 5000,
+            "a = " + "1" * 5000,
+            "scan_interval = 0x" + "f" * 6000,
+            "#" * 2**20 + "#",
+        ],
+    )
     def test_what_no_reader_can_take_is_an_error_like_others(self, home: Home, text: str) -> None:
         home.config.write_text(text)
         with pytest.raises(ConfigError, match=r"dataserver\.toml is not TOML"):
