@@ -269,8 +269,10 @@ class Graph {
     if (this._plot === null || width === 0 || width === this._plot.width) return;
     this._plot.setSize({ width, height: this._plot.height });
     this._placeMarks();
-    // Columns of a graph that is as wide as before, but for a little, are fine enough.
-    if (Math.abs(this._width - this._shown) > this._shown / 10) this._ask(false);
+    // As its scales, its size.  Columns of a graph that is nearly as wide as before will do.
+    queueMicrotask(() => {
+      if (Math.abs(this._width - this._shown) > this._shown / 10) this._ask(false);
+    });
   }
 }
 

@@ -4,7 +4,8 @@ const PLAIN = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 7 });
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const SHORT = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 4, notation: "compact" });
 // Of what came from a packet nothing may turn the text around it, or break its line.
-const ODD = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+const BREAKS = /[\t\n\v\f\r\p{Zl}\p{Zp}]+/gu;
+const ODD = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}]/gu;
 
 /** A value, with its unit if it has one. */
 export function number(value, unit = "") {
@@ -57,7 +58,10 @@ export function counted(count, one, many) {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }
 
-/** A text from a packet in one line. */
+/** A text from a packet in one line, every character of it seen: those that are not by number. */
 export function plain(text) {
-  return text.replace(ODD, " ");
+  return text.replace(BREAKS, " ").replace(ODD, (each) => {
+    const code = each.codePointAt(0).toString(16);
+    return `\\u${code.padStart(4, "0")}`;
+  });
 }
