@@ -125,7 +125,7 @@ class TestModules:
     def test_the_table_shows_value_unit_and_times(self, ask: Ask) -> None:
         head, line = ask("modules", "web 1").splitlines()[:2]
         assert head.split()[:5] == ["MODULE", "TYPE", "STATUS", "SINCE", "VALUE"]
-        (age,) = re.findall(r"\((\d+ d(?: \d+ h)?)\)", line)
+        (age,) = re.findall(r"\((\d+ d(?: \d+ (?:h|min|s))?)\)", line)
         assert [cell.strip() for cell in line.split("  ") if cell] == [
             "Load avg",
             "generic_data",

@@ -60,6 +60,8 @@ def test_away_at_the_start_it_waits_says_so_and_goes_on_by_itself(
     with Server(place) as server:
         server.wait_phase(Phase.WAITING_FOR_DATABASE)
         server.wait(lambda: server.status.get("database_error"), "the reason in the status")
+        # Written after the status.
+        server.wait(place.paths().metrics.exists, "the figures")
         assert "dataserver_database_up{" in up(server)
         assert up(server).endswith(" 0")
         assert len(place.packets_left()) == len(small)
