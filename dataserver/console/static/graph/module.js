@@ -73,7 +73,7 @@ export class ModulePicture {
     const found = this._shape.legend();
     if (this.graph.shape === "number") {
       for (const status of ["warning", "critical"]) {
-        if (zones.some((zone) => zone.status === status)) {
+        if (zones.some((zone) => zone.status === status && this._shape.reaches(zone))) {
           found.push([`zone-${status}`, `values that are ${status}`]);
         }
       }

@@ -72,6 +72,15 @@ export class NumberShape extends Shape {
     return { range: (_, low, high) => range(low, high) };
   }
 
+  /** Whether some of a zone can be seen. */
+  reaches({ low, high }) {
+    const { points, columns, is_exact: isExact } = this.graph;
+    const lows = isExact ? points.map((point) => point.value) : columns.map((each) => each.minimum);
+    const highs = isExact ? lows : columns.map((each) => each.maximum);
+    const [bottom, top] = range(extreme(lows, Math.min), extreme(highs, Math.max));
+    return (low ?? bottom) < top && (high ?? top) > bottom;
+  }
+
   axis() {
     return { values: (_, marks) => marks.map(short) };
   }
@@ -115,6 +124,11 @@ export class NumberShape extends Shape {
     const range = `${number(minimum)} to ${number(maximum, module.unit)}`;
     return `mean ${number(mean, module.unit)}, ${range}, ${counted(changes, "change", "changes")}`;
   }
+}
+
+/** The least or greatest of values, null where there is none. */
+function extreme(values, choose) {
+  return values.reduce((one, other) => (other === null ? one : choose(one ?? other, other)), null);
 }
 
 /** What the axis of values spans: all there is, with room above and below. */
