@@ -30,11 +30,13 @@ class Requests:
         name = "dataserver_console_request_seconds"
         yield f"# HELP {name} How long answers took."
         yield f"# TYPE {name} histogram"
+        count = 0
         for bound, count in self.seconds.cumulative():
             shown = "+Inf" if bound == float("inf") else f"{bound:g}"
             yield f'{name}_bucket{{le="{shown}"}} {count}'
         yield f"{name}_sum {self.seconds.total:.6f}"
-        yield f"{name}_count {self.seconds.count}"
+        # As the last bucket has it: meanwhile there may be more.
+        yield f"{name}_count {count}"
 
 
 class Counting:

@@ -30,6 +30,8 @@ _HEADERS = {
 #: A new version may bring new files under the same names.
 _STATIC = "private, max-age=300"
 _REST = "no-store"
+#: Answers that have or mean a file; an error would be kept as well.
+_OF_A_FILE = frozenset({200, 206, 304})
 
 
 class Headers:
@@ -48,7 +50,8 @@ class Headers:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                headers["cache-control"] = _STATIC if is_static else _REST
+                is_file = is_static and message["status"] in _OF_A_FILE
+                headers["cache-control"] = _STATIC if is_file else _REST
             await send(message)
 
         await self._app(scope, receive, with_headers)

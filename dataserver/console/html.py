@@ -28,7 +28,7 @@ def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HT
     source = request.app.state.source
     try:
         zone = source.zone
-    except DataserverError:
+    except (DataserverError, OSError):
         zone = None
     now = source.now()
     given = {
@@ -39,7 +39,9 @@ def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HT
         "version": __version__,
         **values,
     }
-    return HTMLResponse(_environment().get_template(name).render(given), status)
+    shown = _environment().get_template(name).render(given)
+    # What is no character, such as a byte of a file's name, is shown by its number.
+    return HTMLResponse(shown.encode("utf-8", "backslashreplace"), status)
 
 
 def when(time: float | None, zone: tzinfo | None) -> Markup | str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ def plain(thing: Any) -> Any:
     """Records, enumerations, tuples, paths as JSON has them; what is no number as null."""
     if isinstance(thing, Enum):
         return thing.name.lower() if isinstance(thing.value, int) else thing.value
-    if thing is None or isinstance(thing, str | int | bool):
+    if isinstance(thing, str):
+        return whole(thing)
+    if thing is None or isinstance(thing, int | bool):
         return thing
     if isinstance(thing, float):
         return thing if math.isfinite(thing) else None
     if isinstance(thing, Mapping):
-        return {str(key): plain(value) for key, value in thing.items()}
+        return {whole(str(key)): plain(value) for key, value in thing.items()}
     if isinstance(thing, tuple) and hasattr(thing, "_fields"):
         return {name: plain(value) for name, value in zip(thing._fields, thing, strict=True)}
     if isinstance(thing, list | tuple | set | frozenset):
@@ -34,5 +37,15 @@ def plain(thing: Any) -> Any:
     if is_dataclass(thing):
         return {field.name: plain(getattr(thing, field.name)) for field in fields(thing)}
     if isinstance(thing, Path):
-        return str(thing)
+        return whole(str(thing))
     raise TypeError(f"{type(thing).__name__} has no form in JSON")
+
+
+def whole(text: str) -> str:
+    """``text`` as UTF-8 can hold it: a byte of a file's name that is no character as `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def begun(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, begun: what fails at once is still told by the answer's status."""
+    return chain([next(pieces, b"")], pieces)
