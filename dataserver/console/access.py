@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,6 +21,9 @@ __all__ = ["Access", "Users"]
 
 #: Says only whether the console works.
 _OPEN = "/healthz"
+#: Hashes computed at the same time, in threads of their own, and logins that wait for that: who
+#: guesses takes neither all of the machine nor the threads that answer those who may look.
+_AT_ONCE, _WAITING = 2, 32
 
 
 class Access:
@@ -29,6 +33,8 @@ class Access:
         self._app = app
         self._users = users
         self._hosts = hosts
+        self._hashing = CapacityLimiter(_AT_ONCE)
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -41,15 +47,32 @@ class Access:
     async def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
         if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
-            why = "the console does not answer under this name; start it with --host NAME\n"
-            return PlainTextResponse(why, 421)
+            return _no(
+                421, "the console does not answer under this name; start it with --host NAME"
+            )
         if self._users is None or scope["path"] == _OPEN:
             return None
         login = _login(headers.get("authorization", ""))
-        if login is not None and await run_in_threadpool(self._users.may, *login):
-            return None
+        if login is not None:
+            if self._users.knows(*login):
+                return None
+            if self._waiting >= _WAITING:
+                return _no(503, "too many logins at a time", {"retry-after": "2"})
+            if await self._may(self._users, login):
+                return None
         challenge = {"www-authenticate": 'Basic realm="dataserver", charset="UTF-8"'}
-        return PlainTextResponse("log in\n", 401, challenge)
+        return _no(401, "log in", challenge)
+
+    async def _may(self, users: Users, login: tuple[bytes, bytes]) -> bool:
+        self._waiting += 1
+        try:
+            return await to_thread.run_sync(users.may, *login, limiter=self._hashing)
+        finally:
+            self._waiting -= 1
+
+
+def _no(status: int, why: str, headers: Mapping[str, str] | None = None) -> PlainTextResponse:
+    return PlainTextResponse(f"{why}\n", status, headers)
 
 
 def host_name(host: str) -> str:

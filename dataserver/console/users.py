@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 
 import bcrypt
 
@@ -25,79 +25,95 @@ from dataserver.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-_HASH = re.compile(rb"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
+#: bcrypt, with a cost that ``htpasswd -C`` takes: one of 31 would take days.
+_HASH = re.compile(rb"\$2[aby]\$(0[4-9]|1[0-7])\$[./A-Za-z0-9]{53}")
+#: A salt and a hash that belong to nobody.
+_NOBODY = b"O" * 53
 #: Bytes of a users file, and of a password that bcrypt looks at.
 _LARGEST, _LONGEST = 1 << 20, 72
-#: Logins that are remembered, for how many seconds; a hash costs some 100 ms.
+#: Logins that are remembered, for how many seconds since they were used; a hash costs some 100 ms.
 _REMEMBERED, _FOR = 1_000, 300.0
-#: Hashes computed at the same time: guessing must not take all of the machine.
-_AT_ONCE = 2
 #: Seconds between two looks at whether the file has changed.
 _LOOK = 1.0
 
 
 class Users:
-    """Those in the file ``path``; used by many threads.  ``monotonic`` gives seconds."""
+    """Those in the file ``path``; used by many threads.  ``monotonic`` gives seconds.
+
+    Raises ConfigError where the file is no good.
+    """
 
     def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._monotonic = monotonic
         self._lock = Lock()
-        self._hashing = BoundedSemaphore(_AT_ONCE)
         #: What was typed is not kept, and what is kept is worth nothing without this.
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, float] = OrderedDict()
-        #: As costly as the others, so that a name that nobody has takes as long.
-        self._nobody = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(10))
         self._looked = monotonic()
-        self._identity: tuple[int, int, int] | None = None
+        self._identity: tuple[int, ...] | None = None
+        self._trouble = ""
         self._hashes: dict[bytes, bytes] = {}
+        self._nobody = b""
         self._read()
 
-    def may(self, name: bytes, password: bytes) -> bool:
-        """Whether this is one of them, with the right password; slow the first time."""
-        self._look()
-        mark = hmac.digest(self._key, name + b"\0" + password, hashlib.sha256)
-        now = self._monotonic()
+    def knows(self, name: bytes, password: bytes) -> bool:
+        """Whether this very login was right a moment ago; quick."""
+        mark = self._mark(name, password)
         with self._lock:
-            hashed = self._hashes.get(name)
-            if self._known.get(mark, float("-inf")) > now - _FOR:
-                return True
-        with self._hashing:
-            # Longer ones bcrypt refuses, or (htpasswd's) looks at no further.
-            is_right = bcrypt.checkpw(
-                password[:_LONGEST].replace(b"\0", b"\1"), hashed or self._nobody
-            )
+            self._look()
+            now = self._monotonic()
+            if self._known.get(mark, float("-inf")) <= now - _FOR:
+                return False
+            self._known[mark] = now
+            self._known.move_to_end(mark)
+            return True
+
+    def may(self, name: bytes, password: bytes) -> bool:
+        """Whether this is one of them, with the right password; slow, whoever it is."""
+        with self._lock:
+            self._look()
+            hashed, nobody = self._hashes.get(name), self._nobody
+        is_right = _matches(password, hashed or nobody)
         if hashed is None or not is_right:
             return False
         with self._lock:
             # The file may have changed meanwhile.
             if self._hashes.get(name) == hashed:
-                self._known[mark] = now
+                self._known[self._mark(name, password)] = self._monotonic()
                 while len(self._known) > _REMEMBERED:
                     self._known.popitem(last=False)
         return True
 
+    def _mark(self, name: bytes, password: bytes) -> bytes:
+        # A name has no colon.
+        return hmac.digest(self._key, name + b":" + password, hashlib.sha256)
+
     def _look(self) -> None:
         """Read the file again if it has changed."""
-        with self._lock:
-            now = self._monotonic()
-            if now - self._looked < _LOOK:
-                return
-            self._looked = now
-            try:
-                if _identity(os.stat(self._path)) != self._identity:
-                    self._read()
-            except (ConfigError, OSError) as error:
-                # Nobody gets in by a broken file, and nobody loses the way in by it.
+        now = self._monotonic()
+        if now - self._looked < _LOOK:
+            return
+        self._looked = now
+        try:
+            if _identity(os.stat(self._path)) != self._identity:
+                self._read()
+            self._trouble = ""
+        except (ConfigError, OSError) as error:
+            # Nobody gets in by a broken file, and nobody loses the way in by it.
+            if str(error) != self._trouble:
                 log.error("the users are those of before: %s", error)
+            self._trouble = str(error)
 
     def _read(self) -> None:
         try:
-            with self._path.open("rb") as file:
+            # Opening a FIFO would wait for whoever writes into it.
+            with open(
+                os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
+            ) as file:
                 found = os.fstat(file.fileno())
                 if not stat.S_ISREG(found.st_mode):
-                    raise ConfigError(f"{self._path} is no file")
+                    raise ConfigError(f"the users file {self._path} is no file")
                 content = file.read(_LARGEST + 1)
         except OSError as exc:
             raise ConfigError(
@@ -108,7 +124,19 @@ class Users:
         if found.st_mode & 0o007:
             log.warning("%s can be read by everybody: chmod 0640", self._path)
         self._identity, self._hashes = _identity(found), hashes
+        # As costly as the others, so that a name that nobody has takes as long.
+        self._nobody = max(hashed[:7] for hashed in hashes.values()) + _NOBODY
         self._known.clear()
+
+
+def _matches(password: bytes, hashed: bytes) -> bool:
+    """Whether that is the password; longer ones bcrypt (and htpasswd's) looks at no further."""
+    try:
+        found = bcrypt.checkpw(password[:_LONGEST].replace(b"\0", b"\1"), hashed)
+    except ValueError:
+        return False  # a hash that nothing can have
+    # htpasswd takes no such password: it ends there.
+    return found and b"\0" not in password
 
 
 def _parsed(path: Path, content: bytes) -> dict[bytes, bytes]:
@@ -135,5 +163,5 @@ def _parsed(path: Path, content: bytes) -> dict[bytes, bytes]:
     return hashes
 
 
-def _identity(found: os.stat_result) -> tuple[int, int, int]:
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
