@@ -7,9 +7,10 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from bench import generator, instances, report
@@ -18,6 +19,9 @@ from bench.measure import Bench, Result
 from bench.server import installed
 from bench.stores import STORES
 from bench.workloads import WORKLOADS, Workload, chosen
+
+#: What of the console is measured.
+_PARTS = ("year", "agents", "load")
 
 
 def main() -> int:
@@ -91,6 +95,29 @@ def _instances(options: argparse.Namespace) -> bool:
     return len(results) < everything * len(instances.STARTS)
 
 
+def _console(options: argparse.Namespace) -> bool:
+    # Imported here only, as the limit is.
+    from bench import console, console_beside, console_report  # noqa: PLC0415
+
+    results: list[console_report.Result] = []
+    size = console_beside.Size(runs=options.runs, pairs=options.pairs, rate=options.rate)
+    size = size.quick() if options.quick else size
+    with tempfile.TemporaryDirectory(prefix="dataserver-bench-", dir=options.dir) as name:
+        machine = report.machine(Path(name))
+        for store in options.stores:
+            with _telling(store), console.opened(store, Path(name)) as opened:
+                bench = console.Bench(options.server, opened, Path(name), _say, size)
+                for part in options.parts:
+                    with _telling(f"{part} on {store}"):
+                        results += bench.measure(part)
+    _say("")
+    print(report.machine_line(machine), console_report.tables(results), sep="\n\n")
+    if options.json:
+        figures = {"machine": machine, "results": console_report.as_json(results)}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return not console_report.is_whole(results, options.stores, options.parts)
+
+
 def _generate(options: argparse.Namespace) -> bool:
     workload = WORKLOADS[options.workload]
     workload = workload.quick() if options.quick else workload
@@ -122,10 +149,10 @@ def _workloads(names: str) -> list[Workload]:
         raise argparse.ArgumentTypeError(f"no workload {error}; there are {known}") from error
 
 
-def _stores(names: str) -> list[str]:
+def _names(known: Sequence[str], names: str) -> list[str]:
     for name in names.split(","):
-        if name not in STORES:
-            raise argparse.ArgumentTypeError(f"no store {name!r}; there are {', '.join(STORES)}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"no {name!r}; there are {', '.join(known)}")
     return names.split(",")
 
 
@@ -149,6 +176,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(several)
     several.add_argument("--counts", type=_numbers, default=[1, 2, 4], metavar="1,2,4")
     several.add_argument("--repeat", type=int, default=1, metavar="N", help="show medians")
+    looked = steps.add_parser("console", help="measure the console: much data, and beside W1")
+    looked.set_defaults(run=_console)
+    _add_common(looked, stores=(*STORES, "pandora"))
+    looked.add_argument("--parts", type=partial(_names, _PARTS), default=_PARTS)
+    looked.add_argument("--runs", type=int, default=30, metavar="N", help="of each page")
+    looked.add_argument("--pairs", type=int, default=4, metavar="N", help="of runs beside W1")
+    looked.add_argument("--rate", type=float, default=50, metavar="N", help="requests a second")
     _add_step(steps.add_parser("generate", help="write packets, a folder a round"), _generate)
     _add_step(steps.add_parser("limit", help="measure the limit of written packets"), _limit)
     steps.choices["generate"].add_argument("--quick", action="store_true")
@@ -156,10 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser, stores: Iterable[str] = STORES) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="a tenth of the agents: to try the benchmark itself")
-    add("--stores", type=_stores, default=list(STORES), metavar="sqlite,mariadb")
+    kinds = list(stores)
+    add("--stores", type=partial(_names, kinds), default=kinds, metavar=",".join(kinds))
     add("--dir", type=Path, help="where to work: a folder on the filesystem to be measured")
     add("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     add("--server", type=shlex.split, default=installed(), help="the command to be measured")
