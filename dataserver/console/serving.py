@@ -8,14 +8,17 @@ from __future__ import annotations
 import gc
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import uvicorn
 
 from dataserver.console.app import create_app
+from dataserver.console.connection import MOST, Connection
 from dataserver.console.source import Source
 from dataserver.console.users import Users
 from dataserver.errors import DataserverError, UsageError
@@ -24,8 +27,6 @@ from dataserver.errors import DataserverError, UsageError
 _GRACE = 5
 #: Connections that wait to be taken.
 _BACKLOG = 128
-#: Requests at the same time, above which a browser is told to come again.
-_MOST = 200
 #: Names of this machine for itself.
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -50,7 +51,8 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         colon = ""
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+    is_number = port.isascii() and port.isdecimal() and len(port) <= 5
+    if not colon or not is_number or int(port) > 65_535:
         raise UsageError(f"{text!r} is no HOST:PORT", hint="write it like 127.0.0.1:8080")
     return Address(host or "::", int(port))
 
@@ -78,8 +80,8 @@ def serve(
                 hint="make a users file with `htpasswd -B -c FILE NAME` and name it with --users",
             )
         # Who logs in is known; else only names that nobody else can point here.
-        hosts = (_LOCAL_NAMES | {address.host, *map(str.lower, names)}) if users is None else ()
-        server = _Server(_config(create_app(source, users, hosts)))
+        hosts = _LOCAL_NAMES | {name.lower() for name in (address.host, *names)}
+        server = _Server(_config(create_app(source, users, hosts if users is None else ())))
         server.tell = lambda: started(bound.url)
         # What is there now stays: looking for garbage in it would cost more than most answers.
         gc.collect()
@@ -91,6 +93,11 @@ class _Server(uvicorn.Server):
     """Says when it answers."""
 
     tell: Callable[[], None]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in good order, and not by the signal, as uvicorn would after that."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, then says so."""
@@ -109,9 +116,11 @@ def _config(app: object) -> uvicorn.Config:
         proxy_headers=False,
         ws="none",
         lifespan="on",
-        http="h11",
+        http=Connection,
         loop="asyncio",
-        limit_concurrency=_MOST,
+        # Else it looks for a number of them in the environment.
+        workers=1,
+        limit_concurrency=MOST,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=_GRACE,
         h11_max_incomplete_event_size=32 * 1024,
@@ -124,15 +133,19 @@ def _listen(address: Address) -> socket.socket:
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as exc:
-        raise UsageError(f"{address.host!r} is no address of this machine: {exc}") from exc
+        why = exc.strerror if isinstance(exc, OSError) else "no host can be called so"
+        raise UsageError(f"{address.host[:80]!r} is no address of this machine: {why}") from exc
     family, kind, protocol, _, where = found[0]
-    listening = socket.socket(family, kind, protocol)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(where)
-        listening.listen(_BACKLOG)
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(where)
+            listening.listen(_BACKLOG)
+        except BaseException:
+            listening.close()
+            raise
     except OSError as exc:
-        listening.close()
         raise DataserverError(
             f"cannot listen on {address.host} port {address.port}: {os.strerror(exc.errno or 0)}",
             hint="choose another with --listen HOST:PORT",
