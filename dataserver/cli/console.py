@@ -72,8 +72,10 @@ def console(
     address = parse_address(listen)
     if users is None and (app.home.root / _USERS).exists():
         users = app.home.root / _USERS
-    logs.set_up("info", logging.StreamHandler(sys.stderr), logs.JsonLines({"console": listen}))
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    logs.set_up("info", handler, logs.JsonLines({"console": listen}))
+    # What the libraries have to say, from warnings on, is a line of the same kind.
+    logging.getLogger().handlers[:] = [handler]
     serve(
         Source(app.home, os.environ, paths.name),
         address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Collection
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from dataserver.console.access import Access, Users
 from dataserver.console.counting import Counting, Requests
+from dataserver.console.failing import Failing
 from dataserver.console.headers import Headers
 from dataserver.console.html import page
 from dataserver.console.pages import (
@@ -33,7 +35,14 @@ from dataserver.console.pages import (
 from dataserver.console.params import NotThere
 from dataserver.console.replies import reply
 from dataserver.console.source import Source
-from dataserver.errors import DataserverError, SchemaError, StoreUnavailable, UsageError
+from dataserver.errors import (
+    ConfigError,
+    DataserverError,
+    SchemaError,
+    StoreConflict,
+    StoreUnavailable,
+    UsageError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +69,15 @@ def create_app(
         middleware=[
             Middleware(Headers),
             Middleware(Counting, requests=requests),
+            # In here, not as Starlette's handler of exceptions: those answers get no headers.
+            Middleware(Failing, answer=_failed),
             Middleware(Access, users=users, hosts=frozenset(hosts)),
         ],
-        exception_handlers={
-            DataserverError: _said,
-            OSError: _said,
-            HTTPException: _refused,
-            Exception: _failed,
-        },
+        exception_handlers={DataserverError: _said, OSError: _said, HTTPException: _refused},
         lifespan=lifespan,
     )
+    # It would lead to http://, also from behind a proxy that speaks https.
+    app.router.redirect_slashes = False
     app.state.source = source
     app.state.requests = requests
     return app
@@ -89,12 +97,18 @@ def _said(request: Request, error: Exception) -> Response:
         return _answer(request, 404, str(error))
     if isinstance(error, UsageError):
         return _answer(request, 400, str(error))
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, StoreUnavailable | StoreConflict):
         return _answer(request, 503, str(error), "The database is away")
     if isinstance(error, SchemaError):
         return _answer(request, 503, str(error), "The database cannot be read")
-    log.error("%s: %s", request.url.path, error)
-    return _answer(request, 500, str(error))
+    if isinstance(error, ConfigError):
+        return _answer(request, 503, str(error), "The settings cannot be used")
+    why = str(error)
+    if isinstance(error, OSError):
+        what = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+        why = f"{what}: {error.strerror or error}"
+    log.error("%s: %s", request.url.path, why)
+    return _answer(request, 403 if isinstance(error, PermissionError) else 500, why)
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -104,9 +118,8 @@ def _refused(request: Request, error: Exception) -> Response:
     return said
 
 
-def _failed(request: Request, error: Exception) -> Response:
-    """An error that nobody foresaw: its traceback is for the log."""
-    log.error("%s failed", request.url.path, exc_info=error)
+def _failed(request: Request) -> Response:
+    """After an error that nobody foresaw."""
     return _answer(request, 500, "an error inside the console; its log has more")
 
 
@@ -120,7 +133,7 @@ def _answer(request: Request, status: int, why: str, title: str = "") -> Respons
 
 _TITLES = {
     400: "That cannot be asked",
-    403: "Not for you",
+    403: "The console may not look there",
     404: "There is no such page",
     405: "The console only reads",
 }

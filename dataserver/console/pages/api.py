@@ -27,6 +27,7 @@ def nothing(request: Request) -> Response:
 
 #: The last ones of all.
 routes: list[BaseRoute] = [
+    Route("/api", index, methods=["GET"]),
     Route("/api/", index, methods=["GET"]),
     Route("/api/{rest:path}", nothing, methods=["GET"]),
 ]
