@@ -18,12 +18,15 @@ from dataserver.spool.rejected import Rejected
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
 from dataserver.store.process_list import Seen, processes_seen
+from dataserver.vrrp.model import Host
 from dataserver.vrrp.reading import read_pair
 from dataserver.vrrp.status import Standing, look
 
 #: A process that has said nothing for twice its `server_keepalive` is taken for dead.
 _GIVEN_UP = 2
 _KEEPALIVE = 45
+#: How a process is.
+ALIVE, SILENT, STOPPED = "alive", "silent", "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,26 +165,45 @@ def _hosts(source: Source, seen: list[Seen], standing: Standing | None) -> list[
         for host, group in groupby(seen, key=lambda each: each.host)
     }
     return [
-        HostView(host, processes, *_takes(host, hosts, standing))
+        HostView(host, processes, *takes_packets(host, hosts, standing))
         for host, processes in hosts.items()
     ]
 
 
-def _takes(
+def takes_packets(
     host: str, hosts: Mapping[str, tuple[Process, ...]], standing: Standing | None
 ) -> tuple[bool | None, str]:
     """Whether packets go to that host, and how that is known."""
-    if standing is not None and standing.host.name == host:
-        has = standing.has_address
-        return has, "it has the pair's address" if has else "its twin has the pair's address"
-    if standing is not None and standing.has_address and len(hosts) > 1:
-        return False, f"{standing.host.name} has the pair's address"
-    rates = {name: sum(p.packets_per_second or 0 for p in of) for name, of in hosts.items()}
+    if standing is not None:
+        here, twin = (_is_host(host, each.name) for each in _this_and_twin(standing))
+        if here and standing.has_address:
+            return True, "it has the pair's address"
+        if here:
+            return False, "it does not have the pair's address"
+        if twin and standing.has_address:
+            return False, f"{standing.host.name} has the pair's address"
+    # What a process said last is no news of one that has fallen silent.
+    rates = {
+        name: sum(p.packets_per_second or 0 for p in of if p.state == ALIVE)
+        for name, of in hosts.items()
+    }
     if rates[host] > 0:
         return True, "packets have come in the last minute"
+    if all(p.state != ALIVE for p in hosts[host]):
+        return False, "no server is at work there"
     if any(rates.values()):
         return False, "no packet has come in the last minute"
     return None, "no host has had a packet in the last minute"
+
+
+def _this_and_twin(standing: Standing) -> tuple[Host, Host]:
+    first, second = standing.pair.hosts
+    return (first, second) if standing.host == first else (second, first)
+
+
+def _is_host(seen: str, name: str) -> bool:
+    """Whether that name, with or without its domain, is the host's."""
+    return seen.partition(".")[0].casefold() == name.partition(".")[0].casefold()
 
 
 def _keepalive(source: Source) -> int:
@@ -192,7 +214,7 @@ def _keepalive(source: Source) -> int:
 
 
 def _process(seen: Seen, live: float) -> Process:
-    state = "stopped" if seen.has_left else "alive" if abs(seen.age) <= live else "silent"
+    state = STOPPED if seen.has_left else ALIVE if abs(seen.age) <= live else SILENT
     return Process(
         server_name=seen.server_name,
         instance=seen.instance,
