@@ -27,7 +27,8 @@ def chunks(source: Source, module_id: int, span: Span) -> Iterator[bytes]:
     """The file, the value at the span's beginning first.  Raises StoreError."""
     store = source.store()
     points = History(store.engine, store.layout).points(module_id, span.start, span.end)
-    yield from encoded(steps(points, span.start, span.end), store.zone)
+    with source.watched():
+        yield from encoded(steps(points, span.start, span.end), store.zone)
 
 
 def encoded(points: Iterable[Point], zone: tzinfo) -> Iterator[bytes]:
