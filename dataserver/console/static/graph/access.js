@@ -3,7 +3,7 @@
 import { Layer } from "./layers.js";
 import { silenceLegend } from "./module.js";
 import { within } from "./steps.js";
-import { counted, number, percent, short, whole } from "./texts.js";
+import { counted, number, percent, short } from "./texts.js";
 
 export class AccessPicture {
   constructor(graph) {
@@ -19,7 +19,9 @@ export class AccessPicture {
 
   data() {
     const { columns, start, end } = this.graph;
-    if (columns.length === 0) return [[start, Math.max(end, start + 1)], [null, null], [null, null]];
+    if (columns.length === 0) {
+      return [[start, Math.max(end, start + 1)], [null, null], [null, null]];
+    }
     return [
       columns.map((column) => column.start),
       columns.map((column) => column.packets),
@@ -111,7 +113,7 @@ export class AccessPicture {
     const found = [];
     if (column !== undefined) {
       const { packets, expected } = column;
-      const due = Number.isInteger(expected) ? whole(expected) : number(Math.round(expected * 10) / 10);
+      const due = number(Math.round(expected * 10) / 10);
       found.push(`${counted(packets, "packet", "packets")}, ${due} expected`);
     }
     if (within(silences.spans, time)) found.push("no packet");
