@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import tzinfo
 from threading import Lock
 
 from dataserver.config import load
-from dataserver.errors import DataserverError, StoreUnavailable
+from dataserver.errors import ConfigError, DataserverError, StoreUnavailable, UsageError
 from dataserver.graphs.reading import Graphs
 from dataserver.home import MAIN, Home
 from dataserver.store.readonly import ReadingStore, open_reading
@@ -19,6 +20,12 @@ __all__ = ["ReadingStore", "Source"]
 #: Seconds after which the database and the settings are looked at anew, and for which nobody else
 #: tries a database that was away a moment ago: it may take its time to answer that it is not there.
 _OLD, _AWAY = 60.0, 3.0
+#: Seconds for which others wait for whoever looks, where nothing is known yet.
+_PATIENCE = 2.0
+#: What a page waits for, in seconds, whatever the servers' settings are: to be connected, and for
+#: an answer.  Servers have time; whoever looks has other pages to look at.
+_CONNECTING, _ANSWERING = 5.0, 15.0
+_NO_ANSWER = "the database has not answered yet"
 
 
 class Source:
@@ -38,7 +45,9 @@ class Source:
         self.environment = environment
         self.instance = instance
         self._clock = clock
-        self._looking = Lock()
+        #: Held by the one that looks, which takes its time; and for a moment, to change what is
+        #: known.
+        self._looking, self._changing = Lock(), Lock()
         self._store: ReadingStore | None = None
         self._looked = float("-inf")
         self._failure: DataserverError | None = None
@@ -60,14 +69,19 @@ class Source:
 
         Raises StoreUnavailable and SchemaError, and ConfigError where the settings are no good.
         """
-        store = self._store
+        store, failure = self._store, self._failure
         if store is not None and time.monotonic() - self._looked < _OLD:
             return store
-        # One looks, the others have what there is, or wait no longer than a look takes.
-        if store is not None and self._looking.locked():
-            return store
-        with self._looking:
+        # One looks.  The others go on with what is known, or wait for a moment.
+        known = store is not None or failure is not None
+        if not self._looking.acquire(timeout=0 if known else _PATIENCE):
+            if store is not None:
+                return store
+            raise _anew(failure) if failure else StoreUnavailable(_NO_ANSWER)
+        try:
             return self._look()
+        finally:
+            self._looking.release()
 
     def graphs(self) -> Graphs:
         """The graphs of the database; raises as :meth:`store`."""
@@ -76,41 +90,60 @@ class Source:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Whatever the block finds out about the database being away is remembered."""
+        """Whoever finds the database away in the block has it looked at anew by the next one."""
+        before = self._store
         try:
             yield
-        except StoreUnavailable as error:
-            with self._looking:
-                self._forget(error)
+        except StoreUnavailable:
+            with self._changing:
+                # Unless somebody has done so meanwhile: this was news of the one before.
+                if self._store is before:
+                    self._drop()
             raise
 
     def close(self) -> None:
         """Let go of the database."""
-        with self._looking:
+        with self._changing:
             self._drop()
 
     def _look(self) -> ReadingStore:
-        now = time.monotonic()
-        if self._store is not None and now - self._looked < _OLD:
-            return self._store
-        if self._failure is not None and now - self._looked < _AWAY:
-            raise self._failure
+        store, failure, since = self._store, self._failure, time.monotonic() - self._looked
+        if store is not None and since < _OLD:
+            return store
+        if failure is not None and since < _AWAY:
+            raise _anew(failure)
         try:
-            settings = load(self.home.instance(self.instance), self.environment)
-            fresh = open_reading(settings, self.home.root)
+            fresh = self._opened()
         except DataserverError as error:
-            self._forget(error)
+            with self._changing:
+                self._drop()
+                self._failure, self._looked = error, time.monotonic()
             raise
-        self._drop()
-        self._store, self._failure, self._looked = fresh, None, time.monotonic()
+        with self._changing:
+            self._drop()
+            self._store, self._failure, self._looked = fresh, None, time.monotonic()
         return fresh
 
-    def _forget(self, error: DataserverError) -> None:
-        self._drop()
-        self._failure, self._looked = error, time.monotonic()
+    def _opened(self) -> ReadingStore:
+        try:
+            settings = load(self.home.instance(self.instance), self.environment)
+        except UsageError as error:
+            # The home or the instance was there when the console was started.
+            raise ConfigError(error.message, hint=error.hint) from error
+        bounded = replace(
+            settings,
+            connect_timeout=min(settings.connect_timeout, _CONNECTING),
+            database_timeout=min(settings.database_timeout, _ANSWERING),
+        )
+        return open_reading(bounded, self.home.root)
 
     def _drop(self) -> None:
-        # Whoever still reads from it goes on: an engine let go of closes what comes back to it.
+        # Whoever still reads from it goes on: its connections are closed as they come back.
         if self._store is not None:
             self._store.close()
         self._store = None
+
+
+def _anew(error: DataserverError) -> DataserverError:
+    """The same error, which several threads raise at the same time."""
+    return type(error)(error.message, hint=error.hint)

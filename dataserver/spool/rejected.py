@@ -212,7 +212,7 @@ class Rejected:
     def _load(self, rid: str) -> RejectedPacket:
         try:
             return RejectedPacket.from_json(rid, (self.path / f"{rid}.json").read_bytes())
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             # A damaged reason file must not hide the packet: what the id says is left.
             with suppress(FileNotFoundError):
                 return RejectedPacket.from_id(rid, os.path.getsize(self.path / f"{rid}.data"))

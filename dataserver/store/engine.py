@@ -7,8 +7,8 @@ MySQL, MariaDB  utf8mb4, READ COMMITTED, strict values, bounded waits on locks a
                 on the network, so that a server that hangs is noticed
 ==============  =====================================================================
 
-An engine keeps one connection and replaces it after it was lost; it never retries
-by itself, since only the worker knows what a transaction held.
+An engine keeps one connection (one that only reads: a few) and replaces it after it was lost; it
+never retries by itself, since only the worker knows what a transaction held.
 Sources: https://www.sqlite.org/wal.html, SQLAlchemy's "SQLite: Serializable isolation /
 Savepoints / Transactional DDL", mysqlclient's and MariaDB Connector/C's option lists.
 """
@@ -52,6 +52,10 @@ _SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO
 #: inside one (SIGSTOP, a frozen machine), or a host that lost its power, would hold its locks, and
 #: so keep its twin from storing packets of the same agents.  What is ended too soon is done again.
 _IDLE_TIMEOUT = 15.0
+
+#: Connections that one who only reads keeps open, and how many seconds a thread waits for one of
+#: these (or of ten more): if none comes back, the server hangs, and waiting would be in vain.
+_READERS, _POOL_TIMEOUT = 4, 5.0
 
 #: SQLite's page cache in KiB (its default of 2 MB makes a batch's index pages spill).
 _SQLITE_CACHE_KIB = 32 * 1024
@@ -104,7 +108,8 @@ def open_readonly(
     parsed = _parse(url, password)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_readonly(_sqlite_path(parsed, home), lock_timeout)
-    return _mysql(parsed, connect_timeout, read_timeout, _session(lock_timeout, None))
+    session = _session(lock_timeout, None)
+    return _mysql(parsed, connect_timeout, read_timeout, session, _READERS, _POOL_TIMEOUT)
 
 
 def shown(url: str) -> str:
@@ -262,13 +267,16 @@ def _mysql(
     connect_timeout: float,
     read_timeout: float,
     session: Callable[[Any, Any], None],
+    pool_size: int = 1,
+    pool_timeout: float = 30.0,
 ) -> Engine:
     try:
         engine = sqlalchemy.create_engine(
             url,
             isolation_level="READ COMMITTED",
             poolclass=QueuePool,
-            pool_size=1,
+            pool_size=pool_size,
+            pool_timeout=pool_timeout,
             pool_reset_on_return="rollback",
             hide_parameters=True,
             connect_args={

@@ -8,9 +8,9 @@ from starlette.routing import BaseRoute, Route
 
 from dataserver.console import params
 from dataserver.console.html import page
-from dataserver.console.replies import reply
+from dataserver.console.replies import begun, reply
 from dataserver.console.views import rejected as views
-from dataserver.errors import Reason
+from dataserver.errors import Reason, UsageError
 
 _REASONS = tuple(reason.value for reason in Reason)
 
@@ -57,9 +57,14 @@ def content(request: Request) -> Response:
     shown = _one(request)
     folder = views.folder_of(request.app.state.source, shown.instance)
     headers = {"content-disposition": f'attachment; filename="{shown.packet.id}.data"'}
-    return StreamingResponse(
-        folder.pieces(shown.packet.id), headers=headers, media_type="application/octet-stream"
-    )
+    media = "application/octet-stream"
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=media)
+    try:
+        pieces = begun(folder.pieces(shown.packet.id))
+    except (UsageError, FileNotFoundError) as error:
+        raise params.NotThere("this rejected packet is not there any more") from error
+    return StreamingResponse(pieces, headers=headers, media_type=media)
 
 
 def _one(request: Request) -> views.RejectedContent:
