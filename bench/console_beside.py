@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import console_fill, generator
 from bench.console_load import Answer, Load, plan
@@ -80,42 +80,48 @@ class Beside:
 
         Raises: BenchError where not everything was stored, or something twice.
         """
-        folder, name = self._folder, self._store.name
-        self._say(f"consoles beside W1 on {name}: writing packets")
-        rounds = size.workload.rounds
-        workload = replace(size.workload, rounds=rounds * (2 * size.pairs + 1))
-        stored = generator.write(workload, folder / "corpus")
-        runs = [range(first, first + rounds) for first in range(0, workload.rounds, rounds)]
-        ingest = _Ingest(self._server, self._store, self._url, folder, workload.agents, stored)
-        ingest.run(runs.pop(0))  # agents and modules are there, and something to look at
+        self._say(f"consoles beside W1 on {self._store.name}: writing packets")
+        count = size.workload.rounds
+        workload = replace(size.workload, rounds=count * (2 * size.pairs + 1))
+        stored = generator.write(workload, self._folder / "corpus")
+        # In order of time, whoever comes first in a pair: nothing may be late.
+        rounds = (range(first, first + count) for first in range(0, workload.rounds, count))
+        ingest = _Ingest(
+            self._server, self._store, self._url, self._folder, workload.agents, stored
+        )
+        ingest.run(next(rounds))  # agents and modules are there, and something to look at
         before = row_locks(self._url)
         pairs: list[tuple[float, float]] = []
         answers: list[Answer] = []
         with contextlib.ExitStack() as stack:
-            for console in consoles:
-                stack.enter_context(console)
+            ports = [stack.enter_context(console).port for console in consoles]
             pages = _Pages(consoles[0])
             for number in range(size.pairs):
-                self._say(f"consoles beside W1 on {name}: pair {number + 1} of {size.pairs}")
-                asks = plan(size.rate, size.consoles, pages.path, seed=number)
-                alone, loaded = runs[2 * number : 2 * number + 2]
+                self._say(f"beside W1 on {self._store.name}: pair {number + 1} of {size.pairs}")
                 # In turns: the database grows, and what comes second finds more in it.
-                rate = ingest.run(alone) if number % 2 == 0 else None
-                with Load(asks, [console.port for console in consoles]) as load:
-                    started = time.monotonic()
-                    with_consoles = ingest.run(loaded)
-                    ended = time.monotonic()
-                pairs.append((ingest.run(alone) if rate is None else rate, with_consoles))
-                answers += load.answers(started, ended)
+                alone = ingest.run(next(rounds)) if number % 2 == 0 else None
+                with Load(plan(size.rate, len(ports), pages.path, seed=number), ports) as load:
+                    loaded = ingest.run(next(rounds))
+                alone = alone or ingest.run(next(rounds))
+                pairs.append((alone.rate, loaded.rate))
+                answers += load.answers(loaded.since, loaded.until)
         after = row_locks(self._url)
         return Loaded(
-            store=name,
+            store=self._store.name,
             part="load",
             pairs=tuple(pairs),
             answers=tuple(answers),
             retries=ingest.retries,
             deadlocks=after.get("innodb_deadlocks", 0) - before.get("innodb_deadlocks", 0),
         )
+
+
+class _Taken(NamedTuple):
+    """Packets a second, and when they were taken in (by the monotonic clock)."""
+
+    rate: float
+    since: float
+    until: float
 
 
 class _Ingest:
@@ -140,18 +146,19 @@ class _Ingest:
         #: Transactions that the server did again.
         self.retries = 0
 
-    def run(self, rounds: range) -> float:
-        """Packets a second, without the start of the process: that is measured just before."""
+    def run(self, rounds: range) -> _Taken:
+        """Take them in; the rate is without the process's start, which is measured just before."""
         idle = self._server.once()
         deliver(self._server, files(self._corpus, rounds))
         with (meter := Meter(self._store, self._url)):
+            since = time.monotonic()
             used = self._server.once()
         packets = self._agents * len(rounds)
         stored = sum(self._stored[turn] for turn in rounds)
         check("the server", meter.grown, Counts(packets, stored))
         counters = json.loads(self._status.read_text())["counters"]
         self.retries += sum(counters["retries"].values())
-        return packets / (used.seconds - idle.seconds)
+        return _Taken(packets / (used.seconds - idle.seconds), since, since + used.seconds)
 
 
 class _Pages:

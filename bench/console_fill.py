@@ -62,7 +62,7 @@ class Filling:
         """Make agents of ten modules each, with their states and counts."""
         with self._engine.begin() as conn:
             types = select(schema.module_type.c.name, schema.module_type.c.id)
-            kinds = dict(conn.execute(types).tuples().all())
+            kinds = {row.name: row.id for row in conn.execute(types)}
             groups = list(conn.scalars(select(schema.group.c.id).order_by("id")))
             self._insert(conn, schema.agent, _agents(count, groups))
             self._insert(conn, schema.module, _modules(count, kinds))

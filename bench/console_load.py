@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
@@ -98,6 +97,7 @@ class Load:
         self._stop = threading.Event()
         self._answers: list[Answer] = []
         self._connections = threading.local()
+        self._all: list[http.client.HTTPConnection] = []
         self._sender = threading.Thread(target=self._send, name="load")
 
     def __enter__(self) -> Load:
@@ -107,10 +107,19 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._sender.join()
+        for connection in self._all:
+            connection.close()
 
     def answers(self, since: float, until: float) -> list[Answer]:
-        """The answers to what was due in this time (by the monotonic clock); after the block."""
-        return [answer for answer in self._answers if since <= answer.due < until]
+        """The answers to what was due in this time (by the monotonic clock), and all bad ones.
+
+        To be asked for after the block.
+        """
+        return [
+            answer
+            for answer in self._answers
+            if since <= answer.due < until or answer.code != http.HTTPStatus.OK
+        ]
 
     def _send(self) -> None:
         start = time.monotonic()
@@ -134,11 +143,10 @@ class Load:
         connection, used = opened.get(ask.console, (None, 0.0))
         if connection is None or time.monotonic() - used > _IDLE:
             if connection is not None:
-                with suppress(OSError):
-                    connection.close()
-            connection = http.client.HTTPConnection(
-                "127.0.0.1", self._ports[ask.console], timeout=PATIENCE
-            )
+                connection.close()
+            port = self._ports[ask.console]
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+            self._all.append(connection)
         connection.request("GET", ask.path)
         response = connection.getresponse()
         response.read()
