@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 
 from anyio import CapacityLimiter, to_thread
@@ -15,15 +16,18 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dataserver.console.failures import Failures
 from dataserver.console.users import Users
 
 __all__ = ["Access", "Users"]
 
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@]*))(?::[0-9]*)?")
 #: Says only whether the console works.
 _OPEN = "/healthz"
 #: Hashes computed at the same time, in threads of their own, and logins that wait for that: who
 #: guesses takes neither all of the machine nor the threads that answer those who may look.
 _AT_ONCE, _WAITING = 2, 32
+_CHALLENGE = {"www-authenticate": 'Basic realm="dataserver", charset="UTF-8"'}
 
 
 class Access:
@@ -35,6 +39,7 @@ class Access:
         self._hosts = hosts
         self._hashing = CapacityLimiter(_AT_ONCE)
         self._waiting = 0
+        self._failures = Failures()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -53,22 +58,29 @@ class Access:
         if self._users is None or scope["path"] == _OPEN:
             return None
         login = _login(headers.get("authorization", ""))
-        if login is not None:
-            if self._users.knows(*login):
-                return None
-            if self._waiting >= _WAITING:
-                return _no(503, "too many logins at a time", {"retry-after": "2"})
-            if await self._may(self._users, login):
-                return None
-        challenge = {"www-authenticate": 'Basic realm="dataserver", charset="UTF-8"'}
-        return _no(401, "log in", challenge)
+        if login is None:
+            return _no(401, "log in", _CHALLENGE)
+        address = scope["client"][0] if scope.get("client") else ""
+        return await self._unless_right(self._users, address, *login)
 
-    async def _may(self, users: Users, login: tuple[bytes, bytes]) -> bool:
+    async def _unless_right(
+        self, users: Users, address: str, name: bytes, password: bytes
+    ) -> PlainTextResponse | None:
+        if users.knows(name, password):
+            return None
+        pause = self._failures.pause(address, name)
+        if pause:
+            return _no(429, "too many wrong logins", {"retry-after": str(pause)})
+        if self._waiting >= _WAITING:
+            return _no(503, "too many logins at a time", {"retry-after": "2"})
         self._waiting += 1
         try:
-            return await to_thread.run_sync(users.may, *login, limiter=self._hashing)
+            if await to_thread.run_sync(users.may, name, password, limiter=self._hashing):
+                return None
         finally:
             self._waiting -= 1
+        self._failures.add(address, name)
+        return _no(401, "log in", _CHALLENGE)
 
 
 def _no(status: int, why: str, headers: Mapping[str, str] | None = None) -> PlainTextResponse:
@@ -76,10 +88,9 @@ def _no(status: int, why: str, headers: Mapping[str, str] | None = None) -> Plai
 
 
 def host_name(host: str) -> str:
-    """The name or address of a Host header, without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.rpartition(":")[0].lower() if ":" in host else host.lower()
+    """The name or address of a Host header, without its port; "" where it is none."""
+    found = _HOST.fullmatch(host.lower())
+    return (found[1] or found[2]) if found else ""
 
 
 def _login(header: str) -> tuple[bytes, bytes] | None:
