@@ -233,6 +233,11 @@ def _fill(database: Database) -> None:
             for hours in (30, 29, 28, 26, 25, *range(1, 24))
         ]
         conn.execute(insert(schema.packet_hour), rows)
+        # The text was a number once.
+        m = schema.module.c
+        release = conn.execute(select(m.id).where(m.name == "release")).scalar_one()
+        number = {"module_id": release, "time": START - HOUR, "value": 1.5}
+        conn.execute(insert(schema.number_history), number)
         # One that came late, into an hour that was folded already.
         late = {"agent_id": other, "time": START - 29 * HOUR + 600, "digest": bytes(16)}
         conn.execute(insert(schema.packet), late | {"server": "late", "arrived": NOW})
