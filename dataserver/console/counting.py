@@ -1,4 +1,4 @@
-"""The console's own figures: requests by answer, and how long they took."""
+"""The console's own figures: requests by route and answer, and how long they took."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataserver.metrics import Histogram
@@ -18,15 +19,20 @@ class Requests:
     """Counts; only the event loop's thread writes."""
 
     def __init__(self) -> None:
-        self.codes: Counter[int] = Counter()
+        self._answers: Counter[tuple[str, int]] = Counter()
         self.seconds = Histogram(_BOUNDS)
+
+    def add(self, route: str, code: int) -> None:
+        """An answer of this route, "" for one that is no route's."""
+        self._answers[route, code] += 1
 
     def lines(self) -> Iterator[str]:
         """As Prometheus reads them."""
-        yield "# HELP dataserver_console_requests_total Answers of this console by code."
+        yield "# HELP dataserver_console_requests_total Answers of this console."
         yield "# TYPE dataserver_console_requests_total counter"
-        for code, count in sorted(self.codes.items()):
-            yield f'dataserver_console_requests_total{{code="{code}"}} {count}'
+        for (route, code), count in sorted(self._answers.items()):
+            labels = f'route="{route}",code="{code}"'
+            yield f"dataserver_console_requests_total{{{labels}}} {count}"
         name = "dataserver_console_request_seconds"
         yield f"# HELP {name} How long answers took."
         yield f"# TYPE {name} histogram"
@@ -54,10 +60,16 @@ class Counting:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._requests.codes[message["status"]] += 1
+                self._requests.add(_route(scope), message["status"])
             await send(message)
 
         try:
             await self._app(scope, receive, counted)
         finally:
             self._requests.seconds.observe(time.perf_counter() - started)
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern, not the path: there is no end of paths."""
+    route = scope.get("route")
+    return route.path if isinstance(route, Route | Mount) else ""

@@ -122,10 +122,11 @@ def test_nothing_becomes_nothing() -> None:
 
 def test_the_consoles_own_figures_are_of_the_format_and_agree() -> None:
     requests = Requests()
-    requests.codes.update([200, 200, 404])
+    for code in (200, 200, 404):
+        requests.add("/agents/{id:int}", code)
     for seconds in (0.001, 0.2, 99.0):
         requests.seconds.observe(seconds)
     found = parsed("\n".join(requests.lines()) + "\n")
-    assert found['dataserver_console_requests_total{code="200"}'] == 2
+    assert found['dataserver_console_requests_total{route="/agents/{id:int}",code="200"}'] == 2
     assert found['dataserver_console_request_seconds_bucket{le="+Inf"}'] == 3
     assert found["dataserver_console_request_seconds_count{}"] == 3
