@@ -15,7 +15,14 @@ def test_routes_are_counted_by_their_patterns_whatever_paths_are_asked_for(tmp_p
         database.prepare()
         place = Place(database.home, "sqlite:///var/dataserver.db")
         with serving(Source(place.home, {})) as client:
-            for path in ("/", "/agents/1", "/agents/2", '/x"} 1\n', "/y", "/static/console.css"):
+            for path in (
+                "/",
+                "/agents/1",
+                "/agents/2",
+                "/x%22%7D%201%0A",
+                "/y",
+                "/static/console.css",
+            ):
                 client.get(path)
             client.post("/")
             client.get("/api/none")
