@@ -70,7 +70,8 @@ class Filling:
 
     def _insert(self, conn: Connection, table: Table, rows: Iterator[Row]) -> None:
         while page := [self._layout.present(table, row) for row in islice(rows, _PAGE)]:
-            conn.execute(insert(table), page)
+            # Inline: no column that this database lacks is asked for afterwards.
+            conn.execute(insert(table).inline(), page)
 
 
 # -- a long history --------------------------------------------------------------------

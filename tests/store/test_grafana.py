@@ -237,7 +237,7 @@ def _fill(database: Database) -> None:
         m = schema.module.c
         release = conn.execute(select(m.id).where(m.name == "release")).scalar_one()
         number = {"module_id": release, "time": START - HOUR, "value": 1.5}
-        conn.execute(insert(schema.number_history), [number])
+        conn.execute(insert(schema.number_history).inline(), number)
         # One that came late, into an hour that was folded already.
         late = {"agent_id": other, "time": START - 29 * HOUR + 600, "digest": bytes(16)}
         conn.execute(insert(schema.packet), late | {"server": "late", "arrived": NOW})
