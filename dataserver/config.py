@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dataserver.errors import ConfigError
-from dataserver.home import Home, Paths
+from dataserver.home import MAIN, Home, Paths
 from dataserver.setting_kinds import masked
 from dataserver.settings import ABOUT, Settings
 
@@ -52,12 +52,23 @@ def load(paths: Paths, environment: Mapping[str, str]) -> Settings:
     return read(paths, environment)
 
 
+def load_to_look(paths: Paths, environment: Mapping[str, str]) -> Settings:
+    """As :func:`load`, for who only looks: a home without instances may have settings, too."""
+    home = Home(paths.home)
+    if paths.name == MAIN and home.config.is_file() and not home.instance_names():
+        return _made(paths, _sources(home, paths, environment, is_alone=True))
+    return load(paths, environment)
+
+
 def read(paths: Paths, environment: Mapping[str, str]) -> Settings:
     """As :func:`load`, of a folder that need not have an instance's name: one in the making."""
-    home = Home(paths.home)
+    return _made(paths, _sources(Home(paths.home), paths, environment))
+
+
+def _made(paths: Paths, sources: list[_Source]) -> Settings:
     values: dict[str, Any] = {"data_in": paths.folder / "data_in"}
     origins = dict.fromkeys(ABOUT, DEFAULT)
-    for source in _sources(home, paths, environment):
+    for source in sources:
         for key, raw in source.values.items():
             values[key] = _decode(source, key, raw)
             origins[key] = source.name
@@ -67,11 +78,14 @@ def read(paths: Paths, environment: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _sources(home: Home, paths: Paths, environment: Mapping[str, str]) -> list[_Source]:
+def _sources(
+    home: Home, paths: Paths, environment: Mapping[str, str], *, is_alone: bool = False
+) -> list[_Source]:
+    """``is_alone``: the home's own settings, without those of an instance."""
     sources = []
     for path, shared in ((home.config, True), (paths.config, False)):
         # The shared file may be missing: then all instances have the defaults.
-        if shared and not path.exists():
+        if (shared and not path.exists()) or (is_alone and not shared):
             continue
         source = _Source(str(path), _read(path), path.parent)
         _check_keys(source, shared)

@@ -13,6 +13,7 @@ from dataserver import logs
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.output import print_line
 from dataserver.cli.store import instance_option
+from dataserver.config import load_to_look
 from dataserver.errors import UsageError
 
 #: In the home: who may look, where nothing else is said.
@@ -68,7 +69,8 @@ def console(
             f"the console needs {exc.name}, which is not installed",
             hint="install dataserver with its extra: pip install 'dataserver[console]'",
         ) from exc
-    _, paths = app.settings(instance)
+    paths = app.home.instance(instance)
+    load_to_look(paths, os.environ)
     address = parse_address(listen)
     if users is None and (app.home.root / _USERS).exists():
         users = app.home.root / _USERS

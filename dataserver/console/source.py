@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import tzinfo
 from threading import Lock
 
-from dataserver.config import load
+from dataserver.config import load_to_look
 from dataserver.errors import ConfigError, DataserverError, StoreUnavailable, UsageError
 from dataserver.graphs.reading import Graphs
 from dataserver.home import MAIN, Home
@@ -62,7 +62,9 @@ class Source:
         store = self._store
         if store is not None:
             return store.zone
-        return load(self.home.instance(self.instance), self.environment).zone(self.environment)
+        return load_to_look(self.home.instance(self.instance), self.environment).zone(
+            self.environment
+        )
 
     def store(self) -> ReadingStore:
         """The database.
@@ -126,7 +128,7 @@ class Source:
 
     def _opened(self) -> ReadingStore:
         try:
-            settings = load(self.home.instance(self.instance), self.environment)
+            settings = load_to_look(self.home.instance(self.instance), self.environment)
         except UsageError as error:
             # The home or the instance was there when the console was started.
             raise ConfigError(error.message, hint=error.hint) from error

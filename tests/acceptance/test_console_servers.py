@@ -197,6 +197,22 @@ class TestAHome:
         assert found["database_error"] in _Texts(page.text).text
         assert [each["row"]["name"] for each in found["instances"]] == ["main"]
 
+    def test_without_instances_shows_what_is_in_its_database(
+        self, database: Database, client: httpx.Client, tmp_path: Path
+    ) -> None:
+        beat(database, "left")
+        place = Place(tmp_path / "other", f"sqlite:///{database.home}/var/dataserver.db")
+        (place.paths().config).unlink()
+        place.data_in().rmdir()
+        place.paths().folder.rmdir()
+        with serving(Source(place.home, {})) as other:
+            found = other.get("/api/servers").json()
+            page = other.get("/")
+        assert found["database_error"] is None
+        assert [host["host"] for host in found["hosts"]] == ["left"]
+        assert found["instances"] == []
+        assert "This home has no instances" in _Texts(page.text).text
+
     def test_tells_no_password(self, tmp_path: Path) -> None:
         secret = "hidden-word"
         place = Place(tmp_path / "home", f"mysql://u:{secret}@127.0.0.1:1/none")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
-from dataserver.config import load
+from dataserver.config import load_to_look
 from dataserver.console.source import Source
 from dataserver.errors import DataserverError
 from dataserver.fleet.managers import manager_of
@@ -208,7 +208,7 @@ def _is_host(seen: str, name: str) -> bool:
 
 def _keepalive(source: Source) -> int:
     with suppress(DataserverError):
-        settings = load(source.home.instance(source.instance), source.environment)
+        settings = load_to_look(source.home.instance(source.instance), source.environment)
         return settings.server_keepalive
     return _KEEPALIVE
 
