@@ -119,6 +119,8 @@ def _instances(source: Source) -> tuple[str | None, tuple[Local, ...], str | Non
     registry = Registry(source.home)
     try:
         instances = registry.instances()
+    except FileNotFoundError:
+        return None, (), None
     except OSError as error:
         return None, (), f"{error.filename}: {error.strerror}"
     name, states, why = None, dict[str, Managed](), None
