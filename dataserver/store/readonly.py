@@ -8,7 +8,8 @@ from datetime import tzinfo
 from pathlib import Path
 
 import sqlalchemy
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from dataserver.errors import SchemaError, StoreUnavailable
 from dataserver.settings import Settings
@@ -28,8 +29,14 @@ class ReadingStore:
     zone: tzinfo
 
     def close(self) -> None:
-        """Let go of its connections."""
+        """Let go of its connections: of those that are in use when they come back."""
+        # Whoever has this record may still read, with a new connection too.
+        event.listen(self.engine, "checkin", _hang_up)
         self.engine.dispose()
+
+
+def _hang_up(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.invalidate()
 
 
 def open_reading(settings: Settings, home: Path) -> ReadingStore:
