@@ -37,6 +37,8 @@ TYPES: tuple[str, ...] = tuple(cast(Enum, schema.event.c.type.type).enums)
 #: Events of one page, and ids of one page of ids.
 PAGE = 500
 _IDS = 5_000
+#: Events that are looked at for one page of them, and for the first one since a time.
+LOOK, _EARLIEST = 50_000, 1_000
 
 _e = schema.event.c
 #: As text: a newer Pandora FMS may have types that the schema's enumeration does not know.
@@ -114,6 +116,17 @@ class Wanted:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some events, the newest first; ``older``: the id to go on before, None: there are no more.
+
+    There may be fewer events than asked for, or none, and yet older ones.
+    """
+
+    events: tuple[EventRecord, ...]
+    older: int | None
+
+
 class EventList:
     """Reads the events of one database.  Raises SchemaError where it has none."""
 
@@ -146,21 +159,29 @@ class EventList:
                 return
             after = page[-1].id
 
-    def before(
-        self, wanted: Wanted, before: int | None, limit: int, since: int
-    ) -> list[EventRecord]:
+    def page(self, wanted: Wanted, before: int | None, limit: int, since: int) -> EventPage:
         """The last ``limit`` events since a time (epoch seconds), the newest first.
 
-        ``before``: only those with a lower id.  Raises StoreError.
+        ``before``: only those with a lower id.  No more than :data:`LOOK` events are looked at,
+        so that a filter that fits few does not read the whole table.  Raises StoreError.
         """
         with self._reading() as conn:
-            first = _first_id(conn, since)
-        if first is None:
-            return []
-        conditions = [*wanted.conditions(), _e.time >= since, _e.id >= first]
+            first = _lowest_id(conn, since)
+            if first is None:
+                return EventPage((), None)
+            edge = None
+            if wanted.agent_id is None and wanted.module_id is None:
+                # Those of one agent or module are found by its index.
+                edge = conn.scalar(_below(before).order_by(_e.id.desc()).offset(LOOK).limit(1))
+        low = first if edge is None else max(first, edge + 1)
+        conditions = [*wanted.conditions(), _e.time >= since, _e.id >= low]
         if before is not None:
             conditions.append(_e.id < before)
-        return self._read(self._query.where(*conditions).order_by(_e.id.desc()).limit(limit))
+        query = self._query.where(*conditions).order_by(_e.id.desc()).limit(limit + 1)
+        found = self._read(query)
+        if len(found) > limit:
+            return EventPage(tuple(found[:limit]), found[limit - 1].id)
+        return EventPage(tuple(found), low if low > first else None)
 
     def by_ids(self, ids: Sequence[int], wanted: Wanted) -> list[EventRecord]:
         """Those of a page of events that are wanted, in order.  Raises StoreError."""
@@ -193,6 +214,20 @@ def _first_id(conn: Connection, since: int) -> int | None:
     # The count is for SQLite: for a lone min() it walks the whole table in order of id.
     first, _ = conn.execute(select(func.min(_e.id), func.count()).where(_e.time >= since)).one()
     return None if first is None else int(first)
+
+
+def _lowest_id(conn: Connection, since: int) -> int | None:
+    """About the lowest id of the events since then; None where there are none.
+
+    Events are written as they happen, so it is among the first of them by time.
+    """
+    earliest = select(_e.id).where(_e.time >= since).order_by(_e.time).limit(_EARLIEST)
+    found: int | None = conn.scalar(select(func.min(earliest.subquery().c.id)))
+    return found
+
+
+def _below(before: int | None) -> Select[Any]:
+    return select(_e.id) if before is None else select(_e.id).where(_e.id < before)
 
 
 def _events_query(layout: Layout) -> Select[Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, func, null, select
 
@@ -15,6 +15,10 @@ from dataserver.store import schema
 from dataserver.store.layout import Layout
 from dataserver.times import from_local_text
 from dataserver.values import Kind, parse_number, type_rule
+
+#: Characters of a value where many are shown; a text may have 16 million.
+SHORT = 4_000
+_SHORT_VALUE = func.substr(schema.state.c.value, 1, SHORT).label(schema.state.c.value.key)
 
 _COUNTS = (
     "critical_count",
@@ -114,6 +118,15 @@ class AgentRecord:
         )
 
 
+class ModuleName(NamedTuple):
+    """What a list of an agent's modules is chosen by; ``status`` None: it has no state."""
+
+    id: int
+    name: str
+    status: Status | None
+    disabled: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ModuleRecord:
     """One module and its state.  Times in epoch seconds, None: never.
@@ -190,10 +203,40 @@ def agent(conn: Connection, layout: Layout, zone: tzinfo, agent_id: int) -> Agen
 def module(
     conn: Connection, layout: Layout, zone: tzinfo, module_id: int
 ) -> tuple[int, ModuleRecord] | None:
-    """One module with its agent's id; None: there is none of that id."""
-    query = _modules_query(layout).add_columns(schema.module.c.agent_id)
+    """One module, its value cut to SHORT, with its agent's id; None: there is none of that id."""
+    query = _modules_query(layout, _SHORT_VALUE).add_columns(schema.module.c.agent_id)
     row = conn.execute(query.where(schema.module.c.id == module_id)).first()
     return None if row is None else (row.agent_id, ModuleRecord.from_row(row, zone))
+
+
+def some_modules(
+    conn: Connection, layout: Layout, zone: tzinfo, ids: Collection[int]
+) -> list[ModuleRecord]:
+    """Those modules, in order of name, their values cut to SHORT."""
+    query = _modules_query(layout, _SHORT_VALUE).where(schema.module.c.id.in_(ids))
+    return [ModuleRecord.from_row(row, zone) for row in conn.execute(query)]
+
+
+def module_names(conn: Connection, layout: Layout, agent_id: int) -> list[ModuleName]:
+    """The modules of one agent, in order of name; reads no values, which may be long."""
+    m, s = schema.module.c, schema.state.c
+    query = (
+        select(m.id, m.name, s.status, m.disabled)
+        .select_from(schema.module.outerjoin(schema.state, s.module_id == m.id))
+        .where(m.agent_id == agent_id)
+        .order_by(m.name, m.id)
+    )
+    if layout.has(m.delete_pending):
+        query = query.where(m.delete_pending == 0)
+    return [
+        ModuleName(
+            row.id,
+            entities.decode(row.name or ""),
+            None if row.status is None else status_of(row.status),
+            bool(row.disabled),
+        )
+        for row in conn.execute(query)
+    ]
 
 
 def agents_query(layout: Layout, which: ColumnElement[bool] | None = None) -> Select[Any]:
@@ -232,7 +275,7 @@ def agents_query(layout: Layout, which: ColumnElement[bool] | None = None) -> Se
     )
 
 
-def _modules_query(layout: Layout) -> Select[Any]:
+def _modules_query(layout: Layout, value: ColumnElement[Any] = schema.state.c.value) -> Select[Any]:
     m, s, t = schema.module.c, schema.state.c, schema.module_type.c
     joined = schema.module.outerjoin(schema.state, s.module_id == m.id).outerjoin(
         schema.module_type, t.id == m.type_id
@@ -241,7 +284,7 @@ def _modules_query(layout: Layout) -> Select[Any]:
         m.id,
         m.name,
         t.name.label("type"),
-        s.value,
+        value,
         _optional(layout, m.unit),
         s.local_time,
         s.saved,

@@ -13,7 +13,13 @@ from dataserver.status import Status
 from dataserver.store.errors import translating
 from dataserver.store.event_list import EventList, EventRecord, Wanted
 from dataserver.store.layout import reading
-from dataserver.store.listing import AgentRecord, ModuleRecord, modules
+from dataserver.store.listing import (
+    AgentRecord,
+    ModuleName,
+    ModuleRecord,
+    module_names,
+    some_modules,
+)
 from dataserver.store.listing import agent as agent_by_id
 from dataserver.values import Kind, type_rule
 
@@ -58,11 +64,12 @@ def agent(
         record = agent_by_id(conn, store.layout, store.zone, agent_id)
         if record is None:
             raise NotThere(f"there is no agent {agent_id}")
-        everything = list(modules(conn, store.layout, store.zone, agent_id))
-    wanted = [module for module in everything if _fits(module, text, status)]
-    pages = max(1, -(-len(wanted) // PAGE))
-    page = min(page, pages)
-    shown = wanted[(page - 1) * PAGE : page * PAGE]
+        everything = module_names(conn, store.layout, agent_id)
+        wanted = [module.id for module in everything if _fits(module, text, status)]
+        pages = max(1, -(-len(wanted) // PAGE))
+        page = min(page, pages)
+        chosen = wanted[(page - 1) * PAGE : page * PAGE]
+        shown = some_modules(conn, store.layout, store.zone, chosen) if chosen else []
     lines = _sparklines(source, shown)
     return AgentDetails(
         agent=record,
@@ -85,11 +92,11 @@ def access(source: Source, agent_id: int, span: Span, width: int) -> AccessGraph
             raise NotThere(str(error)) from error
 
 
-def _fits(module: ModuleRecord, text: str, status: Status | None) -> bool:
+def _fits(module: ModuleName, text: str, status: Status | None) -> bool:
     return text.casefold() in module.name.casefold() and status in (None, module.status)
 
 
-def _counts(everything: list[ModuleRecord]) -> dict[str, int]:
+def _counts(everything: list[ModuleName]) -> dict[str, int]:
     counts = {status.name.lower(): 0 for status in Status}
     for module in everything:
         if module.status is not None and not module.disabled:
@@ -110,6 +117,6 @@ def _events(source: Source, agent_id: int) -> tuple[EventRecord, ...]:
     try:
         with source.watched():
             found = EventList(store.engine, store.layout)
-            return tuple(found.before(Wanted(agent_id=agent_id), None, EVENTS, since))
+            return found.page(Wanted(agent_id=agent_id), None, EVENTS, since).events
     except SchemaError:
         return ()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dataserver.console.source import Source
 from dataserver.status import Status
-from dataserver.store.agent_list import WantedAgents, agent_page, groups
+from dataserver.store.agent_list import Group, WantedAgents, agent_page, groups
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
 from dataserver.store.listing import AgentRecord
@@ -38,7 +38,7 @@ class Agents:
     total: int
     page: int
     pages: int
-    groups: dict[int, str]
+    groups: tuple[Group, ...]
 
 
 def agents(source: Source, wanted: WantedAgents, page: int) -> Agents:

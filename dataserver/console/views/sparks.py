@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import NamedTuple
 
 from dataserver.graphs.model import Sparkline
@@ -20,24 +21,42 @@ class Drawn(NamedTuple):
 
 
 def drawn(line: Sparkline) -> Drawn:
-    """``line`` in a picture of :data:`WIDTH` by :data:`HEIGHT`."""
+    """``line`` in a picture of :data:`WIDTH` by :data:`HEIGHT`; without a value an empty one."""
+    line = tuple(column if column and all(map(isfinite, column)) else None for column in line)
     known = [column for column in line if column is not None]
+    if not known:
+        return Drawn("", "", "last day: no value")
     low, high = min(c.minimum for c in known), max(c.maximum for c in known)
     unit = WIDTH / len(line)
-    upper, lower, lasts = [], [], []
+    upper: list[tuple[float, float]] = []
+    lower: list[tuple[float, float]] = []
+    lasts: list[tuple[float, float]] = []
     for place, column in enumerate(line):
         if column is None:
             continue
         left, right = place * unit, (place + 1) * unit
         top, bottom = _y(column.maximum, low, high), _y(column.minimum, low, high)
-        upper += [f"{left:.1f},{top}", f"{right:.1f},{top}"]
-        lower += [f"{left:.1f},{bottom}", f"{right:.1f},{bottom}"]
-        last = _y(column.last, low, high)
-        lasts += [f"{left:.1f},{last}", f"{right:.1f},{last}"]
+        _step(upper, left, right, top)
+        _step(lower, left, right, bottom)
+        _step(lasts, left, right, _y(column.last, low, high))
     words = f"last day: {low:g}" if low == high else f"last day: {low:g} to {high:g}"
-    return Drawn(" ".join([*upper, *reversed(lower)]), " ".join(lasts), words)
+    return Drawn(_points([*upper, *reversed(lower)]), _points(lasts), words)
 
 
-def _y(value: float, low: float, high: float) -> str:
-    share = 0.5 if low == high else (value - low) / (high - low)
-    return f"{HEIGHT - _EDGE - share * (HEIGHT - 2 * _EDGE):.1f}"
+def _step(points: list[tuple[float, float]], left: float, right: float, y: float) -> None:
+    """Go on at ``y`` from left to right; where that is straight on, without a point between."""
+    if len(points) > 1 and points[-1] == (left, y):
+        points[-1] = (right, y)
+    else:
+        points += [(left, y), (right, y)]
+
+
+def _points(points: list[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _y(value: float, low: float, high: float) -> float:
+    # Halves: the whole span may be more than a float holds.
+    span = high / 2 - low / 2
+    share = (value / 2 - low / 2) / span if span > 0 else 0.5
+    return round(HEIGHT - _EDGE - share * (HEIGHT - 2 * _EDGE), 1)
