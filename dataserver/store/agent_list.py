@@ -87,7 +87,7 @@ def agent_page(
     counting = select(_RANK, func.count()).where(*conditions).group_by(_RANK)
     counts = {_STATUS_OF[number]: count for number, count in conn.execute(counting)}
     if wanted.status is not None:
-        conditions.append(_RANK_OF[wanted.status] == _RANK)
+        conditions.append(_RANK.in_([_RANK_OF[wanted.status]]))
     order = {
         Order.NAME: (),
         Order.STATUS: (_RANK.desc(),),
