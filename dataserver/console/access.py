@@ -21,6 +21,8 @@ from dataserver.console.users import Users
 
 __all__ = ["Access", "Users"]
 
+#: Characters of a path; a number of thousands of digits is none to Python.
+_LONGEST = 1_000
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@]*))(?::[0-9]*)?")
 #: Says only whether the console works.
 _OPEN = "/healthz"
@@ -50,6 +52,8 @@ class Access:
         await self._app(scope, receive, send)
 
     async def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        if len(scope["path"]) > _LONGEST:
+            return _no(414, "no page has so long an address")
         headers = Headers(scope=scope)
         if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
             return _no(

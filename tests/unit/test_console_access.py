@@ -264,5 +264,14 @@ class TestNames:
         assert host_name(host) == name
 
 
+def test_a_path_that_is_too_long_for_any_page_is_refused(users: Users) -> None:
+    async def ask(client: httpx.AsyncClient) -> None:
+        for path in ("/agents/" + "9" * 5000, "/" + "x" * 1000, "/%41" * 300 + "/%00" * 300):
+            assert (await client.get(path)).status_code == 414
+        assert (await client.get("/" + "x" * 999)).status_code == 401
+
+    asked(console(users), ask)
+
+
 def test_the_limits_that_these_tests_count_on() -> None:
     assert (module._AT_ONCE, module._WAITING) == (2, 32)
