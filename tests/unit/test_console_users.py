@@ -16,6 +16,9 @@ from dataserver.console.users import Users
 from dataserver.errors import ConfigError
 
 NAME, PASSWORD = b"ann", b"correct horse"
+#: Always the same: the names of tests are made of it.
+HASH = b"$2y$04$" + b"." * 53
+TWICE = b"ann:" + HASH + b"\nann:" + HASH + b"\n"
 
 
 def hashed(password: bytes, cost: int = 4) -> bytes:
@@ -246,12 +249,12 @@ class TestFiles:
             (b"# nobody\n\n", "names no user"),
             (b"ann\n", "line 1: is not NAME:HASH"),
             (b"\n:x\n", "line 2: is not NAME:HASH"),
-            (line() + line(), "line 2: is there twice"),
+            (TWICE, "line 2: is there twice"),
             (b"ann:secret\n", "line 1: the password is not hashed with bcrypt"),
             (b"ann:$apr1$abcdefgh$0123456789012345678901\n", "not hashed with bcrypt"),
-            (b"ann:" + hashed(b"x") + b":more\n", "not hashed with bcrypt"),
-            (b"ann:" + hashed(b"x").replace(b"$04$", b"$31$") + b"\n", "not hashed with bcrypt"),
-            (b"ann:" + hashed(b"x").replace(b"$04$", b"$00$") + b"\n", "not hashed with bcrypt"),
+            (b"ann:" + HASH + b":more\n", "not hashed with bcrypt"),
+            (b"ann:" + HASH.replace(b"$04$", b"$31$") + b"\n", "not hashed with bcrypt"),
+            (b"ann:" + HASH.replace(b"$04$", b"$00$") + b"\n", "not hashed with bcrypt"),
             (b"#" * (1 << 20) + b"#", "is longer than"),
         ],
     )
