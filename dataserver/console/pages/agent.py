@@ -57,6 +57,7 @@ def agent_page(request: Request) -> Response:
         severity_words=severity_words,
         drawn=drawn,
         spark=(SPARK_WIDTH, HEIGHT),
+        days=views.DAYS,
     )
 
 

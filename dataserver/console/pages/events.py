@@ -16,8 +16,8 @@ from dataserver.moments import moment
 from dataserver.store.event_list import TYPES, Wanted
 
 _SEVERITIES = tuple(severity_words(number) for number in range(7))
-#: Events of how long ago are looked at, where nothing is said.
-_SINCE = "-7d"
+#: Events of how long ago are looked at, where nothing is said; and those of one agent or module.
+_SINCE, _EVER = "-7d", "2000-01-01"
 
 
 def _asked(request: Request) -> tuple[Wanted, int | None, int]:
@@ -25,32 +25,42 @@ def _asked(request: Request) -> tuple[Wanted, int | None, int]:
     kind = params.choice(request, "type", TYPES)
     severity = params.choice(request, "severity", _SEVERITIES)
     wanted = Wanted(
-        agent_id=params.integer(request, "agent", 0) or None,
-        module_id=params.integer(request, "module", 0) or None,
+        agent_id=_id(request, "agent"),
+        module_id=_id(request, "module"),
         types=frozenset([kind] if kind else ()),
         severities=frozenset([_SEVERITIES.index(severity)] if severity else ()),
         open_only=params.flag(request, "open"),
     )
-    since = params.text(request, "since", 40) or _SINCE
     return (
         wanted,
-        params.integer(request, "before", 0) or None,
-        moment(since, now=source.now(), zone=source.zone),
+        _id(request, "before"),
+        moment(_since(request), now=source.now(), zone=source.zone),
     )
+
+
+def _id(request: Request, name: str) -> int | None:
+    # Zero is asked for too: an event that is of no agent has it.
+    return params.integer(request, name, 0) if params.text(request, name) else None
+
+
+def _since(request: Request) -> str:
+    is_of_one = params.text(request, "agent") or params.text(request, "module")
+    return params.text(request, "since", 40) or (_EVER if is_of_one else _SINCE)
 
 
 def events_page(request: Request) -> Response:
     """A page of them."""
     asked = _asked(request)
-    query = request.query_params
-    names = ("agent", "module", "type", "severity", "open", "since")
-    chosen = {name: query.get(name, "") for name in names}
+    wanted, before, _ = asked
+    chosen = {name: params.text(request, name) for name in ("agent", "module", "type", "severity")}
+    chosen |= {"open": "1" if wanted.open_only else "", "since": _since(request)}
     return page(
         request,
         "events.html",
         shown=views.events(request.app.state.source, *asked),
-        chosen={**chosen, "since": chosen["since"] or _SINCE},
-        is_first="before" not in query,
+        chosen=chosen,
+        wanted=wanted,
+        is_first=before is None,
         types=TYPES,
         severities=_SEVERITIES,
         severity_words=severity_words,

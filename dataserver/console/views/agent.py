@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from dataserver.console.params import NotThere
 from dataserver.console.source import Source
 from dataserver.console.views.agents import silent
-from dataserver.errors import SchemaError, UsageError
+from dataserver.errors import UsageError
 from dataserver.graphs.model import AccessGraph, Span, Sparkline
 from dataserver.status import Status
+from dataserver.store import schema
 from dataserver.store.errors import translating
 from dataserver.store.event_list import EventList, EventRecord, Wanted
 from dataserver.store.layout import reading
@@ -24,7 +26,7 @@ from dataserver.store.listing import agent as agent_by_id
 from dataserver.values import Kind, type_rule
 
 #: Modules of one page, events, and days of events that are looked at.
-PAGE, EVENTS, _DAYS = 100, 20, 30
+PAGE, EVENTS, DAYS = 100, 20, 30
 _DAY = 86_400
 #: The span and the columns of a sparkline.
 SPARK_SECONDS, SPARK_COLUMNS = _DAY, 48
@@ -42,7 +44,8 @@ class ModuleRow:
 class AgentDetails:
     """An agent with a page of those of its modules that are wanted, ``pages`` from 1.
 
-    ``counts``: of its enabled modules by status; ``total``: of the wanted ones.
+    ``counts``: of those whose name fits and that are enabled, by status; ``total``: of the
+    wanted ones.  ``events`` are the newest, None where the database has no table of events.
     """
 
     agent: AgentRecord
@@ -52,20 +55,25 @@ class AgentDetails:
     total: int
     page: int
     pages: int
-    events: tuple[EventRecord, ...]
+    events: tuple[EventRecord, ...] | None
 
 
 def agent(
     source: Source, agent_id: int, text: str, status: Status | None, page: int
 ) -> AgentDetails:
-    """``text`` is in the modules' names.  Raises NotThere, StoreError."""
+    """``text`` is in the modules' names; of a status are enabled modules only.
+
+    Raises NotThere, StoreError.
+    """
     store = source.store()
     with source.watched(), translating("read the agent"), reading(store.engine) as conn:
         record = agent_by_id(conn, store.layout, store.zone, agent_id)
         if record is None:
             raise NotThere(f"there is no agent {agent_id}")
         everything = module_names(conn, store.layout, agent_id)
-        wanted = [module.id for module in everything if _fits(module, text, status)]
+        text = text.casefold()
+        named = [module for module in everything if text in module.name.casefold()]
+        wanted = [each.id for each in named if status is None or _status(each) is status]
         pages = max(1, -(-len(wanted) // PAGE))
         page = min(page, pages)
         chosen = wanted[(page - 1) * PAGE : page * PAGE]
@@ -74,7 +82,7 @@ def agent(
     return AgentDetails(
         agent=record,
         silent=silent(record, source.now()),
-        counts=_counts(everything),
+        counts=_counts(named),
         modules=tuple(ModuleRow(module, lines.get(module.id)) for module in shown),
         total=len(wanted),
         page=page,
@@ -92,16 +100,14 @@ def access(source: Source, agent_id: int, span: Span, width: int) -> AccessGraph
             raise NotThere(str(error)) from error
 
 
-def _fits(module: ModuleName, text: str, status: Status | None) -> bool:
-    return text.casefold() in module.name.casefold() and status in (None, module.status)
+def _status(module: ModuleName) -> Status | None:
+    """The status in which it counts; None: in none."""
+    return None if module.disabled else module.status
 
 
-def _counts(everything: list[ModuleName]) -> dict[str, int]:
-    counts = {status.name.lower(): 0 for status in Status}
-    for module in everything:
-        if module.status is not None and not module.disabled:
-            counts[module.status.name.lower()] += 1
-    return counts
+def _counts(modules: list[ModuleName]) -> dict[str, int]:
+    counts = Counter(map(_status, modules))
+    return {status.name.lower(): counts[status] for status in Status}
 
 
 def _sparklines(source: Source, shown: list[ModuleRecord]) -> dict[int, Sparkline]:
@@ -111,12 +117,11 @@ def _sparklines(source: Source, shown: list[ModuleRecord]) -> dict[int, Sparklin
         return source.graphs().sparklines(numeric, now - SPARK_SECONDS, now, SPARK_COLUMNS)
 
 
-def _events(source: Source, agent_id: int) -> tuple[EventRecord, ...]:
+def _events(source: Source, agent_id: int) -> tuple[EventRecord, ...] | None:
     store = source.store()
-    since = source.now() - _DAYS * _DAY
-    try:
-        with source.watched():
-            found = EventList(store.engine, store.layout)
-            return found.page(Wanted(agent_id=agent_id), None, EVENTS, since).events
-    except SchemaError:
-        return ()
+    if not store.layout.has(schema.event):
+        return None
+    since = source.now() - DAYS * _DAY
+    with source.watched():
+        found = EventList(store.engine, store.layout)
+        return found.page(Wanted(agent_id=agent_id), None, EVENTS, since).events

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataserver.status import Status
-from dataserver.store.listing import ModuleRecord
+from dataserver.store.listing import SHORT, ModuleRecord
 from dataserver.values import type_rule
 
 #: Characters of a value that a page shows.
@@ -22,7 +22,8 @@ _SEVERITIES = (
 def value_words(value: float | str, module: ModuleRecord) -> str:
     """A value with its unit, or whether it is up; long texts cut, and said to be."""
     if isinstance(value, str):
-        cut = f"{value[:LONGEST]}… ({len(value)} characters)"
+        more = " or more" if len(value) >= SHORT else ""
+        cut = f"{value[:LONGEST]}… ({len(value)} characters{more})"
         return value if len(value) <= LONGEST else cut
     if type_rule(module.type or "").is_proc and value in {0.0, 1.0}:
         return "up" if value else "down"
