@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import threading
@@ -59,8 +58,7 @@ def running_console(home: Path, *options: str) -> Iterator[str]:
         try:
             yield _address(process, log)
             process.terminate()
-            # The web server ends by the signal that asked it to.
-            assert process.wait(PATIENCE) in {0, -signal.SIGTERM}
+            assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
 
