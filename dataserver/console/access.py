@@ -10,13 +10,16 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dataserver.console.failures import Failures
+from dataserver.console.replies import reply
 from dataserver.console.users import Users
 
 __all__ = ["Access", "Users"]
@@ -30,6 +33,20 @@ _OPEN = "/healthz"
 #: guesses takes neither all of the machine nor the threads that answer those who may look.
 _AT_ONCE, _WAITING = 2, 32
 _CHALLENGE = {"www-authenticate": 'Basic realm="dataserver", charset="UTF-8"'}
+
+
+class _Refusal(NamedTuple):
+    status: int
+    why: str
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def answer(self, path: str) -> Response:
+        """As programs and as people read it."""
+        if not path.startswith("/api/"):
+            return PlainTextResponse(f"{self.why}\n", self.status, self.headers)
+        answer = reply({"error": self.why}, self.status)
+        answer.headers.update(self.headers)
+        return answer
 
 
 class Access:
@@ -47,36 +64,36 @@ class Access:
         if scope["type"] == "http":
             refusal = await self._refusal(scope)
             if refusal is not None:
-                await refusal(scope, receive, send)
+                await refusal.answer(scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+    async def _refusal(self, scope: Scope) -> _Refusal | None:
         if len(scope["path"]) > _LONGEST:
-            return _no(414, "no page has so long an address")
+            return _Refusal(414, "no page has so long an address")
         headers = Headers(scope=scope)
         if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
-            return _no(
+            return _Refusal(
                 421, "the console does not answer under this name; start it with --host NAME"
             )
         if self._users is None or scope["path"] == _OPEN:
             return None
         login = _login(headers.get("authorization", ""))
         if login is None:
-            return _no(401, "log in", _CHALLENGE)
+            return _Refusal(401, "log in", _CHALLENGE)
         address = scope["client"][0] if scope.get("client") else ""
         return await self._unless_right(self._users, address, *login)
 
     async def _unless_right(
         self, users: Users, address: str, name: bytes, password: bytes
-    ) -> PlainTextResponse | None:
+    ) -> _Refusal | None:
         if users.knows(name, password):
             return None
         pause = self._failures.pause(address, name)
         if pause:
-            return _no(429, "too many wrong logins", {"retry-after": str(pause)})
+            return _Refusal(429, "too many wrong logins", {"retry-after": str(pause)})
         if self._waiting >= _WAITING:
-            return _no(503, "too many logins at a time", {"retry-after": "2"})
+            return _Refusal(503, "too many logins at a time", {"retry-after": "2"})
         self._waiting += 1
         try:
             if await to_thread.run_sync(users.may, name, password, limiter=self._hashing):
@@ -84,11 +101,7 @@ class Access:
         finally:
             self._waiting -= 1
         self._failures.add(address, name)
-        return _no(401, "log in", _CHALLENGE)
-
-
-def _no(status: int, why: str, headers: Mapping[str, str] | None = None) -> PlainTextResponse:
-    return PlainTextResponse(f"{why}\n", status, headers)
+        return _Refusal(401, "log in", _CHALLENGE)
 
 
 def host_name(host: str) -> str:

@@ -6,15 +6,12 @@ import logging
 from collections.abc import Callable
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataserver.errors import DataserverError
 
 log = logging.getLogger(__name__)
-
-#: No page has so long a path, and Python reads no number of thousands of digits.
-_LONGEST = 1_000
 
 
 class Failing:
@@ -27,9 +24,6 @@ class Failing:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        if len(scope["path"]) > _LONGEST:
-            await PlainTextResponse("the path is too long\n", 414)(scope, receive, send)
             return
         begun = False
 
