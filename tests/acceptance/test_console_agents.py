@@ -376,6 +376,8 @@ class TestAgent:
                     found = shown.data(f"/api/agents/{agent}?{query}&status={status}")
                     assert found["total"] == count
                     assert found["counts"] == counts
+            found = shown.data(f"/api/agents/{agent}?q=m001")
+            assert (found["total"], sum(found["counts"].values())) == (1, 0)
             assert "disabled" in shown.page(f"/agents/{agent}?q=m001").words
         finally:
             with shown.database.engine().begin() as conn:
