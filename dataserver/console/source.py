@@ -137,7 +137,7 @@ class Source:
             connect_timeout=min(settings.connect_timeout, _CONNECTING),
             database_timeout=min(settings.database_timeout, _ANSWERING),
         )
-        return open_reading(bounded, self.home.root)
+        return open_reading(bounded, self.home.root, keep=True)
 
     def _drop(self) -> None:
         # Whoever still reads from it goes on: its connections are closed as they come back.

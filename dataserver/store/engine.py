@@ -28,8 +28,8 @@ from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, event
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from dataserver.errors import ConfigError
 
@@ -56,6 +56,9 @@ _IDLE_TIMEOUT = 15.0
 #: Connections that one who only reads keeps open, and how many seconds a thread waits for one of
 #: these (or of ten more): if none comes back, the server hangs, and waiting would be in vain.
 _READERS, _POOL_TIMEOUT = 4, 5.0
+
+#: Which file a connection to SQLite is to.
+_FILE = "dataserver_file"
 
 #: SQLite's page cache in KiB (its default of 2 MB makes a batch's index pages spill).
 _SQLITE_CACHE_KIB = 32 * 1024
@@ -102,12 +105,16 @@ def open_readonly(
     connect_timeout: float = 10.0,
     read_timeout: float = 60.0,
     lock_timeout: float = 10.0,
+    keep: bool = False,
     home: Path,
 ) -> Engine:
-    """As :func:`open_engine`, for commands that only read: creates no file, cannot write."""
+    """As :func:`open_engine`, for commands that only read: creates no file, cannot write.
+
+    ``keep``: a SQLite file stays open between reads, while it is the one that is there.
+    """
     parsed = _parse(url, password)
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite_readonly(_sqlite_path(parsed, home), lock_timeout)
+        return _sqlite_readonly(_sqlite_path(parsed, home), lock_timeout, keep=keep)
     session = _session(lock_timeout, None)
     return _mysql(parsed, connect_timeout, read_timeout, session, _READERS, _POOL_TIMEOUT)
 
@@ -194,16 +201,52 @@ def _sqlite(path: Path, lock_timeout: float) -> Engine:
     return engine
 
 
-def _sqlite_readonly(path: Path, lock_timeout: float) -> Engine:
-    # No pool: whether the log exists is asked for each connection, and none outlives its use.
+def _sqlite_readonly(path: Path, lock_timeout: float, *, keep: bool) -> Engine:
+    # Without a pool whether the log exists is asked for each connection, and none outlives its use;
+    # but each reads the schema first, which takes longer than most questions.
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if keep:
+        pool = {"poolclass": QueuePool, "pool_size": _READERS, "pool_timeout": _POOL_TIMEOUT}
     engine = sqlalchemy.create_engine(
         _sqlite_url(path),
         creator=partial(_sqlite_open_readonly, path, lock_timeout),
-        poolclass=NullPool,
         hide_parameters=True,
+        **pool,
     )
     event.listen(engine, "begin", _sqlite_begin_reading)
+    if keep:
+        event.listen(engine, "connect", partial(_sqlite_opened, path))
+        event.listen(engine, "checkout", partial(_sqlite_taken, path))
+        event.listen(engine, "checkin", _sqlite_returned)
     return engine
+
+
+class _Still(sqlite3.Connection):
+    """To a file that nobody has open for writing, read as one that does not change."""
+
+
+def _sqlite_opened(path: Path, _raw: object, record: ConnectionPoolEntry) -> None:
+    record.info[_FILE] = _identity(path)
+
+
+def _sqlite_taken(path: Path, _raw: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Another file may have been put in its place, or none: open anew, and find out."""
+    if record.info[_FILE] != _identity(path):
+        raise DisconnectionError
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _sqlite_returned(raw: object, record: ConnectionPoolEntry) -> None:
+    if isinstance(raw, _Still):
+        # It would never see what somebody writes from now on.
+        record.invalidate()
 
 
 def _sqlite_open(path: Path, lock_timeout: float) -> sqlite3.Connection:
@@ -229,15 +272,23 @@ def _sqlite_open_readonly(path: Path, lock_timeout: float) -> sqlite3.Connection
     # SQLite makes the log (-wal) even for a reader, who then cannot remove it.  Where there is
     # none nobody has the database open, so it can be read as a file that does not change.
     log = path.with_name(path.name + "-wal")
-    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
-    return _sqlite_connect(f"file:{quote(str(path))}?{mode}", lock_timeout)
+    if log.exists():
+        return _sqlite_connect(f"file:{quote(str(path))}?mode=ro", lock_timeout)
+    return _sqlite_connect(f"file:{quote(str(path))}?mode=ro&immutable=1", lock_timeout, _Still)
 
 
-def _sqlite_connect(uri: str, lock_timeout: float) -> sqlite3.Connection:
+def _sqlite_connect(
+    uri: str, lock_timeout: float, kind: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
     # isolation_level None: the driver begins no transaction of its own, _sqlite_begin does.
     # The pool hands a connection to one thread at a time, hence check_same_thread.
     return sqlite3.connect(
-        uri, uri=True, timeout=lock_timeout, isolation_level=None, check_same_thread=False
+        uri,
+        uri=True,
+        timeout=lock_timeout,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=kind,
     )
 
 

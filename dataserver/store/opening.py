@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -20,9 +21,14 @@ _MEDIUMTEXT = 2**24 - 1
 _FRAME = 4_096
 
 
-def open_store(settings: Settings, home: Path, *, readonly: bool = False) -> Engine:
-    """The engine of the configured database; nothing is connected yet."""
-    opener = open_readonly if readonly else open_engine
+def open_store(
+    settings: Settings, home: Path, *, readonly: bool = False, keep: bool = False
+) -> Engine:
+    """The engine of the configured database; nothing is connected yet.
+
+    ``keep``: as :func:`open_readonly` has it.
+    """
+    opener = partial(open_readonly, keep=keep) if readonly else open_engine
     return opener(
         settings.database,
         password=settings.database_password,

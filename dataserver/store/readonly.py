@@ -39,15 +39,15 @@ def _hang_up(_connection: object, record: ConnectionPoolEntry) -> None:
     record.invalidate()
 
 
-def open_reading(settings: Settings, home: Path) -> ReadingStore:
-    """The configured database.
+def open_reading(settings: Settings, home: Path, *, keep: bool = False) -> ReadingStore:
+    """The configured database; ``keep``: as :func:`dataserver.store.engine.open_readonly` has it.
 
     Raises StoreUnavailable (not there, away) and SchemaError (nothing in it to be read).
     """
     missing = missing_file(settings, home)
     if missing is not None:
         raise StoreUnavailable(f"there is no database {missing} yet", hint=_MAKE_IT)
-    engine = open_store(settings, home, readonly=True)
+    engine = open_store(settings, home, readonly=True, keep=keep)
     try:
         layout = inspect(engine)
         if layout.kind is Kind.EMPTY:

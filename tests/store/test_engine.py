@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
 from dataserver.errors import ConfigError, StoreConflict, StoreRefused, StoreUnavailable
@@ -275,3 +275,40 @@ def test_an_option_that_the_driver_does_not_take_is_a_configuration_error(mariad
 def test_a_printed_url_has_no_password() -> None:
     assert shown("mysql://u:s3cret@h/d") == "mysql://u:***@h/d"
     assert "s3cret" not in shown("s3cret no url")
+
+
+def test_a_sqlite_file_kept_open_for_reading_is_opened_once_and_sees_what_is_committed(
+    tmp_path: Path,
+) -> None:
+    writer = open_engine(URL, home=tmp_path)
+    with writer.begin() as conn:
+        conn.execute(text("CREATE TABLE t (a)"))
+    reader = open_readonly(URL, home=tmp_path, keep=True)
+    opened: list[object] = []
+    event.listen(reader, "connect", lambda raw, _: opened.append(raw))
+    for count in range(3):
+        with reader.connect() as conn:
+            assert conn.execute(text("SELECT count(*) FROM t")).scalar_one() == count
+        with writer.begin() as conn:
+            conn.execute(text("INSERT INTO t VALUES (1)"))
+    assert len(opened) == 1
+    reader.dispose()
+    writer.dispose()
+
+
+def test_a_closed_sqlite_file_is_not_kept_open_for_reading(tmp_path: Path) -> None:
+    first = open_engine(URL, home=tmp_path)
+    with first.begin() as conn:
+        conn.execute(text("CREATE TABLE t (a)"))
+    first.dispose()
+    reader = open_readonly(URL, home=tmp_path, keep=True)
+    with reader.connect() as conn:
+        assert conn.execute(text("SELECT count(*) FROM t")).scalar_one() == 0
+    writer = open_engine(URL, home=tmp_path)
+    with writer.begin() as conn:
+        conn.execute(text("INSERT INTO t VALUES (1)"))
+    # A connection to a file that was taken not to change would not see it.
+    with reader.connect() as conn:
+        assert conn.execute(text("SELECT count(*) FROM t")).scalar_one() == 1
+    reader.dispose()
+    writer.dispose()

@@ -292,9 +292,9 @@ def test_a_page_waits_no_longer_than_pages_do_whatever_servers_wait(
     seen = []
     real = source_module.open_reading
 
-    def noted(settings: Settings, home: Path) -> ReadingStore:
+    def noted(settings: Settings, home: Path, *, keep: bool) -> ReadingStore:
         seen.append((settings.connect_timeout, settings.database_timeout))
-        return real(settings, home)
+        return real(settings, home, keep=keep)
 
     monkeypatch.setattr(source_module, "open_reading", noted)
     source.store()
@@ -310,7 +310,7 @@ class Looks:
         self._may = threading.Semaphore(0)
         monkeypatch.setattr(source_module, "open_reading", self._open)
 
-    def _open(self, *_: object) -> ReadingStore:
+    def _open(self, *_: object, keep: bool) -> ReadingStore:
         self.begun += 1
         assert self._may.acquire(timeout=PATIENCE)
         raise self._error
