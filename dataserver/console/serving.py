@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -86,7 +87,8 @@ def serve(
         server = _Server(_config(create_app(source, users, hosts if users is None else ())))
         server.tell = lambda: started(bound.url)
         # Where processors are scarce packets go first, and whoever looks waits a little.
-        os.nice(_NICE)
+        with suppress(PermissionError):  # a sandbox may forbid even this; its unit says it then
+            os.nice(max(0, _NICE - os.nice(0)))
         # What is there now stays: looking for garbage in it would cost more than most answers.
         gc.collect()
         gc.freeze()
