@@ -60,6 +60,17 @@ def duration(text: str) -> int:
     return seconds
 
 
+def duration_text(seconds: float) -> str:
+    """A duration for people in at most two units: ``45 s``, ``3 min 5 s``, ``2 d 4 h``."""
+    left = max(0, round(seconds))
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
 def moment(text: str, *, now: int, zone: tzinfo, later: bool = False) -> int:
     """Epoch seconds of a time as :data:`_TIMES` says; UsageError.
 

@@ -17,7 +17,7 @@ import click
 from dataserver import logs
 from dataserver.cli.base import Command
 from dataserver.cli.live import LiveLine
-from dataserver.cli.output import duration, print_line
+from dataserver.cli.output import print_line
 from dataserver.config import PREFIX, load
 from dataserver.demo.children import Child, Children
 from dataserver.demo.ending import Ending
@@ -26,6 +26,7 @@ from dataserver.demo.home import AGENTS, DAYS, SEED, DemoHome, open_demo, tempor
 from dataserver.demo.running import HOST, PORT, Running, port_is_free
 from dataserver.demo.uploading import Uploader
 from dataserver.errors import UsageError
+from dataserver.moments import duration_text
 
 _MOST_DAYS, _MOST_AGENTS = 400, 500
 
@@ -145,7 +146,7 @@ def _progress(home: DemoHome) -> Iterator[Callable[[Progress], None]]:
             return
         shown = time.monotonic()
         done = (progress.time - began) / max(1.0, now - began)
-        left = duration(now - progress.time)
+        left = duration_text(now - progress.time)
         line.show(f"filling: {100 * done:.0f} % | {progress.packets} packets | {left} before now")
 
     try:

@@ -14,12 +14,13 @@ import click
 
 from dataserver import moments
 from dataserver.cli.base import App, Command, json_option, pass_app
-from dataserver.cli.output import duration, print_cells, print_json_list, print_line
+from dataserver.cli.output import print_cells, print_json_list, print_line
 from dataserver.cli.store import instance_option, reading_store
 from dataserver.cli.text import shortened, time_text
 from dataserver.cli.words import EVENT_STATES, SEVERITIES, painted, word_list, word_of
 from dataserver.errors import StoreConflict, StoreUnavailable
 from dataserver.logs import printable
+from dataserver.moments import duration_text
 from dataserver.setting_kinds import masked
 from dataserver.store.errors import translating
 from dataserver.store.event_list import TYPES, EventList, EventRecord, Wanted
@@ -120,7 +121,7 @@ def events(
         if as_json:
             print_json_list(map(_event_json, records))
         elif not _print_lines(records, store.zone):
-            print_line(f"none in the last {duration(span)}; --since looks further back")
+            print_line(f"none in the last {duration_text(span)}; --since looks further back")
 
 
 def _ids(

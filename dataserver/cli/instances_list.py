@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from dataserver.cli.base import App, Command, complain, json_option, pass_app
-from dataserver.cli.output import Painted, duration, local_time, print_json, print_line, print_table
+from dataserver.cli.output import Painted, local_time, print_json, print_line, print_table
 from dataserver.errors import DataserverError
 from dataserver.fleet.managers import manager_of
 from dataserver.fleet.overview import Condition, Row, overview
 from dataserver.fleet.registry import Registry
+from dataserver.moments import duration_text
 
 _HEAD = ("NAME", "STATE", "PID", "SINCE", "QUEUE", "OLDEST", "RATE", "RESTARTS", "DATA_IN")
 _COLOURS = {
@@ -87,7 +88,7 @@ def _cells(row: Row, now: float) -> tuple[Any, ...]:
         row.pid or "-",
         "-" if row.since is None else local_time(row.since),
         queue,
-        "-" if row.oldest is None else duration(now - row.oldest),
+        "-" if row.oldest is None else duration_text(now - row.oldest),
         "-" if rate is None else f"{rate:.1f}/s",
         "-" if row.restarts is None else row.restarts,
         row.data_in or "-",

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from dataserver.cli.base import App, Command, json_option, pass_app
-from dataserver.cli.output import duration, local_time, print_json, print_line
+from dataserver.cli.output import local_time, print_json, print_line
+from dataserver.moments import duration_text
 from dataserver.vrrp.health import Checked
 from dataserver.vrrp.model import pair_file
 from dataserver.vrrp.reading import read_pair
@@ -46,7 +47,7 @@ def _lines(standing: Standing) -> dict[str, str]:
     if known is None:
         state = "unknown"
     else:
-        ago = duration(time.time() - known.since)
+        ago = duration_text(time.time() - known.since)
         state = f"{known.state} since {local_time(known.since)} ({ago})"
     return {
         "host": f"{standing.host.name} ({standing.host.address.ip})",
@@ -74,7 +75,7 @@ def _checked(checked: Checked | None) -> str:
     if checked is None:
         return "unknown"
     words = {"takes": "takes files", "fault": "takes no files", "waiting": "healthy"}
-    ago = "" if checked.age is None else f", {duration(checked.age)} ago"
+    ago = "" if checked.age is None else f", {duration_text(checked.age)} ago"
     text = f": {checked.text}" if checked.text else ""
     return f"{words.get(checked.result, checked.result)}{text}{ago}"
 

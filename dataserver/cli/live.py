@@ -6,8 +6,8 @@ import logging
 from threading import RLock
 from typing import IO
 
-from dataserver.cli.output import duration
 from dataserver.health import Phase, Status
+from dataserver.moments import duration_text
 
 #: Moves to the line's begin and erases it.
 _ERASE = "\r\x1b[2K"
@@ -25,7 +25,7 @@ def line(status: Status, width: int) -> str:
         f"queue {gauges['queue']}",
     ]
     if gauges["queue"]:
-        parts.append(f"oldest {duration(gauges['oldest_age_seconds'])}")
+        parts.append(f"oldest {duration_text(gauges['oldest_age_seconds'])}")
     if rejected := sum(counters["rejected"].values()):
         parts.append(f"rejected {rejected}")
     if status.phase == Phase.WAITING_FOR_DATABASE and status.database_error:

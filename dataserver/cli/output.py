@@ -74,14 +74,3 @@ def has_colours() -> bool:
 def local_time(epoch: float) -> str:
     """A time for people, in this system's zone."""
     return datetime.fromtimestamp(epoch).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def duration(seconds: float) -> str:
-    """A duration for people in at most two units: ``45 s``, ``3 min 5 s``, ``2 d 4 h``."""
-    left = max(0, round(seconds))
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"

@@ -12,8 +12,9 @@ from dataclasses import asdict
 import click
 
 from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
-from dataserver.cli.output import duration, local_time, print_json, print_line
+from dataserver.cli.output import local_time, print_json, print_line
 from dataserver.health import Beat, State, Status
+from dataserver.moments import duration_text
 
 #: The instance does not run, or does not move.
 NOT_RUNNING = 7
@@ -84,7 +85,7 @@ def _state(state: State, beat: Beat | None) -> str:
     if beat is None:
         return "has not run here yet"
     if state is State.RUNNING:
-        return f"running, {beat.phase} for {duration(beat.phase_seconds)}, pid {beat.pid}"
+        return f"running, {beat.phase} for {duration_text(beat.phase_seconds)}, pid {beat.pid}"
     if state is State.STUCK:
         return f"stuck: pid {beat.pid} is there, last heard of {local_time(beat.time)}"
     if state is State.DEAD:
@@ -98,13 +99,13 @@ def _database(status: Status, now: float) -> str:
     if status.database_error is None:
         return f"{status.database}, in use"
     since = status.database_down_since or now
-    return f"{status.database}, away for {duration(now - since)}: {status.database_error}"
+    return f"{status.database}, away for {duration_text(now - since)}: {status.database_error}"
 
 
 def _queue(gauges: dict[str, float]) -> str:
     text = _files(gauges["queue"])
     if gauges["queue"]:
-        text += f", the oldest {duration(gauges['oldest_age_seconds'])} old"
+        text += f", the oldest {duration_text(gauges['oldest_age_seconds'])} old"
     parts = [
         f"{gauges[key]} {word}"
         for key, word in (

@@ -18,9 +18,8 @@ from starlette.responses import HTMLResponse
 from dataserver import __version__
 from dataserver.console.views.graph_view import zone_name
 from dataserver.errors import DataserverError
-
-#: Units of a duration, from the longest, in seconds.
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+from dataserver.logs import printable
+from dataserver.moments import duration_text
 
 
 def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:
@@ -56,40 +55,6 @@ def when(time: float | None, zone: tzinfo | None) -> Markup | str:
     return shown.format(local.isoformat(timespec="seconds"), f"{local:%Y-%m-%d %H:%M:%S}")
 
 
-def duration(seconds: float) -> str:
-    """Seconds in their two longest units: ``2 d 3 h``, ``5 min``, ``0 s``."""
-    left = int(seconds)
-    parts = []
-    for size, unit in _UNITS:
-        if left >= size:
-            parts.append(f"{left // size} {unit}")
-            left %= size
-        elif parts:
-            break
-        if len(parts) == 2:
-            break
-    return " ".join(parts) or "0 s"
-
-
-def number(value: float | str | None) -> str:
-    """A value as people read it: up to five decimals, no more digits than it has; text as it is."""
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return value
-    if abs(value) >= 1e15:
-        return f"{value:.6g}"
-    return f"{value:,.5f}".rstrip("0").rstrip(".")
-
-
-def visible(text: str) -> str:
-    """A text whose every character is seen: what is not printable by its number."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode()
-        for each in text
-    )
-
-
 @pass_context
 def _when(context: Context, time: float | None) -> Markup | str:
     return when(time, context["zone"])
@@ -97,7 +62,7 @@ def _when(context: Context, time: float | None) -> Markup | str:
 
 @pass_context
 def _ago(context: Context, time: float | None) -> str:
-    return "never" if time is None else f"{duration(max(0, context['now'] - time))} ago"
+    return "never" if time is None else f"{duration_text(max(0, context['now'] - time))} ago"
 
 
 @cache
@@ -109,7 +74,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"ago": _ago, "duration": duration, "number": number}
-    environment.filters |= {"visible": visible, "when": _when}
+    environment.filters |= {"ago": _ago, "duration": duration_text}
+    environment.filters |= {"visible": printable, "when": _when}
     environment.globals["dict"] = dict
     return environment

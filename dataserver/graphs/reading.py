@@ -15,7 +15,6 @@ from dataserver.graphs.model import (
     Mark,
     ModuleGraph,
     PacketColumn,
-    Silences,
     SparkColumn,
     Sparkline,
 )
@@ -123,13 +122,6 @@ class Graphs:
             share=share,
             silences=silence.silences(heard, since, interval, start, until),
         )
-
-    def silences(self, agent_id: int, start: int, end: int, now: int) -> Silences:
-        """When an agent sent no packet.  Raises UsageError (no such agent) and StoreError."""
-        interval = self._agent(agent_id).interval or _INTERVAL
-        until = max(start, min(end, now))
-        heard = self._heard(agent_id, interval, start, until)
-        return silence.silences(heard, self._accesses.first(agent_id), interval, start, until)
 
     def sparklines(
         self, module_ids: Sequence[int], start: int, end: int, width: int

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from dataserver.console.html import visible
 from dataserver.console.source import Source
 from dataserver.home import Home
+from dataserver.logs import printable
 from dataserver.store.history import History
 from dataserver.store.layout import inspect
 from tests.support import exhibits
@@ -137,7 +137,7 @@ def test_the_page_tells_its_graph_what_to_show(client: httpx.Client, shown: Exhi
 def test_names_and_values_from_packets_are_text(client: httpx.Client, shown: Exhibit) -> None:
     for name in ("cold", "state"):
         found = page(client, f"/modules/{shown.modules[name]}")
-        assert any(visible(HOSTILE) in text for text in found.texts)
+        assert any(printable(HOSTILE) in text for text in found.texts)
         assert any(SCRIPT in text for text in found.texts)
         scripts = [told.get("src") for tag, told in found.tags if tag == "script"]
         assert scripts == ["/static/theme.js", "/static/graph.js"]

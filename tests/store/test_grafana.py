@@ -514,7 +514,7 @@ def silences(filled: Filled, agent: str, start: int, end: int, now: int = NOW) -
 def test_silences_are_shaded_as_in_our_own_graphs(
     filled: Filled, agent: str, start: int, end: int
 ) -> None:
-    known = filled.graphs.silences(filled.agent(agent), start, end, NOW)
+    known = filled.graphs.access(filled.agent(agent), start, end, 1_000, NOW).silences
     assert silences(filled, agent, start, end) == list(known.spans)
     assert known.spans
 

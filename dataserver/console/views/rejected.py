@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dataserver.console.params import NotThere
 from dataserver.console.source import Source
 from dataserver.errors import Reason, UsageError
+from dataserver.logs import printable
 from dataserver.spool.reasons import RejectedPacket
 from dataserver.spool.rejected import Rejected
 
@@ -103,7 +104,5 @@ def _listed(found: list[tuple[str, str, Rejected]]) -> Iterator[Listed]:
 
 def _visible(text: str) -> str:
     """What would not be seen, or would change what is seen around it, by its number."""
-    return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
-        for each in text.replace("\r\n", "\n")
-    )
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
