@@ -83,17 +83,21 @@ class Admission:
         waiting = self._servers_own(conn, arrivals, batch)
         self._resolve(conn, waiting, batch, outcomes, reference)
         pairs = []
+        unwritten: set[int] = set()
         for index, arrival in waiting:
             agent = self._catalog.get(arrival.packet.agent_name)
             if agent is None or outcomes[index].error is not None:
                 continue
             if agent.disabled and agent.mode != 2:
                 batch.tally.ignored += 1
+                unwritten.add(agent.id)
                 continue
             pairs.append((agent, arrival, index))
         # In order of time; a packet whose time cannot be read only creates, so it goes last.
         pairs.sort(key=_order)
-        return self._sift(conn, pairs, batch, outcomes)
+        work = self._sift(conn, pairs, batch, outcomes, unwritten)
+        self._check_unwritten(conn, unwritten)
+        return work
 
     def _servers_own(
         self, conn: Connection, arrivals: Sequence[Arrival], batch: Batch
@@ -170,8 +174,9 @@ class Admission:
         pairs: Sequence[tuple[AgentEntry, Arrival, int]],
         batch: Batch,
         outcomes: list[Outcome],
+        unwritten: set[int],
     ) -> list[Work]:
-        """Step 3: without what is known already and what is too old."""
+        """Step 3: without what is known already, whose agents go to ``unwritten``, or too old."""
         suspects = [
             (agent.id, arrival)
             for agent, arrival, _ in pairs
@@ -186,6 +191,7 @@ class Admission:
             if key in known:
                 outcomes[index] = Outcome(duplicate=True)
                 batch.tally.duplicates += 1
+                unwritten.add(agent.id)
                 continue
             error = self._too_old(agent, time)
             if error is not None:
@@ -200,6 +206,15 @@ class Admission:
                 outcomes[index] = Outcome(late=True)
                 batch.tally.late += 1
         return work
+
+    def _check_unwritten(self, conn: Connection, agents: set[int]) -> None:
+        """Check that agents of packets that are acknowledged without a write still exist.
+
+        A write to a row that was deleted matches nothing and is noticed; these packets write
+        nothing, and the ledger of an agent that the console deleted a moment ago still has them.
+        """
+        if agents and (gone := self._catalog.gone(conn, agents, ())):
+            raise StoreConflict(f"{gone} agents were deleted by another program meanwhile")
 
     def _too_old(self, agent: AgentEntry, time: int | None) -> PacketError | None:
         if time is None or time >= agent.newest - self._ledger_days * _DAY:

@@ -122,7 +122,7 @@ class Writer:
 
     def __init__(self, sql: Sql, layout: Layout) -> None:
         self._sql = sql
-        self.has_ordinal = layout.has_ordinal
+        self.layout = layout
         self._counter_unique = layout.counter_unique
 
     def history(self, conn: Connection, batch: Batch) -> None:
@@ -141,7 +141,7 @@ class Writer:
 
         Where no ordinal says which of two rows of a second came later, they replace it.
         """
-        if not self.has_ordinal:
+        if not self.layout.has_ordinal:
             c = table.c
             rows = [(*key, value) for key, value in {row[:2]: row[2] for row in rows}.items()]
             for module_id, time, _ in rows:
@@ -153,7 +153,7 @@ class Writer:
 
         In Pandora's own tables, which have none, the order of insertion says the same.
         """
-        if not self.has_ordinal:
+        if not self.layout.has_ordinal:
             self._sql.insert(conn, table, ("module_id", "time", "value"), rows)
             return
         taken = _last_ordinals(conn, table, rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -85,7 +86,7 @@ class Buckets:
 
     def __init__(self, engine: Engine, layout: Layout) -> None:
         self._engine = engine
-        self._has_ordinal = layout.has_ordinal
+        self._layout = layout
         self._in_server = layout.dialect != "sqlite"
 
     def count(self, module_id: int, start: int, end: int, most: int, *, texts: bool) -> int:
@@ -97,12 +98,9 @@ class Buckets:
 
     def points(self, module_id: int, start: int, end: int) -> list[tuple[int, float]]:
         """The numbers in (start, end], in order; for few of them."""
-        c = schema.number_history.c
-        query = (
-            select(c.time, c.value)
-            .where(*_within(schema.number_history, module_id, start, end))
-            .order_by(c.module_id, *self._order(c))
-        )
+        table = schema.number_history
+        query = select(table.c.time, table.c.value).where(*_within(table, module_id, start, end))
+        query = self._layout.in_order(query, table)
         with translating("read history"), reading(self._engine) as conn:
             return [(time, value) for time, value in conn.execute(query)]
 
@@ -123,10 +121,11 @@ class Buckets:
         if not module_ids:
             return {}
         h, m = schema.number_history.c, schema.module.c
+        before = select(h.value).where(
+            h.module_id == m.id, h.time <= start, h.value.is_not(None)
+        )
         latest = (
-            select(h.value)
-            .where(h.module_id == m.id, h.time <= start, h.value.is_not(None))
-            .order_by(h.time.desc())
+            self._layout.in_order(before, schema.number_history, newest_first=True)
             .limit(1)
             .scalar_subquery()
         )
@@ -145,12 +144,11 @@ class Buckets:
             .subquery()
         )
         p = per_column.c
-        order = (p.time, h.ordinal) if self._has_ordinal else (p.time,)
-        columns = (
+        columns = self._last_of_second(
             select(p.module_id, p.at, p.low, p.high, h.value)
             .select_from(per_column)
-            .join(schema.number_history, and_(h.module_id == p.module_id, h.time == p.time))
-            .order_by(*order)
+            .join(schema.number_history, and_(h.module_id == p.module_id, h.time == p.time)),
+            schema.number_history,
         )
         with translating("sum up history"), reading(self._engine) as conn:
             found = {
@@ -184,27 +182,23 @@ class Buckets:
             .subquery()
         )
         p = per_column.c
-        order = (p.time, c.ordinal) if self._has_ordinal else (p.time,)
-        query = (
+        query = self._last_of_second(
             select(p.at, p.changes, p.time, func.substr(c.value, 1, LONGEST))
             .select_from(per_column)
-            .join(schema.text_history, and_(c.module_id == module_id, c.time == p.time))
-            .order_by(*order)
+            .join(schema.text_history, and_(c.module_id == module_id, c.time == p.time)),
+            schema.text_history,
         )
         with translating("sum up history"), reading(self._engine) as conn:
             # Of several in one second the last one is the value.
             found = {row[0]: TextBucket(*row) for row in conn.execute(query)}
-        return list(found.values())
+        return sorted(found.values(), key=itemgetter(0))
 
     def _before(self, table: Table, module_id: int, time: int, *, whole: bool) -> Any:
         c = table.c
-        order = (c.time.desc(), c.ordinal.desc()) if self._has_ordinal else (c.time.desc(),)
-        query = (
-            select(c.value if whole else func.substr(c.value, 1, LONGEST))
-            .where(c.module_id == module_id, c.time <= time, c.value.is_not(None))
-            .order_by(c.module_id.desc(), *order)
-            .limit(1)
+        query = select(c.value if whole else func.substr(c.value, 1, LONGEST)).where(
+            c.module_id == module_id, c.time <= time, c.value.is_not(None)
         )
+        query = self._layout.in_order(query, table, newest_first=True).limit(1)
         with translating("read history"), reading(self._engine) as conn:
             return conn.scalar(query)
 
@@ -220,7 +214,9 @@ class Buckets:
         """A row for each column, counted from ``origin``, without what its last point holds."""
         c = schema.number_history.c
         column = (c.time - origin).op("DIV", precedence=8)(cut.step)
-        following = func.lead(c.time).over(partition_by=column, order_by=self._order(c))
+        # Without an ordinal the server may take the values of one second in any order.
+        order = (c.time, c.ordinal) if self._layout.has_ordinal else (c.time,)
+        following = func.lead(c.time).over(partition_by=column, order_by=order)
         points = (
             select(c.time, c.value, following.label("following"), column.label("at"))
             .where(*_within(schema.number_history, cut.module_id, cut.start, cut.end))
@@ -255,17 +251,15 @@ class Buckets:
             query = select(c.time, c.value).where(
                 c.module_id == module_id, c.time.in_(some), c.value.is_not(None)
             )
-            found.update((row[0], row[1]) for row in conn.execute(query.order_by(*self._order(c))))
+            query = self._layout.in_order(query, schema.number_history)
+            found.update((row[0], row[1]) for row in conn.execute(query))
         return found
 
     def _piecewise(self, conn: Connection, cut: Cut) -> Iterator[Bucket]:
         """The buckets of one page of rows after the other; a column may be in two of them."""
-        c = schema.number_history.c
-        query = (
-            select(c.time, c.value)
-            .where(*_within(schema.number_history, cut.module_id, cut.start, cut.end))
-            .order_by(c.module_id, *self._order(c))
-        )
+        table = schema.number_history
+        within = _within(table, cut.module_id, cut.start, cut.end)
+        query = self._layout.in_order(select(table.c.time, table.c.value).where(*within), table)
         text = str(query.compile(conn, compile_kwargs={"literal_binds": True}))
         times: list[int] = []
         values: list[float] = []
@@ -283,8 +277,12 @@ class Buckets:
                 times, values = kept
         yield from buckets(times, values, cut.start, cut.step, cut.until, cut.edges)
 
-    def _order(self, c: Any) -> tuple[Any, ...]:
-        return (c.time, c.ordinal) if self._has_ordinal else (c.time,)
+    def _last_of_second(self, query: Select[Any], table: Table) -> Select[Any]:
+        """``query``, which joins single seconds to ``table``, with each second's last row last."""
+        if self._layout.has_ordinal:
+            return query.order_by(table.c.ordinal)
+        # Not sorted, so as not to mix up what the index has in order.
+        return self._layout.along_index(query, table)
 
 
 def _parts(cut: Cut) -> Iterator[Cut]:

@@ -505,6 +505,6 @@ def folded_name(name: str) -> str:
     return "".join(char for char in text if not unicodedata.combining(char)).rstrip()
 
 
-def in_chunks(items: list[Any]) -> Iterable[list[Any]]:
-    """``items`` in lists short enough for an ``IN``."""
-    return (items[start : start + IN_CHUNK] for start in range(0, len(items), IN_CHUNK))
+def in_chunks(items: list[Any], most: int = IN_CHUNK) -> Iterable[list[Any]]:
+    """``items`` in lists of up to ``most``, short enough for an ``IN``."""
+    return (items[start : start + most] for start in range(0, len(items), most))

@@ -17,10 +17,10 @@ _ENGINES = text(
     "SELECT t.table_name AS tab, COALESCE(t.engine, t.table_type) AS eng"
     " FROM information_schema.tables t WHERE t.table_schema = DATABASE()"
 )
-_UNIQUE = text(
-    "SELECT s.table_name AS tab, s.index_name AS idx, s.column_name AS col"
+_INDEXES = text(
+    "SELECT s.table_name AS tab, s.index_name AS idx, s.column_name AS col, s.non_unique AS plain"
     " FROM information_schema.statistics s"
-    " WHERE s.table_schema = DATABASE() AND s.non_unique = 0"
+    " WHERE s.table_schema = DATABASE() ORDER BY s.table_name, s.index_name, s.seq_in_index"
 )
 
 
@@ -30,11 +30,13 @@ class Found:
 
     ``engines``: table -> storage engine, on MySQL and MariaDB only (a view: "VIEW").
     ``unique``: table -> the sets of columns that a unique or primary key is over.
+    ``indexes``: table -> index -> its columns (lower case) in order, on MySQL and MariaDB only.
     """
 
     columns: Mapping[str, Mapping[str, int | None]]
     engines: Mapping[str, str]
     unique: Mapping[str, frozenset[frozenset[str]]]
+    indexes: Mapping[str, Mapping[str, tuple[str, ...]]]
 
 
 def find(conn: Connection) -> Found:
@@ -47,10 +49,16 @@ def _find_mysql(conn: Connection) -> Found:
     for row in conn.execute(_COLUMNS):
         columns[row.tab][row.col.lower()] = row.len
     keys: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in conn.execute(_UNIQUE):
-        keys[row.tab, row.idx].add(row.col)
+    indexes: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for row in conn.execute(_INDEXES):
+        column = row.col or ""  # an index over an expression has none
+        if not row.plain:
+            keys[row.tab, row.idx].add(column)
+        before = indexes[row.tab].get(row.idx, ())
+        indexes[row.tab][row.idx] = (*before, column.lower())
     engines = {row.tab: row.eng for row in conn.execute(_ENGINES)}
-    return Found(dict(columns), engines, _by_table((tab, cols) for (tab, _), cols in keys.items()))
+    unique = _by_table((tab, cols) for (tab, _), cols in keys.items())
+    return Found(dict(columns), engines, unique, dict(indexes))
 
 
 def _find_sqlite(conn: Connection) -> Found:
@@ -69,7 +77,7 @@ def _find_sqlite(conn: Connection) -> Found:
             (table, set(unique["column_names"]))
             for unique in inspector.get_unique_constraints(table)
         )
-    return Found(columns, {}, _by_table(keys))
+    return Found(columns, {}, _by_table(keys), {})
 
 
 def _by_table(keys: Iterable[tuple[str, set[str]]]) -> dict[str, frozenset[frozenset[str]]]:

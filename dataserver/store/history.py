@@ -31,7 +31,7 @@ class History:
 
     def __init__(self, engine: Engine, layout: Layout, page: int = PAGE) -> None:
         self._engine = engine
-        self._has_ordinal = layout.has_ordinal
+        self._layout = layout
         self._page = page
 
     def points(self, module_id: int, start: int, end: int) -> Iterator[Point]:
@@ -97,12 +97,8 @@ class History:
 
     def _select(self, table: Table, module_id: int, *, newest_first: bool = False) -> Select[Any]:
         c = table.c
-        order = (c.module_id, c.time, c.ordinal) if self._has_ordinal else (c.module_id, c.time)
-        return (
-            select(c.time, c.value)
-            .where(c.module_id == module_id, c.value.is_not(None))
-            .order_by(*(column.desc() if newest_first else column for column in order))
-        )
+        query = select(c.time, c.value).where(c.module_id == module_id, c.value.is_not(None))
+        return self._layout.in_order(query, table, newest_first=newest_first)
 
 
 def _fetch(conn: Connection, query: Select[Any]) -> list[Point]:

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Table, and_, func, select
+from sqlalchemy import Connection, Table, and_, func, or_, select
 
 from dataserver import series
 from dataserver.store import schema
 from dataserver.store.batch import Batch, LateSample, Writer
 from dataserver.store.catalog import AgentEntry, in_chunks
+from dataserver.store.layout import Layout
 from dataserver.store.ledger import packet_times
 from dataserver.store.sql import Row
+
+#: Modules whose points one statement reads.
+_MODULES_AT_ONCE = 100
 
 Points = dict[int, list[tuple[int, float | str]]]
 
@@ -43,7 +47,7 @@ def _write_agent(
         chosen = [sample for sample in samples if sample.is_text is is_text]
         if not chosen:
             continue
-        points = _read_points(conn, table, chosen, writer.has_ordinal)
+        points = _read_points(conn, table, chosen, writer.layout)
         rows: list[Row] = []
         for sample in sorted(chosen, key=lambda each: each.time):
             path = points.setdefault(sample.module.id, [])
@@ -83,27 +87,19 @@ def _added(
 
 
 def _read_points(
-    conn: Connection, table: Table, samples: Sequence[LateSample], has_ordinal: bool
+    conn: Connection, table: Table, samples: Sequence[LateSample], layout: Layout
 ) -> Points:
     """The points of the samples' modules from the last one before the first late value on."""
     c = table.c
-    order = (c.module_id, c.time, c.ordinal) if has_ordinal else (c.module_id, c.time)
     first = min(sample.time for sample in samples)
     points: Points = {}
-    for ids in in_chunks(sorted({sample.module.id for sample in samples})):
-        start = (
-            select(c.module_id, func.max(c.time).label("time"))
-            .where(c.module_id.in_(ids), c.time <= first)
-            .group_by(c.module_id)
-            .subquery()
-        )
-        joined = table.outerjoin(start, start.c.module_id == c.module_id)
-        query = (
-            select(c.module_id, c.time, c.value)
-            .select_from(joined)
-            .where(and_(c.module_id.in_(ids), c.time >= func.coalesce(start.c.time, first)))
-            .order_by(*order)
-        )
-        for module_id, time, value in conn.execute(query):
+    for ids in in_chunks(sorted({sample.module.id for sample in samples}), _MODULES_AT_ONCE):
+        latest = select(c.module_id, func.max(c.time)).where(c.module_id.in_(ids), c.time <= first)
+        starts = dict.fromkeys(ids, first)
+        starts.update((row[0], row[1]) for row in conn.execute(latest.group_by(c.module_id)))
+        # A range for each module: joined to the starts, the server would read whole histories.
+        ranges = (and_(c.module_id == key, c.time >= start) for key, start in starts.items())
+        query = select(c.module_id, c.time, c.value).where(or_(*ranges))
+        for module_id, time, value in conn.execute(layout.in_order(query, table)):
             points.setdefault(module_id, []).append((time, value))
     return points

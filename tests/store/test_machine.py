@@ -7,35 +7,36 @@ of caches, points or ledgers: after each step the database must give all of that
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from calendar import timegm
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from time import strptime
+from typing import Any, ClassVar
+from xml.etree import ElementTree
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    invariant,
-    multiple,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 from sqlalchemy import Connection, Engine, delete, func, select, update
 
 from dataserver.model import Arrival
 from dataserver.store import schema
+from dataserver.store.history import History
 from dataserver.worker.delivery import Delivery
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database, opened
 from tests.support.ingest import NOW, Ingest, arrival
+from tests.support.machines import play
+from tests.support.mariadb import in_memory
+from tests.support.packets import START, module, stamp
+from tests.support.packets import packet as packet_bytes
 
-START = 1_767_225_600
+#: Histories that once went wrong.
+HISTORIES = Path(__file__).parent / "histories"
+
 STEP = 100
 #: Longer than the time after which an unchanged value is stored again.
 FAR = 90_000
@@ -67,9 +68,29 @@ class Sent:
     content: bytes
     values: tuple[tuple[str, tuple[tuple[int, str], ...]], ...]
 
+    @classmethod
+    def read(cls, content: str) -> Sent:
+        """From what is sent, by another parser than the server's."""
+        root = ElementTree.fromstring(content)
+        time = _epoch(root.attrib["timestamp"])
+        values = []
+        for element in root.iter("module"):
+            own = [
+                (_epoch(each.findtext("timestamp", "")), each.findtext("value", ""))
+                for each in element.iterfind("datalist/data")
+            ]
+            carried = own or [(time, element.findtext("data", ""))]
+            values.append((element.findtext("name", "").lower(), tuple(carried)))
+        agent = root.attrib["agent_name"].lower()
+        return cls(agent, time, content.encode(), tuple(values))
+
     @property
     def arrival(self) -> Arrival:
         return arrival(self.content)
+
+
+def _epoch(local: str) -> int:
+    return timegm(strptime(local, "%Y/%m/%d %H:%M:%S"))
 
 
 # -- what is sent ----------------------------------------------------------------
@@ -86,19 +107,17 @@ def packets(draw: st.DrawFn) -> Sent:
     """A packet of one of few agents, at one of few times, with some of few modules."""
     agent, time = draw(st.sampled_from(_MOSTLY_ONE)), draw(_times)
     chosen = draw(st.sets(st.sampled_from(sorted(TYPES)), min_size=0, max_size=4))
-    elements, values = [], []
+    elements = []
     for name in sorted(chosen):
         spelled = draw(st.sampled_from(SPELLINGS.get(name, (name,))))
         carried = draw(_carried(name, time))
         has_times = len(carried) > 1 or carried[0][0] != time
-        body = _list(carried) if has_times else f"<data>{carried[0][1]}</data>"
-        elements.append(f"<module><name>{spelled}</name><type>{TYPES[name]}</type>{body}</module>")
-        values.append((name, carried))
+        value = [(each, when) for when, each in carried] if has_times else carried[0][1]
+        elements.append(module(spelled, value, TYPES[name]))
     spelled = draw(st.sampled_from(SPELLINGS.get(agent, (agent,))))
     # The serial number makes each packet one of its own, that only a resent one equals.
     serial = draw(st.integers(0, 2**32))
-    head = f'<agent_data agent_name="{spelled}" timestamp="{_local(time)}" version="{serial}">'
-    return Sent(agent, time, f"{head}{''.join(elements)}</agent_data>".encode(), tuple(values))
+    return Sent.read(packet_bytes(spelled, *elements, time=time, version=serial).decode())
 
 
 def _carried(name: str, time: int) -> st.SearchStrategy[tuple[tuple[int, str], ...]]:
@@ -113,18 +132,6 @@ def _carried(name: str, time: int) -> st.SearchStrategy[tuple[tuple[int, str], .
     return plain | st.lists(own, min_size=1, max_size=3, unique_by=lambda each: each[0]).map(tuple)
 
 
-def _list(carried: Sequence[tuple[int, str]]) -> str:
-    samples = (
-        f"<data><value>{value}</value><timestamp>{_local(time)}</timestamp></data>"
-        for time, value in carried
-    )
-    return f"<datalist>{''.join(samples)}</datalist>"
-
-
-def _local(time: int) -> str:
-    return datetime.fromtimestamp(time, UTC).strftime("%Y/%m/%d %H:%M:%S")
-
-
 # -- the machine -------------------------------------------------------------------
 
 
@@ -132,23 +139,17 @@ class Servers(RuleBasedStateMachine):
     """Two servers on one database; subclasses say of which kind."""
 
     kind: ClassVar[str] = SQLITE
-    #: An SQLite database with all its tables, made once: making one takes longer than a run.
-    template: ClassVar[Path | None] = None
 
     sent = Bundle("sent")
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = Path(tempfile.mkdtemp(prefix="machine-"))
+        self.home = Path(tempfile.mkdtemp(prefix="machine-", dir=in_memory()))
         self._opened = opened(self.kind, self.home)
         self.database: Database = self._opened.__enter__()
-        if self.template is not None:
-            target = self.home / "var" / "dataserver.db"
-            target.parent.mkdir()
-            shutil.copyfile(self.template, target)
         self.engine: Engine = self.database.engine()
         self.recorders = [Ingest(self.database), Ingest(self.database)]
-        self.has_ordinal = self.database.prepare().has_ordinal
+        self.history = History(self.engine, self.database.prepare())
         #: (agent, module) -> time -> what packets carried there.
         self.carried: defaultdict[tuple[str, str], defaultdict[int, set[str]]] = defaultdict(
             lambda: defaultdict(set)
@@ -249,7 +250,7 @@ class Servers(RuleBasedStateMachine):
                 newest = max(times)
                 (value, local) = self._state(conn, agent, name)
                 assert _plain(value) in times[newest], (agent, name, value, dict(times))
-                assert str(local).replace("-", "/") == _local(newest)
+                assert str(local).replace("-", "/") == stamp(newest)
 
     @invariant()
     def every_rate_is_the_difference_of_two_readings(self) -> None:
@@ -297,14 +298,12 @@ class Servers(RuleBasedStateMachine):
         return list(conn.scalars(query))
 
     def _points(self, conn: Connection, agent: str, name: str) -> list[tuple[int, str]]:
-        table = schema.text_history if name == "text" else schema.number_history
-        order = [table.c.time, table.c.ordinal] if self.has_ordinal else [table.c.time]
-        query = (
-            select(table.c.time, table.c.value)
-            .where(table.c.module_id.in_(self._modules(conn, agent, name)))
-            .order_by(*order)
-        )
-        return [(time, _plain(value)) for time, value in conn.execute(query)]
+        """As a user reads them back."""
+        return [
+            (time, _plain(value))
+            for module_id in self._modules(conn, agent, name)
+            for time, value in self.history.points(module_id, 0, NOW)
+        ]
 
     def _state(self, conn: Connection, agent: str, name: str) -> tuple[str, object]:
         c = schema.state.c
@@ -330,37 +329,34 @@ class PandoraServers(Servers):
     kind = PANDORA
 
 
-def play(machine: type[Servers], examples: int, steps: int) -> None:
-    """Let ``machine`` run; what fails is shown as found: shrinking would take minutes."""
-    phases = (Phase.explicit, Phase.reuse, Phase.generate)
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            phases=phases,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+MACHINES = {machine.kind: machine for machine in (Servers, MariaDbServers, PandoraServers)}
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("template")
-    with opened(SQLITE, home) as database:
-        database.prepare()
-    # The last connection that closes puts everything into the one file.
-    return home / "var" / "dataserver.db"
+@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("history", sorted(HISTORIES.glob("*.json")), ids=lambda it: it.stem)
+def test_a_history_that_once_went_wrong(history: Path, kind: str) -> None:
+    """Each file: a list of steps, a rule of the machine and its arguments."""
+    machine = MACHINES[kind]()
+    try:
+        for name, arguments in json.loads(history.read_text()):
+            getattr(machine, name)(**_arguments(arguments))
+            machine.every_value_reads_back()
+            machine.every_state_is_the_newest()
+            machine.every_rate_is_the_difference_of_two_readings()
+            machine.nothing_is_there_twice()
+    finally:
+        machine.teardown()
 
 
-def test_any_history_of_two_servers_on_sqlite(
-    template: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Servers, "template", template)
-    play(Servers, examples=80, steps=20)
+def _arguments(given: dict[str, Any]) -> dict[str, Any]:
+    packets = {"batch", "again"} & given.keys()
+    return given | {key: [Sent.read(content) for content in given[key]] for key in packets}
+
+
+def test_any_history_of_two_servers_on_sqlite() -> None:
+    play(Servers, few=12, many=300, steps=20)
 
 
 @pytest.mark.parametrize("machine", [MariaDbServers, PandoraServers])
-def test_any_history_of_two_servers_on_mariadb(machine: type[Servers], mariadb: object) -> None:
-    play(machine, examples=8, steps=15)
+def test_any_history_of_two_servers_on_mariadb(machine: type[Servers]) -> None:
+    play(machine, few=3, many=60, steps=20)

@@ -12,13 +12,11 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 from xml.sax.saxutils import escape
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -27,7 +25,6 @@ from hypothesis.stateful import (
     multiple,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from sqlalchemy import Connection, delete, func, select, update
 
@@ -40,8 +37,12 @@ from dataserver.store.sql import Sql
 from dataserver.store.unknown import UnknownSweep
 from dataserver.times import local_text
 from dataserver.worker.delivery import Delivery
+from tests.support.clock import Clock
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database, opened
 from tests.support.ingest import ZONE, Ingest, arrival
+from tests.support.machines import play
+from tests.support.mariadb import in_memory
+from tests.support.packets import stamp
 from tests.support.replay import Happened, Level, Module, State, Sweep, Told, Value, replay
 
 START = 1_767_225_600
@@ -135,8 +136,7 @@ def packets(draw: st.DrawFn) -> Sent:
         for given in [draw(st.sampled_from(GIVEN))]
     )
     serial = draw(st.integers(0, 2**32))
-    stamp = datetime.fromtimestamp(time, UTC).strftime("%Y/%m/%d %H:%M:%S")
-    head = f'<agent_data agent_name="{agent}" timestamp="{stamp}" version="{serial}">'
+    head = f'<agent_data agent_name="{agent}" timestamp="{stamp(time)}" version="{serial}">'
     body = "".join(_element(name, value, given, told) for name, value, given in values)
     return Sent(agent, time, f"{head}{body}</agent_data>".encode(), values, told)
 
@@ -205,29 +205,22 @@ class Tracked:
 # -- the machine ----------------------------------------------------------------------------
 
 
-class Clock:
-    """The clock by which caches age."""
-
-    now = 1000.0
+#: The clock by which caches age.
+CLOCK = Clock()
 
 
 class Console(RuleBasedStateMachine):
     """Servers, a console and a sweep on one database; subclasses say of which kind."""
 
     kind: ClassVar[str] = SQLITE
-    template: ClassVar[Path | None] = None
 
     sent = Bundle("sent")
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = Path(tempfile.mkdtemp(prefix="statuses-"))
+        self.home = Path(tempfile.mkdtemp(prefix="statuses-", dir=in_memory()))
         self._opened = opened(self.kind, self.home)
         self.database: Database = self._opened.__enter__()
-        if self.template is not None:
-            target = self.home / "var" / "dataserver.db"
-            target.parent.mkdir()
-            shutil.copyfile(self.template, target)
         self.engine = self.database.engine()
         self.servers = [Ingest(self.database), Ingest(self.database)]
         self.layout = self.database.prepare()
@@ -260,10 +253,7 @@ class Console(RuleBasedStateMachine):
 
     def _moved(self, packet: Sent, agent: str) -> Sent:
         time = max(self.newest[agent], START) + STEP
-        stamps = [
-            datetime.fromtimestamp(each, UTC).strftime("%Y/%m/%d %H:%M:%S").encode()
-            for each in (packet.time, time)
-        ]
+        stamps = [stamp(each).encode() for each in (packet.time, time)]
         content = packet.content.replace(*stamps)
         content = content.replace(f'name="{packet.agent}"'.encode(), f'name="{agent}"'.encode())
         return replace(packet, agent=agent, time=time, content=content)
@@ -378,7 +368,7 @@ class Console(RuleBasedStateMachine):
 
     def _notice(self) -> None:
         """What the servers remember grows old."""
-        Clock.now += 1000
+        CLOCK.advance(1000)
 
     # -- the sweep -----------------------------------------------------------------------
 
@@ -484,40 +474,17 @@ class PandoraConsole(Console):
     kind = PANDORA
 
 
-def play(machine: type[Console], examples: int, steps: int) -> None:
-    """Let ``machine`` run; what fails is shown as found: shrinking would take minutes."""
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            phases=(Phase.explicit, Phase.reuse, Phase.generate),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches age by the clock of the machine."""
-    monkeypatch.setattr(admission, "monotonic", lambda: Clock.now)
-    monkeypatch.setattr(recorder, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(admission, "monotonic", CLOCK)
+    monkeypatch.setattr(recorder, "monotonic", CLOCK)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("template")
-    with opened(SQLITE, home) as database:
-        database.prepare()
-    return home / "var" / "dataserver.db"
-
-
-def test_any_history_of_statuses_on_sqlite(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Console, "template", template)
-    play(Console, examples=60, steps=20)
+def test_any_history_of_statuses_on_sqlite() -> None:
+    play(Console, few=12, many=200, steps=20)
 
 
 @pytest.mark.parametrize("machine", [MariaDbConsole, PandoraConsole])
-def test_any_history_of_statuses_on_mariadb(machine: type[Console], mariadb: object) -> None:
-    play(machine, examples=6, steps=15)
+def test_any_history_of_statuses_on_mariadb(machine: type[Console]) -> None:
+    play(machine, few=3, many=50, steps=20)
