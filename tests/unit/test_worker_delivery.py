@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import pytest
 
@@ -24,6 +25,7 @@ from dataserver.worker.delivery import (
     Delivery,
     Stopped,
 )
+from tests.support.failures import failures
 
 
 class Store:
@@ -133,24 +135,25 @@ def test_being_told_to_stop_ends_the_wait() -> None:
     assert (len(desk.waits), store.taken) == (3, [])
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_one_poisonous_packet_is_rejected_alone() -> None:
+    names = [f"agent{number:02}" for number in range(13)]
+    errors = [
         StoreRefused("too long"),
         OverflowError("inf"),
         KeyError("x"),
         RecursionError(),
         MemoryError(),
-    ],
-)
-@pytest.mark.parametrize("place", [0, 6, 12])
-def test_one_poisonous_packet_is_rejected_alone(error: Exception, place: int) -> None:
-    names = [f"agent{number:02}" for number in range(13)]
-    store = Store()
-    store.poison[names[place]] = error
-    desk = Desk(store)
-    assert list(desk.refused(packets(*names))) == [names[place]]
-    assert sorted(store.taken) == sorted(set(names) - {names[place]})
+    ]
+
+    def check(case: tuple[Exception, int]) -> None:
+        error, place = case
+        store = Store()
+        store.poison[names[place]] = error
+        desk = Desk(store)
+        assert list(desk.refused(packets(*names))) == [names[place]]
+        assert sorted(store.taken) == sorted(set(names) - {names[place]})
+
+    assert failures(check, product(errors, [0, 6, 12])) == {}
 
 
 def test_several_poisonous_packets_of_one_agent_are_all_rejected() -> None:
