@@ -220,7 +220,9 @@ class Worker:
                 self._heartbeat.enter(Phase.IDLE)
                 self.report.write(self._settings, Phase.IDLE)
                 self._pause(session.idle_for(), for_files=True)
-        self._heartbeat.enter(Phase.STOPPING)
+        if self._stopping:
+            # Not where the configuration is read again: systemd would take it at its word.
+            self._heartbeat.enter(Phase.STOPPING)
 
     def _pause(self, seconds: float, *, for_files: bool = False) -> bool:
         """Wait, for a file at most if ``for_files``; True when the worker is to leave its loop."""

@@ -10,6 +10,7 @@ import pytest
 
 from dataserver import packet
 from tests.support.sshd import SCP, UPLOAD, Agent, Machine, agent, host
+from tests.support.waiting import PATIENCE
 
 __all__ = ["agent", "host"]
 
@@ -30,7 +31,7 @@ def test_its_packets_arrive_and_no_word_is_said(
         "ACCOUNT": account,
         "KEY": agent.key,
         "KNOWN_HOSTS": known,
-        "SCP_OPTIONS": f"'{options} -F /dev/null'",
+        "SCP_OPTIONS": f"'{options} -F /dev/null -o KexAlgorithms=curve25519-sha256'",
         "OUTGOING": tmp_path / "outgoing",
     }
     conf = tmp_path / "agent.conf"
@@ -41,7 +42,7 @@ def test_its_packets_arrive_and_no_word_is_said(
             check=False,
             capture_output=True,
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
     arrived = [content for name, content in host.files().items() if name.startswith(account)]

@@ -8,8 +8,8 @@ from pathlib import Path
 import bcrypt
 import httpx
 
-from tests.support.server import PATIENCE
 from tests.support.systemd import HOME, PYTHON, installed
+from tests.support.waiting import PATIENCE
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "console.md"
 UNIT = "dataserver-console.service"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from dataserver import entities
 from dataserver.spool import directory, leaving
 from dataserver.spool.directory import Spool
 from dataserver.spool.doorbell import Doorbell
@@ -393,4 +394,4 @@ def stored(database: Database) -> dict[str, tuple[int, int]]:
     values = select(func.count()).where(history.module_id == m.id, m.agent_id == a.id)
     with database.engine().connect() as conn:
         rows = conn.execute(select(a.name, packets, values.scalar_subquery()))
-        return {agent: tuple(counts) for agent, *counts in rows}
+        return {entities.decode(agent): tuple(counts) for agent, *counts in rows}

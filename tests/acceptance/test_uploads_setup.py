@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import COMMAND, Run
+from tests.support.commands import Run
 from tests.support.failures import failures
 from tests.support.sshd import ALIAS, HOME, SCP, UPLOAD, Machine, host, machine, pretend
 
@@ -23,7 +23,7 @@ SETUP = ("uploads", "setup", "--install")
 def bare(tmp_path: Path) -> Iterator[Machine]:
     """One with a home, on which nothing was set up."""
     with machine(tmp_path / "machine") as made:
-        made.run(COMMAND, "init", HOME)
+        made.dataserver("init")
         yield made
 
 

@@ -17,17 +17,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.failover.host import PATIENCE, wait_until
 from tests.failover.network import VIRTUAL, enter
 from tests.faults.corpus import File
 from tests.support.sshd import SCP, UPLOAD
+from tests.support.uploads import Gate
+from tests.support.waiting import PATIENCE, wait_until
 
 #: Seconds from one packet of an agent to its next, and from a failed try to the next one.
 INTERVAL, PAUSE = 0.5, 0.2
 #: Seconds after which scp is given up, and until a connection must stand.
-_LIMIT, _CONNECT = 20, 5
+_LIMIT, _CONNECT = 60, 5
 #: Bytes of a packet that takes its time, and with how many Kbit/s it is sent.
-_BULK, _RATE = 120_000, 2_000
+BULK, _RATE = 120_000, 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class Way:
     key: Path
     known_hosts: Path
     account: str = UPLOAD
-    #: With packets that take half a second.
-    is_slow: bool = False
+    #: With packets that take half a second, through this in the place of ssh.
+    slow: Gate | None = None
 
     def command(self, path: Path) -> list[str]:
         """scp's command line for a packet."""
@@ -72,7 +73,7 @@ class Way:
         )
         options = [part for each in settings for part in ("-o", each)]
         old = ["-O"] if self.account == SCP else []
-        slowly = ["-l", str(_RATE)] if self.is_slow else []
+        slowly = ["-l", str(_RATE), "-S", str(self.slow.program)] if self.slow else []
         target = f"{self.account}@{VIRTUAL}:/data_in/"
         # It dies with the thread that waits for it, and so with the test.
         first = ["setpriv", "--pdeathsig", "KILL", "scp", "-q", "-F", "/dev/null"]
@@ -117,7 +118,7 @@ class Agent(threading.Thread):
 
     def _make(self) -> tuple[File, Path, float]:
         file = next(self._files)
-        if self._way.is_slow:
+        if self._way.slow:
             file = _bulky(file)
         path = self._outgoing / file.name
         path.write_bytes(file.content)
@@ -159,7 +160,7 @@ class Fleet:
         wait_until(
             lambda: all(agent.has_sent_since(now) for agent in self.agents),
             lambda: f"an upload of every agent; {self._last()}",
-            PATIENCE,
+            pause=0.02,
         )
 
     @property
@@ -196,5 +197,5 @@ def send(way: Way, path: Path) -> tuple[int, str]:
 def _bulky(file: File) -> File:
     """The same packet with a long remark in it."""
     end = b"</agent_data>"
-    remark = b"<!-- " + b"x" * _BULK + b" -->\n"
+    remark = b"<!-- " + b"x" * BULK + b" -->\n"
     return dataclasses.replace(file, content=file.content.replace(end, remark + end))

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from tests.failover.clients import Fleet
+from dataserver.packet import ends_complete
+from tests.failover.clients import BULK, Fleet
 from tests.failover.host import Host
-from tests.failover.lab import SERVER, SSHD, Lab, said
+from tests.failover.lab import SERVER, SLOW, SSHD, Lab, said
 from tests.support.sshd import HOME
 
 _DATA_IN = HOME / "data_in"
@@ -84,9 +85,13 @@ def power_cut(scene: Scene) -> None:
     lab, host = scene.lab, scene.host
     # So that something is left: what was uploaded and not taken in, and a large packet half-way.
     _stop_worker(scene, in_transaction=False)
-    lab.wait(lambda: len(host.packets()) >= 10 and _is_uploading(host), "packets")
-    scene.mark()
-    host.cut_power()
+    lab.gate.close()
+    try:
+        lab.wait(lambda: _is_in_the_middle(scene), "packets, and one half-way")
+        scene.mark()
+        host.cut_power()
+    finally:
+        lab.gate.open()
     scene.wait_taken_over()
     host.boot()
     lab.start_all(host)
@@ -198,16 +203,13 @@ def _stop_worker(scene: Scene, *, in_transaction: bool) -> None:
     lab.wait(is_caught, "the right moment")
 
 
-def _is_uploading(host: Host) -> bool:
-    """Whether an upload is under way: the file grows."""
-
-    def sizes() -> dict[str, int]:
-        return {path.name: path.stat().st_size for path in host.data_in.glob("*.data")}
-
-    before = sizes()
-    time.sleep(0.05)
-    after = sizes()
-    return any(0 < before.get(name, 0) < size for name, size in after.items())
+def _is_in_the_middle(scene: Scene) -> bool:
+    """Whether whole packets lie in the drop directory, and one whose rest is held back."""
+    if scene.lab.gate.held < SLOW:
+        return False  # one that goes on might look as if it were held
+    packets = [path.read_bytes() for path in scene.host.data_in.glob("*.data")]
+    whole = [each for each in packets if ends_complete(each)]
+    return len(whole) >= 5 and any(len(each) > BULK // 8 for each in packets if each not in whole)
 
 
 def _is_waiting(host: Host) -> bool:

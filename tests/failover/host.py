@@ -15,18 +15,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dataserver.home import Home, Paths
 from tests.failover.network import VIRTUAL, Network
-from tests.support.commands import COMMAND
 from tests.support.sshd import HOME, SSHD_CONFIG, expose
+from tests.support.waiting import PATIENCE
+from tests.support.warm import shared
 
-#: Seconds for what takes a moment on an idle machine.
-PATIENCE = 60.0
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -226,8 +225,13 @@ class Host:
         return done.stdout
 
     def dataserver(self, *args: object, stdin: str = "") -> str:
-        """Run the installed command on it, as root."""
-        return self.run(COMMAND, "--home", HOME, *args, stdin=stdin)
+        """Run our command on it, as root."""
+        there = [f"/proc/{self.pid}/ns/{kind}" for kind in ("net", "mnt", "uts", "ipc", "pid")]
+        done = shared().run(
+            *("--home", HOME, *args), stdin=stdin, namespaces=there, environment=_ENVIRONMENT
+        )
+        assert done.returncode == 0, (self.name, args, done.stdout, done.stderr)
+        return done.stdout
 
     def start(self, service: Service) -> None:
         """Start it; it goes on until it is stopped or the power goes."""
@@ -321,11 +325,3 @@ def _all_processes(namespace: str) -> Iterator[tuple[int, str]]:
                 yield int(entry), Path(f"/proc/{entry}/comm").read_text().strip()
         except OSError:
             continue
-
-
-def wait_until(condition: Callable[[], object], what: Callable[[], str], seconds: float) -> None:
-    """Wait until ``condition()`` is true; fail with ``what()`` where that takes too long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited for: {what()}"
-        time.sleep(0.02)

@@ -14,18 +14,21 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import Engine, create_engine
 
 from dataserver.vrrp.health import STATE_DIR
 from dataserver.vrrp.renderer import INSTALLED
-from tests.failover.clients import Agent, Fleet, Way, send
-from tests.failover.host import PATIENCE, Host, Service, wait_until
+from tests.failover.clients import BULK, Agent, Fleet, Way, send
+from tests.failover.host import Host, Service
 from tests.failover.network import EAST, STORE, VIRTUAL, WEST, Network, inside
 from tests.faults.corpus import File, corpus
 from tests.support.commands import COMMAND
-from tests.support.mariadb import MariaDB
+from tests.support.mariadb import MariaDB, in_memory
 from tests.support.sshd import HOME, SCP, UPLOAD, make_key, public
+from tests.support.uploads import Gate
+from tests.support.waiting import wait_until
 
 _VAR = HOME / "var"
 _AS_SERVICE = "setpriv --reuid=dataserver --regid=dataserver --init-groups"
@@ -53,6 +56,8 @@ _AGENTS = (
     *((WEST, SCP, True),) * 2,
     *((EAST, UPLOAD, False),) * 3,
 )
+#: How many have large ones.
+SLOW = sum(is_slow for _, _, is_slow in _AGENTS)
 #: More packets of each agent than all faults together take.
 _ROUNDS = 2_000
 _PAIR = """\
@@ -88,6 +93,8 @@ class Lab:
         self.database = database
         self.advert_int = 0.0
         self.key = directory / "agent"
+        #: Large packets come through it.
+        self.gate = Gate(directory / "gate", BULK // 2)
         self.alpha = Host("alpha", directory / "alpha", network, side=WEST, number=11)
         self.beta = Host("beta", directory / "beta", network, side=EAST, number=12)
         self.hosts = (self.alpha, self.beta)
@@ -105,7 +112,7 @@ class Lab:
         settings = {"database": database, **_SETTINGS}
         for host in self.hosts:
             host.boot()
-            host.run(COMMAND, "init", HOME)
+            host.dataserver("init")
             lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
             host.home.config.write_text("".join(lines), encoding="utf-8")
         self.alpha.run("ssh-keygen", "-A")
@@ -176,7 +183,7 @@ class Lab:
             [
                 Agent(
                     self.network.clients[side],
-                    dataclasses.replace(way, account=account, is_slow=is_slow),
+                    dataclasses.replace(way, account=account, slow=self.gate if is_slow else None),
                     files,
                     outgoing,
                 )
@@ -214,9 +221,9 @@ class Lab:
     def twin(self, host: Host) -> Host:
         return self.beta if host is self.alpha else self.alpha
 
-    def wait(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    def wait(self, condition: Callable[[], object], what: str) -> None:
         """Wait until ``condition()`` is true; where it fails, what everybody said."""
-        wait_until(condition, lambda: f"{what}\n{self.tell()}", seconds)
+        wait_until(condition, lambda: f"{what}\n{self.tell()}", pause=0.02)
 
     def wait_settled(self) -> None:
         """Wait until one host has the address, the other one has not, and both are well."""
@@ -310,7 +317,8 @@ def as_service(drop_in: str) -> Service:
 def lab(directory: Path, *, advert_int: float) -> Iterator[Lab]:
     """A pair that is well and has nothing to do; gone with the block."""
     network = Network()
-    database = MariaDB(directory / "mariadb", "--bind-address=0.0.0.0")
+    folder = TemporaryDirectory(prefix="lab-", dir=in_memory())
+    database = MariaDB(Path(folder.name) / "mariadb", "--bind-address=0.0.0.0")
     made = None
     try:
         with inside(network.switch):
@@ -329,3 +337,4 @@ def lab(directory: Path, *, advert_int: float) -> Iterator[Lab]:
             host.close()
         database.stop()
         network.close()
+        folder.cleanup()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from dataserver.health import Phase
 from tests.faults import corpus
-from tests.faults.conftest import Undisturbed
+from tests.faults.conftest import Undisturbed, backlog, shares
 from tests.faults.corpus import File
 from tests.support.databases import MARIADB, Database
 from tests.support.dump import differences, dump
@@ -39,23 +39,23 @@ def place(store: Database) -> Place:
 
 
 def test_the_database_killed_and_restarted_again_and_again_loses_nothing(
-    store: Database, place: Place, large: list[File], undisturbed: Undisturbed
+    store: Database, place: Place, files: list[File], undisturbed: Undisturbed
 ) -> None:
-    corpus.write(large, place.data_in())
     with Server(place) as server:
-        for left in (4500, 3000, 1500):
-            server.wait(lambda left=left: len(place.packets_left()) < left, "progress")
+        server.wait_ready()
+        for share in shares(files, 3):
+            begin(server, share)
             store.kill()
             store.restart()
-        server.wait_taken()
+            server.wait_taken()
         assert server.stop() == 0
-    assert differences(undisturbed(large), dump(store.engine())) == []
+    assert differences(undisturbed(store, files), dump(store.engine())) == []
 
 
 def test_away_at_the_start_it_waits_says_so_and_goes_on_by_itself(
-    store: Database, place: Place, small: list[File], undisturbed: Undisturbed
+    store: Database, place: Place, few: list[File], undisturbed: Undisturbed
 ) -> None:
-    corpus.write(small, place.data_in())
+    corpus.write(few, place.data_in())
     store.kill()
     with Server(place) as server:
         server.wait_phase(Phase.WAITING_FOR_DATABASE)
@@ -64,51 +64,54 @@ def test_away_at_the_start_it_waits_says_so_and_goes_on_by_itself(
         server.wait(place.paths().metrics.exists, "the figures")
         assert "dataserver_database_up{" in up(server)
         assert up(server).endswith(" 0")
-        assert len(place.packets_left()) == len(small)
+        assert len(place.packets_left()) == len(few)
         store.restart()
         server.wait_taken()
         server.wait(lambda: up(server).endswith(" 1"), "the database back in the metrics")
         assert server.status["database_error"] is None
         assert server.stop() == 0
-    assert differences(undisturbed(small), dump(store.engine())) == []
+    assert differences(undisturbed(store, few), dump(store.engine())) == []
 
 
 def test_hanging_for_many_times_the_timeout_it_waits_and_stores_once(
-    store: Database, place: Place, large: list[File], undisturbed: Undisturbed
+    store: Database, place: Place, files: list[File], undisturbed: Undisturbed
 ) -> None:
-    corpus.write(large, place.data_in())
     with Server(place) as server:
-        for left, seconds in ((4500, 4 * TIMEOUT), (2500, 1.2 * TIMEOUT)):
-            server.wait(lambda left=left: len(place.packets_left()) < left, "progress")
+        server.wait_ready()
+        # So often it gives up: four times the timeout, and as soon as it has begun again.
+        for share, tries in zip(shares(files, 2), (4, 1), strict=True):
+            begin(server, share)
             with store.stop_cont():
-                time.sleep(seconds)
-        server.wait_taken()
+                before = retries(server)
+                server.wait(lambda most=before + tries: retries(server) >= most, "tries in vain")
+            server.wait_taken()
         assert server.stop() == 0
-    assert differences(undisturbed(large), dump(store.engine())) == []
+    assert differences(undisturbed(store, files), dump(store.engine())) == []
 
 
 def test_while_it_hangs_the_server_waits_for_the_database_and_is_not_stuck(
-    store: Database, place: Place, small: list[File]
+    store: Database, place: Place, few: list[File]
 ) -> None:
     with Server(place) as server:
         server.wait_ready()
         with store.stop_cont():
-            corpus.write(small, place.data_in())
+            corpus.write(few, place.data_in())
             server.wait_phase(Phase.WAITING_FOR_DATABASE)
             server.wait(lambda: server.status.get("database_error"), "the reason in the status")
         server.wait_taken()
 
 
+@pytest.mark.long
 def test_hanging_at_the_start_it_waits(
-    store: Database, place: Place, small: list[File], undisturbed: Undisturbed
+    store: Database, place: Place, few: list[File], undisturbed: Undisturbed
 ) -> None:
-    corpus.write(small, place.data_in())
+    corpus.write(few, place.data_in())
     with Server(place) as server:
         with store.stop_cont():
             server.wait_phase(Phase.WAITING_FOR_DATABASE)
         server.wait_taken()
         assert server.stop() == 0
-    assert differences(undisturbed(small), dump(store.engine())) == []
+    assert differences(undisturbed(store, few), dump(store.engine())) == []
 
 
 def test_told_to_leave_while_the_database_is_away_it_leaves(store: Database, place: Place) -> None:
@@ -158,6 +161,17 @@ def test_packets_for_which_a_statement_has_no_room_do_not_block_those_behind_the
     assert len(dump(store.engine())["tagente_datos_string"]) == 8
 
 
+def begin(server: Server, files: Sequence[File]) -> None:
+    """Bring packets, and wait until some of them are stored."""
+    backlog(server, files)
+    server.wait(lambda: len(server.place.packets_left()) < len(files), "progress")
+
+
+def retries(server: Server) -> int:
+    """How often the database gave no answer, or not the right one."""
+    return sum(server.status["counters"]["retries"].values())
+
+
 def up(server: Server) -> str:
     """The line of the metrics that says whether the database is there."""
     lines = server.paths.metrics.read_text().splitlines()
@@ -179,33 +193,33 @@ def packet(agent: str, offset: int, text: str = "hello") -> tuple[str, bytes]:
 
 
 def test_sqlite_whose_folder_is_not_there_yet_is_waited_for(
-    tmp_path: Path, small: list[File]
+    tmp_path: Path, few: list[File]
 ) -> None:
     place = Place(tmp_path / "home", "sqlite:///disk/data.db")
     disk = place.home.root / "disk"
     disk.write_bytes(b"not a directory")
-    corpus.write(small, place.data_in())
+    corpus.write(few, place.data_in())
     with Server(place) as server:
         server.wait_phase(Phase.WAITING_FOR_DATABASE)
         disk.unlink()
         disk.mkdir()
         server.wait_taken()
-        server.wait_counted("packets", len(small))
+        server.wait_counted("packets", len(few))
         assert server.stop() == 0
 
 
 def test_sqlite_locked_by_another_writer_for_longer_than_the_timeout_is_waited_for(
-    tmp_path: Path, small: list[File]
+    tmp_path: Path, few: list[File]
 ) -> None:
-    place = Place(tmp_path / "home", "sqlite:///var/data.db")
+    place = Place(tmp_path / "home", "sqlite:///var/data.db", database_timeout=TIMEOUT)
     with Server(place) as server:
         server.wait_ready()
         other = sqlite3.connect(place.home.root / "var" / "data.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        corpus.write(small, place.data_in())
+        corpus.write(few, place.data_in())
         server.wait(lambda: server.status["counters"]["retries"], "a try in vain")
         other.execute("ROLLBACK")
         other.close()
         server.wait_taken()
-        server.wait_counted("packets", len(small))
+        server.wait_counted("packets", len(few))
         assert server.stop() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from dataserver.errors import Reason
 from tests.faults import corpus
-from tests.faults.conftest import Undisturbed
+from tests.faults.conftest import Undisturbed, backlog, on_sqlite, shares
 from tests.faults.corpus import File
 from tests.support.databases import SQLITE, Database, opened
 from tests.support.disk import Disk, mounted
@@ -31,10 +32,17 @@ class TestOfTheDatabase:
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Database]:
-        with opened(SQLITE, tmp_path / "home") as database:
+        with opened(SQLITE, tmp_path / "home", bare=True) as database:
             yield database
 
-    @pytest.mark.parametrize("free", [100_000, 400_000, 1_000_000])
+    @pytest.mark.parametrize(
+        "free",
+        [
+            pytest.param(100_000, marks=pytest.mark.long),
+            400_000,
+            pytest.param(1_000_000, marks=pytest.mark.long),
+        ],
+    )
     def test_full_amid_the_making_of_the_database_or_a_backlog_it_is_waited_for(
         self,
         place: Place,
@@ -52,8 +60,9 @@ class TestOfTheDatabase:
             disk.make_room()
             server.wait_taken()
             assert server.stop() == 0
-        assert differences(undisturbed(small), dump(store.engine())) == []
+        assert differences(undisturbed(store, small), dump(store.engine())) == []
 
+    @pytest.mark.long
     def test_filled_again_and_again_it_goes_on_each_time(
         self,
         place: Place,
@@ -62,17 +71,22 @@ class TestOfTheDatabase:
         large: list[File],
         undisturbed: Undisturbed,
     ) -> None:
-        corpus.write(large, place.data_in())
         with Server(place) as server:
-            for left in (4500, 3000, 1500):
-                server.wait(lambda left=left: len(place.packets_left()) < left, "progress")
+            server.wait_ready()
+            for *share, last in shares(large, 3):
+                backlog(server, share)
+                server.wait(lambda share=share: len(place.packets_left()) < len(share), "progress")
+                server.send(signal.SIGSTOP)
                 disk.fill()
+                # However fast it was, there is something left to do.
+                corpus.write([last], place.data_in())
                 said = server.log.count("disk is full")
+                server.send(signal.SIGCONT)
                 server.wait(lambda said=said: server.log.count("disk is full") > said, "a word")
                 disk.make_room()
-            server.wait_taken()
+                server.wait_taken()
             assert server.stop() == 0
-        assert differences(undisturbed(large), dump(store.engine())) == []
+        assert differences(undisturbed(store, large), dump(store.engine())) == []
 
 
 class TestOfVar:
@@ -83,42 +97,45 @@ class TestOfVar:
         url = "sqlite:///other.db" if store.kind == SQLITE else store.url
         return Place(store.home, url, batch_packets=5)
 
+    @pytest.mark.long
     def test_full_from_the_start_packets_are_stored_all_the_same(
-        self, place: Place, disk: Disk, small: list[File]
+        self, place: Place, disk: Disk, few: list[File]
     ) -> None:
         disk.fill()
-        corpus.write(small, place.data_in())
+        corpus.write(few, place.data_in())
         with Server(place) as server:
             taken(server)
             disk.make_room()
-            server.wait_counted("packets", len(small))
+            server.wait_counted("packets", len(few))
             assert server.stop() == 0
 
+    @on_sqlite
     def test_full_a_bad_packet_stays_until_there_is_room(
-        self, place: Place, disk: Disk, small: list[File]
+        self, place: Place, disk: Disk, few: list[File]
     ) -> None:
         with Server(place) as server:
             server.wait_ready()
             disk.fill()
             bad = place.drop("bad.1.data", BAD)
-            corpus.write(small, place.data_in())
+            corpus.write(few, place.data_in())
             server.wait(lambda: place.packets_left() == ["bad.1.data"], "the good ones stored")
             assert bad.read_bytes() == BAD
             disk.make_room()
             server.wait(place.rejected, "the rejected packet")
             assert [packet.reason for packet in place.rejected()] == [Reason.NO_AGENT]
             server.wait(lambda: not bad.exists(), "the bad one gone")
-            server.wait_counted("packets", len(small))
+            server.wait_counted("packets", len(few))
             assert server.stop() == 0
 
+    @on_sqlite
     def test_full_what_cannot_be_set_aside_is_spoken_of_once_however_often_it_is_tried(
-        self, place: Place, disk: Disk, small: list[File]
+        self, place: Place, disk: Disk, few: list[File]
     ) -> None:
         with Server(place) as server:
             server.wait_ready()
             disk.fill()
             place.drop("bad.1.data", BAD)
-            for file in small[:5]:
+            for file in few[:5]:
                 # Each brings a scan of its own, which finds the bad one again.
                 place.drop(file.name, file.content)
                 server.wait(lambda: place.packets_left() == ["bad.1.data"], "it stored")

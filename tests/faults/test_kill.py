@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -12,100 +13,122 @@ import pytest
 
 from dataserver.health import process_start
 from tests.faults import corpus
-from tests.faults.conftest import Undisturbed
+from tests.faults.conftest import BATCH, Undisturbed, backlog, on_sqlite, shares
 from tests.faults.corpus import File
-from tests.support.databases import Database
+from tests.support.databases import MARIADB, SQLITE, Database
 from tests.support.dump import differences, dump
-from tests.support.server import PATIENCE, Place, Server
+from tests.support.randomness import seeded
+from tests.support.server import Place, Server
+from tests.support.waiting import wait_until
 
-#: How often it is killed at random moments.
-KILLS = 24
+#: How often it is killed at random moments while it takes in so many packets.
+KILLS = {"few": 3, "large": 24}
 
-FAIL_POINTS = (
-    "before-commit",
-    "after-commit",
-    "before-unlink",
-    "inside-done",
-    "after-unlink",
-)
+FAIL_POINTS = ("before-commit", "after-commit", "before-unlink", "inside-done", "after-unlink")
+#: Of each fail point one case in `make test`: the store, and the how many-th time it is reached.
+USUAL = {
+    "before-commit": (MARIADB, 7),
+    "after-commit": (SQLITE, 7),
+    "before-unlink": (SQLITE, 1),
+    "inside-done": (MARIADB, 7),
+    "after-unlink": (SQLITE, 1),
+    "inside-reject": (MARIADB, 2),
+}
 
 
+def at_fail_points(*points: str, times: tuple[int, int]) -> pytest.MarkDecorator:
+    """Each of these places on each kind of store, reached the first time and a later one."""
+    cases = []
+    for point, kind, nth in itertools.product(points, (SQLITE, MARIADB), times):
+        marks = () if USUAL[point] == (kind, nth) else pytest.mark.long
+        cases.append(pytest.param(kind, point, nth, marks=marks))
+    return pytest.mark.parametrize(("store", "point", "nth"), cases, indirect=["store"])
+
+
+@pytest.mark.parametrize("size", ["few", pytest.param("large", marks=pytest.mark.long)])
 def test_killed_at_random_moments_of_a_backlog_it_stores_what_an_undisturbed_run_does(
-    store: Database, place: Place, large: list[File], undisturbed: Undisturbed
+    request: pytest.FixtureRequest, bare_store: Database, undisturbed: Undisturbed, size: str
 ) -> None:
-    corpus.write(large, place.data_in())
-    kill_at_random(place, Random(20), KILLS)
+    place = Place(bare_store.home, bare_store.url, batch_packets=BATCH)
+    files = request.getfixturevalue(size)
+    kill_at_random(place, files, seeded(f"kills of {size}"), KILLS[size])
     finish(place)
-    assert differences(undisturbed(large), dump(store.engine())) == []
+    assert differences(undisturbed(bare_store, files), dump(bare_store.engine())) == []
 
 
-@pytest.mark.parametrize("time", [1, 7])
-@pytest.mark.parametrize("point", FAIL_POINTS)
+@at_fail_points(*FAIL_POINTS, times=(1, 7))
 def test_killed_at_a_fail_point_it_stores_what_an_undisturbed_run_does(
     store: Database,
     place: Place,
-    small: list[File],
+    few: list[File],
     undisturbed: Undisturbed,
     point: str,
-    time: int,
+    nth: int,
 ) -> None:
-    corpus.write(small, place.data_in())
-    die_at(Server(place), f"{point}:{time}")
+    corpus.write(few, place.data_in())
+    die_at(Server(place), f"{point}:{nth}")
     finish(place)
-    assert differences(undisturbed(small), dump(store.engine())) == []
+    assert differences(undisturbed(store, few), dump(store.engine())) == []
 
 
-@pytest.mark.parametrize("time", [1, 2])
+@at_fail_points("inside-reject", times=(1, 2))
 def test_killed_inside_a_rejection_it_keeps_each_bad_packet_once(
-    store: Database, place: Place, small: list[File], undisturbed: Undisturbed, time: int
+    store: Database,
+    place: Place,
+    few: list[File],
+    undisturbed: Undisturbed,
+    point: str,
+    nth: int,
 ) -> None:
     bad = {f"bad.{number}.data": b"<agent_data>no name, no end" for number in range(3)}
-    corpus.write(small, place.data_in())
+    corpus.write(few, place.data_in())
     for name, content in bad.items():
         place.drop(name, content + b"</agent_data>")
-    die_at(Server(place), f"inside-reject:{time}")
-    assert len(place.rejected()) == time - 1
+    die_at(Server(place), f"{point}:{nth}")
+    assert len(place.rejected()) == nth - 1
     finish(place)
     assert sorted(packet.name for packet in place.rejected()) == sorted(bad)
-    assert differences(undisturbed(small), dump(store.engine())) == []
+    assert differences(undisturbed(store, few), dump(store.engine())) == []
 
 
+@on_sqlite
 def test_killed_after_its_first_commit_every_time_it_gets_on_all_the_same(
-    store: Database, place: Place, small: list[File], undisturbed: Undisturbed
+    store: Database, place: Place, few: list[File], undisturbed: Undisturbed
 ) -> None:
-    corpus.write(small, place.data_in())
-    for _ in range(5):
+    corpus.write(few, place.data_in())
+    for _ in range(3):
         die_at(Server(place), "after-commit")
     finish(place)
-    assert differences(undisturbed(small), dump(store.engine())) == []
+    assert differences(undisturbed(store, few), dump(store.engine())) == []
 
 
+@on_sqlite
 def test_its_reading_process_killed_again_and_again_it_stores_what_an_undisturbed_run_does(
-    store: Database, place: Place, large: list[File], undisturbed: Undisturbed
+    store: Database, place: Place, files: list[File], undisturbed: Undisturbed
 ) -> None:
-    corpus.write(large, place.data_in())
     with Server(place) as server:
-        for left in (4500, 3000, 1500):
-            server.wait(lambda left=left: len(place.packets_left()) < left, "progress")
-            for pid in children(server.pid):
+        server.wait_ready()
+        for share in shares(files, 3):
+            # At work, or with nothing to do any more: then the next share finds it dead.
+            backlog(server, share)
+            for pid in wait_until(lambda: children(server.pid), "a reading process"):
                 os.kill(pid, signal.SIGKILL)
         server.wait_taken()
         assert "the reading process died" in server.log
         assert server.stop() == 0
     assert place.rejected() == []
-    assert differences(undisturbed(large), dump(store.engine())) == []
+    assert differences(undisturbed(store, files), dump(store.engine())) == []
 
 
-def test_killed_it_leaves_no_process_behind(place: Place, large: list[File]) -> None:
-    corpus.write(large, place.data_in())
+@on_sqlite
+def test_killed_it_leaves_no_process_behind(place: Place, small: list[File]) -> None:
+    corpus.write(small, place.data_in())
     with Server(place) as server:
-        server.wait(lambda: children(server.pid), "a reading process")
-        left = children(server.pid)
+        left = wait_until(lambda: children(server.pid), "a reading process")
         server.kill()
-    deadline = time.monotonic() + PATIENCE
-    while any(process_start(pid) is not None for pid in left):
-        assert time.monotonic() < deadline, "its reading process goes on without it"
-        time.sleep(0.005)
+    wait_until(
+        lambda: all(process_start(pid) is None for pid in left), "the end of its reading process"
+    )
 
 
 def die_at(server: Server, failpoint: str) -> None:
@@ -126,24 +149,18 @@ def finish(place: Place) -> None:
         assert server.stop() == 0
 
 
-def kill_at_random(place: Place, random: Random, times: int) -> None:
-    """Kill and start a server so often, each time before it is done."""
+def kill_at_random(place: Place, files: list[File], random: Random, times: int) -> None:
+    """Kill and start a server so often, while it has packets to take in, if it is not too fast."""
     server = Server(place)
-    for _ in range(times):
+    for share in shares(files, times):
+        corpus.write(share, place.data_in())
         left = len(place.packets_left())
         server.start()
         if random.random() < 0.3:
             # Any moment from its first instruction on: the database is being made, say.
-            wait_progress(server, left, random.uniform(0.0, 0.8))
+            time.sleep(random.uniform(0.0, 0.8))
         else:
-            wait_progress(server, left - random.randrange(120), PATIENCE)
+            until = left - random.randrange(min(120, left))
+            server.wait(lambda until=until: len(place.packets_left()) <= until, "progress")
             time.sleep(random.uniform(0.0, 0.01))
         server.kill()
-        assert place.packets_left(), "it was faster than its killer"
-
-
-def wait_progress(server: Server, until: int, seconds: float) -> None:
-    """Wait until less than ``until`` packets are left, at most for so long."""
-    deadline = time.monotonic() + seconds
-    while len(server.place.packets_left()) >= until and time.monotonic() < deadline:
-        time.sleep(0.001)

@@ -7,93 +7,114 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
 
+import pytest
+
 from tests.faults import corpus
-from tests.faults.conftest import Undisturbed
+from tests.faults.conftest import Undisturbed, shares
 from tests.faults.corpus import File
 from tests.faults.readback import faults
-from tests.support.databases import SQLITE, Database
+from tests.support.databases import KINDS, MARIADB, PANDORA, SQLITE, Database
 from tests.support.dump import differences, dump
+from tests.support.randomness import seeded
 from tests.support.server import Place, Server
+
+#: The one on Pandora's tables, and with few packets, in `make test`; `make test-all` has all.
+on_each_store = pytest.mark.parametrize(
+    ("any_store", "size"),
+    [
+        (PANDORA, "small"),
+        *(pytest.param(kind, "large", marks=pytest.mark.long) for kind in KINDS),
+    ],
+    indirect=["any_store"],
+)
 
 
 def test_every_packet_delivered_again_changes_nothing(
-    store: Database, place: Place, small: list[File], undisturbed: Undisturbed
+    store: Database, place: Place, few: list[File], undisturbed: Undisturbed
 ) -> None:
     with Server(place) as server:
-        corpus.write(small, place.data_in())
+        corpus.write(few, place.data_in())
         server.wait_taken()
-        corpus.write(small, place.data_in())
+        corpus.write(few, place.data_in())
         server.wait_taken()
-        server.wait_counted("duplicates", len(small))
-        assert server.status["counters"]["packets"] == len(small)
+        server.wait_counted("duplicates", len(few))
+        assert server.status["counters"]["packets"] == len(few)
         assert server.stop() == 0
-    assert differences(undisturbed(small), dump(store.engine())) == []
+    assert differences(undisturbed(store, few), dump(store.engine())) == []
 
 
 def test_two_copies_of_every_packet_in_one_backlog_are_stored_once(
-    store: Database, place: Place, small: list[File], undisturbed: Undisturbed
+    store: Database, place: Place, few: list[File], undisturbed: Undisturbed
 ) -> None:
-    for file in small:
+    for file in few:
         place.drop(file.name, file.content)
         # Also under the name of the same agent, so that both are in one batch.
         place.drop(file.name.replace(".data", "0.data"), file.content)
         place.drop(f"again-{file.name}", file.content)
     with Server(place) as server:
         server.wait_taken()
-        server.wait_counted("duplicates", 2 * len(small))
+        server.wait_counted("duplicates", 2 * len(few))
         assert server.stop() == 0
-    assert differences(undisturbed(small), dump(store.engine())) == []
+    assert differences(undisturbed(store, few), dump(store.engine())) == []
 
 
+@on_each_store
 def test_two_servers_share_the_packets_of_every_agent_and_store_each_exactly(
-    any_store: Database, large: list[File]
+    request: pytest.FixtureRequest, any_store: Database, size: str
 ) -> None:
-    random = Random(1)
+    files = request.getfixturevalue(size)
     with two_servers(any_store) as servers:
-        common = share_out(large, servers, random)
+        common = share_out(files, servers, seeded("shared by two servers"))
         for server in servers:
             server.wait_taken()
-        counted(servers, "packets", len(large))
+        counted(servers, "packets", len(files))
         counted(servers, "duplicates", common)
         for server in servers:
             assert server.stop() == 0
             assert server.place.rejected() == []
-    assert faults(any_store.engine(), large)[:10] == []
+    assert faults(any_store.engine(), files)[:10] == []
 
 
+@pytest.mark.parametrize(
+    "any_bare_store",
+    [SQLITE, MARIADB, pytest.param(PANDORA, marks=pytest.mark.long)],
+    indirect=True,
+)
 def test_two_servers_that_start_on_an_empty_database_make_it_together(
-    any_store: Database, small: list[File]
+    any_bare_store: Database, few: list[File]
 ) -> None:
-    places = [first_place(any_store), second_place(any_store)]
+    places = [first_place(any_bare_store), second_place(any_bare_store)]
     for place in places:
-        corpus.write(small, place.data_in())
+        corpus.write(few, place.data_in())
     with ExitStack() as stack:
         servers = [stack.enter_context(Server(place)) for place in places]
         for server in servers:
             server.wait_taken()
-        counted(servers, "packets", len(small))
-        counted(servers, "duplicates", len(small))
+        counted(servers, "packets", len(few))
+        counted(servers, "duplicates", len(few))
         for server in servers:
             assert server.stop() == 0
-    assert faults(any_store.engine(), small)[:10] == []
+    assert faults(any_bare_store.engine(), few)[:10] == []
 
 
+@on_each_store
 def test_of_two_servers_one_is_killed_again_and_again(
-    any_store: Database, large: list[File]
+    request: pytest.FixtureRequest, any_store: Database, size: str
 ) -> None:
-    random = Random(3)
+    files = request.getfixturevalue(size)
+    random = seeded("one of two servers killed")
     with two_servers(any_store) as servers:
-        share_out(large, servers, random)
-        for _ in range(4):
+        for share in shares(files, 4):
             servers[0].kill()
+            share_out(share, servers, random)
             servers[0].start()
             left = len(servers[0].place.packets_left())
-            wait_less(servers[0], left - random.randrange(200))
+            wait_less(servers[0], left - random.randrange(1 + left // 10))
             time.sleep(random.uniform(0.0, 0.02))
         for server in servers:
             server.wait_taken()
             assert server.stop() == 0
-    assert faults(any_store.engine(), large)[:10] == []
+    assert faults(any_store.engine(), files)[:10] == []
 
 
 def first_place(store: Database) -> Place:

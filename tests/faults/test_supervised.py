@@ -5,23 +5,62 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from dataserver.fleet.model import RunState
 from dataserver.health import process_start
-from dataserver.home import Home
 from dataserver.store.engine import open_engine
+from tests.support import packets
 from tests.support.databases import Database
 from tests.support.disk import mounted
 from tests.support.fleet import Fleet, descendants
 from tests.support.packets import START
-from tests.support.server import PATIENCE, Place, Server
+from tests.support.server import Place, Server
+from tests.support.waiting import wait_until
 
 #: Limits that a test can wait for.
-QUICK = {"SILENCE_LIMIT": 3.0, "PAUSE": (0.05, 0.1), "FAILURES": 4}
+QUICK = {"PAUSE": (0.05, 0.1), "FAILURES": 4}
+#: Run in the supervisor: it counts what it hears of its children, and its clock can be put ahead.
+_WATCHED = """
+import time
+from pathlib import Path
+from dataserver.fleet.supervision.supervisor import Supervisor
+folder, told, monotonic = Path({folder!r}), Supervisor._told, time.monotonic
+
+def hear(self, child, ready):
+    told(self, child, ready)
+    with (folder / "words").open("a") as words:
+        words.write(".")
+
+def ahead():
+    path = folder / "ahead"
+    return monotonic() + (float(path.read_text()) if path.exists() else 0.0)
+
+Supervisor._told, time.monotonic = hear, ahead
+"""
+
+
+class Watched(Fleet):
+    """A supervisor with its own limits, of which is known what it hears."""
+
+    def __init__(self, place: Place, folder: Path) -> None:
+        folder.mkdir()
+        super().__init__(place, before=_WATCHED.format(folder=str(folder)))
+        self._folder = folder
+
+    def wait_words(self, count: int) -> None:
+        """Wait until its children have told it so many times more that they move."""
+        path = self._folder / "words"
+        enough = path.stat().st_size + count
+        self.wait(lambda: path.stat().st_size >= enough, f"{count} words")
+
+    def pass_time(self, seconds: float) -> None:
+        """Put its clock ahead: to be done while it is stopped."""
+        path = self._folder / "ahead.part"
+        path.write_text(str(seconds))
+        path.rename(self._folder / "ahead")
 
 
 @pytest.fixture
@@ -32,10 +71,7 @@ def place(tmp_path: Path) -> Place:
 def packet(agent: str, minute: int) -> tuple[str, bytes]:
     """A packet of an agent, by name and content."""
     at = START + 60 * minute
-    stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.gmtime(at))
-    module = "<module><name>Load</name><type>generic_data</type><data>1</data></module>"
-    content = f"<agent_data agent_name='{agent}' timestamp='{stamp}'>{module}</agent_data>"
-    return f"{agent}.{at}.data", content.encode()
+    return f"{agent}.{at}.data", packets.packet(agent, packets.module("Load"), time=at)
 
 
 def ledger(place: Place) -> int:
@@ -50,15 +86,14 @@ def ledger(place: Place) -> int:
 
 def wait_gone(pids: set[int]) -> None:
     """Wait until none of these processes is there."""
-    deadline = time.monotonic() + PATIENCE
-    while alive := {pid for pid in pids if process_start(pid) is not None}:
-        assert time.monotonic() < deadline, f"still there: {alive}"
-        time.sleep(0.02)
+    wait_until(
+        lambda: all(process_start(pid) is None for pid in pids), f"the end of {pids}", pause=0.02
+    )
 
 
 def test_one_that_is_killed_comes_back_and_loses_nothing(place: Place) -> None:
     place.add("beta")
-    with Fleet(place) as fleet:
+    with Fleet(place, constants=QUICK) as fleet:
         fleet.wait_running("main", "beta")
         other = fleet.pid("main")
         for round_ in range(3):
@@ -78,12 +113,12 @@ def test_one_that_is_killed_comes_back_and_loses_nothing(place: Place) -> None:
 def test_when_it_is_killed_itself_nothing_is_left_and_the_next_one_takes_over(
     place: Place,
 ) -> None:
-    names = ["main", *(place.add(f"i{number}").name for number in range(3))]
+    names = ["main", place.add("beta").name]
     with Fleet(place) as fleet:
         fleet.wait_running(*names)
         children = {fleet.pid(name) for name in names}
         # One that could not hear any word any more.
-        os.kill(fleet.pid("i1"), signal.SIGSTOP)
+        os.kill(fleet.pid("beta"), signal.SIGSTOP)
         fleet.kill()
         wait_gone(children)
         place.drop(*packet("web1", 0))
@@ -96,7 +131,7 @@ def test_when_it_is_killed_itself_nothing_is_left_and_the_next_one_takes_over(
 
 
 def test_one_that_is_stopped_is_noticed_killed_and_replaced(place: Place) -> None:
-    with Fleet(place, constants=QUICK) as fleet:
+    with Fleet(place, constants={"SILENCE_LIMIT": 3.0, **QUICK}) as fleet:
         fleet.wait_running()
         old = fleet.pid()
         os.kill(old, signal.SIGSTOP)
@@ -108,37 +143,39 @@ def test_one_that_is_stopped_is_noticed_killed_and_replaced(place: Place) -> Non
 
 
 def test_when_it_is_stopped_itself_its_children_go_on_and_are_not_taken_for_stuck(
-    place: Place,
+    place: Place, tmp_path: Path
 ) -> None:
-    with Fleet(place, constants=QUICK) as fleet:
+    with Watched(place, tmp_path / "watched") as fleet:
         fleet.wait_running()
         old = fleet.pid()
         fleet.send(signal.SIGSTOP)
         place.drop(*packet("web1", 0))
         fleet.wait_taken()
         # Longer than its limit of silence and than its own measure of a sleep.
-        time.sleep(7)
+        fleet.pass_time(100.0)
         fleet.send(signal.SIGCONT)
+        fleet.wait_words(2)
         place.add("beta")
         fleet.wait_running("main", "beta")
-        time.sleep(3)
         assert fleet.pid() == old
         assert "stuck" not in fleet.log
 
 
-def test_twenty_instances_take_packets_at_the_same_time_and_leave_in_good_order(
-    place: Place,
+@pytest.mark.parametrize("count", [9, pytest.param(20, marks=pytest.mark.long)])
+def test_many_instances_take_packets_at_the_same_time_and_leave_in_good_order(
+    place: Place, count: int
 ) -> None:
-    names = [place.add(f"i{number:02d}").name for number in range(19)] + ["main"]
+    # More than may start at the same time.
+    names = [place.add(f"i{number:02d}").name for number in range(count - 1)] + ["main"]
     with Fleet(place) as fleet:
         fleet.wait_running(*names)
         for number, name in enumerate(names):
             place.drop(*packet(f"web{number}", 0), instance=name)
         fleet.wait_taken(*names)
         assert fleet.stop() == 0
-    assert ledger(place) == 20
+    assert ledger(place) == count
     assert descendants(place.home.root) == set()
-    assert fleet.log.count("stopped") == 20
+    assert fleet.log.count("stopped") == count
 
 
 def test_one_that_dies_at_every_start_is_given_up_and_disturbs_nobody(place: Place) -> None:
@@ -267,34 +304,34 @@ def test_what_an_instance_says_is_kept_and_passed_on(place: Place) -> None:
 def test_a_database_that_hangs_makes_nobody_stuck(
     mariadb_database: Database, tmp_path: Path
 ) -> None:
-    place = Place(tmp_path / "home", mariadb_database.url, database_timeout=2)
-    server = mariadb_database.server
-    assert server is not None
-    with Fleet(place, constants=QUICK) as fleet:
+    place = Place(tmp_path / "home", mariadb_database.url, database_timeout=1, connect_timeout=1)
+    with Watched(place, tmp_path / "watched") as fleet:
         fleet.wait_running()
         old = fleet.pid()
-        with server.stop_cont():
+        with mariadb_database.stop_cont():
             place.drop(*packet("web1", 0))
-            heartbeat = Home(place.home.root).instance().heartbeat
-            fleet.wait(
-                lambda: "waiting for database" in heartbeat.read_text(), "it to wait", PATIENCE
-            )
-            time.sleep(3 * QUICK["SILENCE_LIMIT"])  # type: ignore[operator]
-            assert fleet.pid() == old
+            heartbeat = place.paths().heartbeat
+            fleet.wait(lambda: "waiting for database" in heartbeat.read_text(), "it to wait")
+            fleet.wait_words(3)
         fleet.wait_taken()
         assert fleet.pid() == old
         assert fleet.stop() == 0
+    assert "stuck" not in fleet.log
 
 
 def test_a_full_disk_makes_nobody_stuck(tmp_path: Path) -> None:
     """Where no heartbeat can be written any more, the word to the supervisor still gets through."""
     place = Place(tmp_path / "home", f"sqlite:///{tmp_path}/elsewhere.db")
-    with mounted(place.home.var, 1 << 20) as disk, Fleet(place, constants=QUICK) as fleet:
+    with (
+        mounted(place.home.var, 1 << 20) as disk,
+        Watched(place, tmp_path / "watched") as fleet,
+    ):
         fleet.wait_running()
         old = fleet.pid()
         disk.fill()
+        fleet.wait_words(1)  # so that none is on its way
         written = place.paths().heartbeat.stat().st_mtime_ns
-        time.sleep(3 * QUICK["SILENCE_LIMIT"])  # type: ignore[operator]
+        fleet.wait_words(2)
         assert place.paths().heartbeat.stat().st_mtime_ns == written, "the disk is not full"
         assert process_start(old) is not None
         place.drop(*packet("web1", 0))

@@ -82,7 +82,7 @@ def test_any_pieces_of_markup_give_a_packet_or_a_packet_error(pieces: list[bytes
     outcome(b"<agent_data agent_name='a'>" + b"".join(pieces) + b"</agent_data>")
 
 
-@settings(max_examples=examples(100, 5000))
+@settings(max_examples=examples(200, 5000))
 @given(st.sampled_from(REAL), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), PIECES)))
 def test_a_damaged_packet_gives_a_packet_or_a_packet_error(
     content: bytes, damages: list[tuple[float, int, bytes]]
@@ -93,7 +93,7 @@ def test_a_damaged_packet_gives_a_packet_or_a_packet_error(
     outcome(content)
 
 
-@settings(max_examples=examples(50, 1500))
+@settings(max_examples=examples(100, 1500))
 @given(packets(), st.data())
 def test_every_beginning_of_a_packet_is_incomplete(content: bytes, data: st.DataObject) -> None:
     whole = parse(content)

@@ -76,7 +76,14 @@ OPEN = "/healthz"
 @contextmanager
 def serving(source: Source, users: Users | None = None) -> Iterator[httpx.Client]:
     """A console in a thread of this process, and a client of it."""
-    config = uvicorn.Config(create_app(source, users), log_config=None, ws="none", lifespan="on")
+    config = uvicorn.Config(
+        create_app(source, users),
+        log_config=None,
+        ws="none",
+        lifespan="on",
+        # A connection that the client is about to use again is not closed.
+        timeout_keep_alive=int(PATIENCE),
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]

@@ -16,6 +16,7 @@ from tests.support.server import Place
 from tests.support.waiting import PATIENCE, wait_until
 
 _MAIN = """
+{before}
 import sys
 from dataserver.fleet.supervision import loop, supervisor
 for name, value in {constants!r}.items():
@@ -31,6 +32,7 @@ class Fleet:
     """One process of `dataserver up`; it dies with the test's process, however that ends.
 
     ``constants`` replace those of the modules in ``fleet/supervision``, such as limits;
+    ``before`` is run in its process before everything else;
     ``piped``: its output goes into a pipe instead of a file; ``wrapper`` is a command line put
     before it.
     """
@@ -40,6 +42,7 @@ class Fleet:
         place: Place,
         *,
         constants: Mapping[str, object] | None = None,
+        before: str = "",
         environment: Mapping[str, str] | None = None,
         piped: bool = False,
         wrapper: Sequence[str] = (),
@@ -48,6 +51,7 @@ class Fleet:
         self._wrapper = wrapper
         self.place = place
         self.process: subprocess.Popen[bytes] | None = None
+        self._before = before
         self._constants = dict(constants or {})
         self._environment = dict(environment or {})
         self._log = place.home.root / "up.log"
@@ -66,7 +70,7 @@ class Fleet:
     def start(self) -> None:
         """Start it, at once."""
         ours = {k: v for k, v in os.environ.items() if not k.startswith("DATASERVER_")}
-        script = _MAIN.format(constants=self._constants)
+        script = _MAIN.format(before=self._before, constants=self._constants)
         up = [sys.executable, "-P", "-c", script, "--home", str(self.place.home.root), "up"]
         command = [*self._wrapper, *up]
         with self._log.open("ab") as log:

@@ -35,7 +35,7 @@ def choose(new: bool) -> None:
     slow = [HealthCheck.too_slow]
     settings.register_profile(
         "chosen",
-        max_examples=examples(50, 500),
+        max_examples=examples(100, 1000),
         derandomize=not new,
         database=settings.get_profile("default").database if new else None,
         deadline=None,

@@ -25,7 +25,7 @@ from tests.support.commands import COMMAND
 from tests.support.ports import free_port
 from tests.support.uploads import wait_for_port
 from tests.support.waiting import PATIENCE, wait_until
-from tests.support.warm import Warm
+from tests.support.warm import shared
 
 HOME = Path("/var/lib/dataserver")
 ALIAS = "/var/spool/pandora/data_in"
@@ -65,7 +65,6 @@ class Machine:
     pid: int
     port: int
     directory: Path
-    warm: Warm
 
     @property
     def root(self) -> Path:
@@ -79,8 +78,9 @@ class Machine:
         self, *command: object, check: bool = True, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a program there, as root."""
+        enter = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--"]
         done = subprocess.run(
-            [*_entering(self.pid), *map(str, command)],
+            [*enter, *map(str, command)],
             check=False,
             capture_output=True,
             text=True,
@@ -94,7 +94,8 @@ class Machine:
         self, *args: object, check: bool = True, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run our command there, as root."""
-        done = self.warm.run("--home", HOME, *args, stdin=stdin)
+        there = [f"/proc/{self.pid}/ns/{kind}" for kind in ("mnt", "pid")]
+        done = shared().run("--home", HOME, *args, stdin=stdin, namespaces=there)
         assert not check or done.returncode == 0, (args, done.stdout, done.stderr)
         return done
 
@@ -127,7 +128,8 @@ class Machine:
         """An sshd with the configuration of this machine; gives its port."""
         port = free_port()
         settings = ("-p", str(port), "-o", "ListenAddress=127.0.0.1", "-o", "PidFile=none")
-        command = [*_entering(self.pid), "/usr/sbin/sshd", "-D", "-e", *settings, *options]
+        command = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--"]
+        command += ["/usr/sbin/sshd", "-D", "-e", *settings, *options]
         with (self.directory / "sshd.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -264,12 +266,10 @@ def machine(directory: Path) -> Iterator[Machine]:
         said = process.stdout.readline()
         assert said == b"ready\n", said + process.stdout.read()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-        pid = int(children)
-        with Warm(_entering(pid)) as warm:
-            made = Machine(pid, 0, directory, warm)
-            (made.root / "etc/ssh/sshd_config").write_text(SSHD_CONFIG)
-            made.run("ssh-keygen", "-A")
-            yield made
+        made = Machine(int(children), 0, directory)
+        (made.root / "etc/ssh/sshd_config").write_text(SSHD_CONFIG)
+        made.run("ssh-keygen", "-A")
+        yield made
     finally:
         process.kill()
         process.communicate()
@@ -348,11 +348,6 @@ def unchanged(host: Machine, agent: Agent) -> Iterator[None]:
         path.unlink()
     assert elsewhere == []
     assert host.everything() == before
-
-
-def _entering(pid: int) -> Sequence[str]:
-    """What stands before a command that is to run there."""
-    return ("nsenter", "--target", str(pid), "--mount", "--pid", "--")
 
 
 def _checkout() -> Path:

@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dataserver.home import Home
 from tests.support.waiting import PATIENCE, wait_until
 from tests.support.warm import Warm
+
+T = TypeVar("T")
 
 HOME = Path("/var/lib/dataserver")
 #: Where the program is, there.
@@ -194,17 +196,13 @@ class Machine:
         said = self.run("systemctl", "show", f"--property={','.join(properties)}", unit).stdout
         return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
-        """Wait until ``condition()`` is true; fail when that takes too long."""
-        wait_until(
-            condition,
-            lambda: f"{what}\n{self.journal()[-4000:]}",
-            seconds=seconds,
-            pause=_LOOK,
-        )
+    def wait(self, condition: Callable[[], T], what: str) -> T:
+        """Wait until ``condition()`` is true, and return it."""
+        return wait_until(condition, lambda: f"{what}\n{self.journal()[-4000:]}", pause=_LOOK)
 
     def journal(self, *options: str) -> str:
-        """What everybody there said."""
+        """What everybody there said until now, but systemd itself."""
+        self.run("journalctl", "--sync", check=False)
         return self.run("journalctl", "--no-pager", "--quiet", *options, check=False).stdout
 
 
@@ -240,8 +238,10 @@ def machine(directory: Path) -> Iterator[Machine]:
             alive=lambda: process.poll() is None,
             pause=_LOOK,
         )
-        with made.warm:
+        try:
             yield made
+        finally:
+            made.warm.close()
     finally:
         process.kill()
         process.wait()
@@ -252,13 +252,13 @@ def machine(directory: Path) -> Iterator[Machine]:
 def installed(directory: Path) -> Iterator[Machine]:
     """One as an administrator has it after `init` and `units --install`; nothing is started.
 
-    What takes long otherwise is short: pauses before a restart, the watchdog.
+    What takes long otherwise is short: the pauses before a restart.
     """
     with machine(directory) as made:
-        made.run(PYTHON, "-P", "-m", "dataserver", "init", HOME)
+        made.dataserver("init")
         made.home.config.write_text('timezone = "UTC"\nsettle = 0\nscan_interval = 0.2\n')
         made.dataserver("instances", "units", "--install")
-        made.adapt("dataserver@.service", "[Service]\nRestartSec=500ms\nWatchdogSec=3\n")
+        made.adapt("dataserver@.service", "[Service]\nRestartSec=100ms\n")
         yield made
 
 

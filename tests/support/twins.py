@@ -108,7 +108,9 @@ class Box:
         self.run("install", "-d", "-m", "0755", _STATE_DIR)
         for command in self._directives("ExecStartPre"):
             self.run(*command)
-        words = [*self._enter(), "keepalived", "--dont-fork", "--log-console", "--log-detail"]
+        # Before all else, so that a busy machine does not look like a host that went silent.
+        words = [*self._enter(), "nice", "-n", "-20"]
+        words += ["keepalived", "--dont-fork", "--log-console", "--log-detail"]
         log = (self._files.parent / f"{self.host.name}.log").open("ab")
         with log:
             self._keepalived = subprocess.Popen(words, stdout=log, stderr=log)

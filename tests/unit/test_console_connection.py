@@ -47,7 +47,7 @@ class _Loop(asyncio.SelectorEventLoop):
 class _Watched(connection.Connection):
     """Counts what happened, for tests that wait for it."""
 
-    received = pauses = resumes = 0
+    received = pauses = resumes = answers = 0
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -60,6 +60,10 @@ class _Watched(connection.Connection):
     def resume_writing(self) -> None:
         super().resume_writing()
         _Watched.resumes += 1
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        _Watched.answers += 1
 
 
 class Slow:
@@ -103,7 +107,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
     monkeypatch.setattr(connection, "_ASKING", ALLOWED)
     monkeypatch.setattr(connection, "_TAKING", ALLOWED)
     monkeypatch.setattr(connection, "_TOO_MANY", 6)
-    for counter in ("received", "pauses", "resumes"):
+    for counter in ("received", "pauses", "resumes", "answers"):
         monkeypatch.setattr(_Watched, counter, 0)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
@@ -209,8 +213,6 @@ def test_who_does_not_take_the_answer_is_hung_up_on(slow: Slow) -> None:
     with connect(slow) as talk:
         talk.sendall(HEAD % b"/long")
         assert talk.recv(12) == b"HTTP/1.1 200"
-        # It stands still where the last of its pauses lasts.
-        wait_until(lambda: _Watched.pauses, "a pause")
 
         def is_given_up() -> bool:
             slow.advance(ALLOWED)
@@ -228,6 +230,7 @@ def test_who_does_not_take_the_answer_is_hung_up_on(slow: Slow) -> None:
 def test_who_takes_it_slowly_gets_all_of_it(slow: Slow) -> None:
     with connect(slow) as talk:
         talk.sendall(HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") % b"/long")
+        assert talk.recv(12) == b"HTTP/1.1 200"
         read = waits = 0
         while stands_still(slow):
             # For less than it may, in all for longer.
@@ -237,15 +240,19 @@ def test_who_takes_it_slowly_gets_all_of_it(slow: Slow) -> None:
                 read += len(piece)
         while piece := talk.recv(_BUFFER):
             read += len(piece)
+        # And some bytes between the pieces.
         assert read > len(_PIECE) * _PIECES
         assert waits > 5
 
 
 def stands_still(slow: Slow) -> bool:
-    """Wait until the server cannot write any more, or the connection has ended; which it is."""
+    """Wait until the server cannot write any more, wrote all, or hung up; whether it cannot."""
     connections = slow.server.server_state.connections
-    wait_until(lambda: _Watched.pauses > _Watched.resumes or not connections, "a pause or the end")
-    return bool(connections)
+    wait_until(
+        lambda: _Watched.pauses > _Watched.resumes or _Watched.answers or not connections,
+        "a pause or the end",
+    )
+    return bool(connections) and not _Watched.answers
 
 
 def test_who_asks_again_and_again_is_answered_for_as_long_as_that(slow: Slow) -> None:

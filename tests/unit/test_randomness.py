@@ -105,7 +105,7 @@ def test_examples_do_not_depend_on_the_modules_that_are_loaded(
     __import__("more")
     play()
     assert played[0] == played[1]
-    assert len(played[0]) == 50
+    assert len(played[0]) == 100
 
 
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n1", marks=pytest.mark.long)])

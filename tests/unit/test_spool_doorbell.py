@@ -70,9 +70,7 @@ def rang(bell: Doorbell, seconds: float = 0.0) -> bool:
 
 def settle(bell: Watched) -> None:
     """Take in every ring that is still on its way."""
-    bell.wait(0)
-    while not bell.is_silent():
-        bell.wait(0)
+    wait_until(lambda: not bell.wait(0) and bell.is_silent(), "the bell to be silent")
 
 
 def test_a_written_file_rings(data_in) -> None:

@@ -163,6 +163,8 @@ class TestFlipFlop:
         news = [C, C, C, C]
         assert after(how, news, FRESH_ASYNC)[1] == [(3, C)]
         assert after(how, news, FRESH_ASYNC, is_async=True)[1] == []
+        just_in_time = made(min_ff_event=3, ff_timeout=180)
+        assert after(just_in_time, news, FRESH_ASYNC, is_async=True)[1] == [(3, C)]
 
     def test_the_count_of_changes_fits_its_column(self) -> None:
         for how in (made(ff_type=1, min_ff_event=1000), made(min_ff_event=1000)):
@@ -201,8 +203,9 @@ class TestUnknown:
         how = made(ff_type=1, min_ff_event=5)
         step = advance(how, self.unknown(N, normal=2, warning=3, critical=1), N, 999, False)
         assert (step.standing.normal, step.standing.warning, step.standing.critical) == (0, 0, 0)
-        plain = advance(made(min_ff_event=3), self.unknown(C, changes=2), C, 999, False)
-        assert plain.standing.changes == 3
+        once_counting = self.unknown(C, changes=2, normal=2, warning=3, critical=1)
+        plain = advance(made(min_ff_event=3), once_counting, C, 999, False).standing
+        assert (plain.changes, plain.normal, plain.warning, plain.critical) == (3, 0, 0, 0)
 
     def test_a_module_that_never_had_a_value_becomes_normal(self) -> None:
         step = advance(made(min_ff_event=3), FRESH._replace(status=U, last=U), C, 999, False)

@@ -7,7 +7,7 @@ import selectors
 import signal
 import socket
 import sys
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from dataserver.fleet.model import Instance
 from dataserver.fleet.supervision.messages import Ended, Message
 from dataserver.fleet.supervision.processes import Child, Processes
 from dataserver.home import Home
-from tests.support.server import PATIENCE
+from tests.support.waiting import wait_until
 
 #: Says to whom it would report, and stays.
 STAYS = "import os, time; print(os.environ['NOTIFY_SOCKET'], flush=True); time.sleep(600)"
@@ -48,12 +48,14 @@ class World:
         return self.children[-1]
 
     def turn_until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline
-            for key, _ in self.selector.select(0.1):
-                react, child = key.data
-                react(child)
+        def turn() -> object:
+            if not condition():
+                for key, _ in self.selector.select(0.1):
+                    react, child = key.data
+                    react(child)
+            return condition()
+
+        wait_until(turn, "what a process does", pause=0)
 
 
 @pytest.fixture
@@ -91,10 +93,16 @@ def test_a_flood_without_an_end_of_line_comes_in_parts_and_odd_bytes_escaped(wor
     assert world.heard[-1] == "bye"
 
 
+def opened() -> Counter[str]:
+    """What this process has open, and how often."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return Counter(os.readlink(link) for link in links if os.path.lexists(link))
+
+
 def test_what_it_leaves_open_is_nothing(world: World) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     world.script = ""
     for number in range(5):
         world.start()
         world.turn_until(lambda number=number: len(world.told) > number)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() - before == {}

@@ -28,6 +28,7 @@ from dataserver.fleet.supervision.supervisor import (
     Supervisor,
 )
 from dataserver.home import Paths
+from tests.support.clock import Clocks
 
 
 @dataclass
@@ -50,7 +51,7 @@ class World:
     """A supervisor, the clock that drives it, and everything that it started."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.time = Clocks(wall=1e9 + 1000.0, monotonic=1000.0)
         self.started: list[FakeProcess] = []
         self.holders: dict[str, int] = {}
         self.refuse: OSError | None = None
@@ -58,9 +59,13 @@ class World:
         self.supervisor = Supervisor(
             self._spawn,
             lambda each: self.holders.get(each.name),
-            clock=lambda: 1e9 + self.now,
-            monotonic=lambda: self.now,
+            clock=self.time.wall,
+            monotonic=self.time.monotonic,
         )
+
+    @property
+    def now(self) -> float:
+        return self.time.monotonic.now
 
     def _spawn(self, each: Instance) -> FakeProcess:
         if self.refuse is not None:
@@ -96,7 +101,7 @@ class World:
         """Let time pass in small steps, as the real loop does."""
         end = self.now + seconds
         while self.now < end:
-            self.now = min(self.now + 0.5, end)
+            self.time.advance(min(0.5, end - self.now))
             if talking:
                 for name, managed in self.supervisor.snapshot().items():
                     if managed.state is RunState.RUNNING:
@@ -105,7 +110,7 @@ class World:
 
     def sleep(self, seconds: float) -> None:
         """The supervisor itself is stopped for so long."""
-        self.now += seconds
+        self.time.advance(seconds)
         self.supervisor.tick()
 
     # -- what is seen ------------------------------------------------------------
