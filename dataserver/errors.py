@@ -75,7 +75,7 @@ class StoreUnavailable(StoreError):
     """The database cannot be reached or cannot take anything now: wait, then do all again."""
 
 
-class StoreLacking(StoreUnavailable):
+class StoreLacking(StoreError):
     """The database answers, but a table, a column or a right that this takes is missing."""
 
 
@@ -84,7 +84,10 @@ class StoreConflict(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The database refuses these rows on their own account: split the batch, reject the packet."""
+    """The database does not accept these rows: split the batch to find the packet that fails.
+
+    Also any error that is not known to mean that the connection or the server is gone.
+    """
 
 
 class SchemaError(StoreError):

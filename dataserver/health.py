@@ -248,6 +248,10 @@ class Status:
     database_error: str | None = None
     #: Since when it could not be used.
     database_down_since: float | None = None
+    #: Why packets cannot be stored though the database can be used; None: all can.
+    storing_error: str | None = None
+    #: Since when there has been at least one such packet.
+    storing_failed_since: float | None = None
     #: Over the last minute.
     packets_per_second: float = 0.0
     values_per_second: float = 0.0

@@ -101,6 +101,7 @@ class Gauges:
     oldest_age_seconds: float = _gauge("Age of the oldest of them, by its modification time.")
     held: int = _gauge("Files held until their agent's packets have settled.")
     waiting: int = _gauge("Files that are not complete yet.")
+    failing: int = _gauge("Files that could not be stored and wait to be tried again.")
     unreadable: int = _gauge("Files that could not be opened.")
     rejected_files: int = _gauge("Files in rejected/.")
     rejected_bytes: int = _gauge("Bytes of the files in rejected/.")

@@ -121,9 +121,7 @@ class Buckets:
         if not module_ids:
             return {}
         h, m = schema.number_history.c, schema.module.c
-        before = select(h.value).where(
-            h.module_id == m.id, h.time <= start, h.value.is_not(None)
-        )
+        before = select(h.value).where(h.module_id == m.id, h.time <= start, h.value.is_not(None))
         latest = (
             self._layout.in_order(before, schema.number_history, newest_first=True)
             .limit(1)

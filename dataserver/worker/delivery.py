@@ -1,14 +1,15 @@
 """Getting a batch into the database, whatever the database does.
 
-A conflict is tried again at once, an absent database waited for, and a packet that the
-database refuses is found by halving the batch, and rejected alone.  So is a packet over which
-our own code stumbles: that is our fault, but to stop at it would stop us again at every start.
+A conflict is tried again at once, an absent database waited for.  With any other error of the
+database, and with an error of our own code, the batch is halved until the packet is found that
+fails by itself; all others are stored.  Whether that one waits or is rejected is decided by
+:mod:`dataserver.worker.failing`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, TypeVar
 
 from dataserver.errors import (
@@ -16,12 +17,12 @@ from dataserver.errors import (
     Reason,
     StoreConflict,
     StoreError,
-    StoreRefused,
     StoreUnavailable,
 )
 from dataserver.model import Arrival
 from dataserver.store.admission import Outcome
 from dataserver.store.batch import Tally
+from dataserver.worker.failing import Failing, Failure, name_of
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,14 @@ CONFLICT_WAIT = (0.01, 1.0)
 AWAY_WAIT = (0.25, 5.0)
 #: A conflict that persists so many times is waited out like an absent database.
 CONFLICTS = 20
-#: After so many packets in a row over which our own code stumbled it is not the packets: from
-#: then on each costs a wait, so that not everything is set aside before somebody looks.
-STUMBLES = 10
-
 #: An error's text may hold a value of any length.
 _LONGEST = 300
 
-Delivered = list[tuple[Arrival, Outcome]]
+#: Tracebacks of internal errors that are remembered as logged.
+_LOGGED = 100
+
+#: What became of each packet; None: it could not be stored, and stays in the drop directory.
+Delivered = list[tuple[Arrival, Outcome | None]]
 
 _T = TypeVar("_T")
 
@@ -58,7 +59,8 @@ class Delivery:
 
     ``pause(seconds)`` waits and returns True when the worker is to stop.  ``trouble(error)``
     is told of every failed try, ``well()`` of every success.  ``patient`` False: an absent
-    database is an error (``--once``).
+    database is an error (``--once``).  ``failing`` keeps the packets that wait; ``key`` gives
+    what identifies an arrival's file, None where it has none: such a packet is never kept.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Delivery:
         pause: Callable[[float], bool],
         trouble: Callable[[StoreError], None],
         well: Callable[[Tally], None],
+        failing: Failing,
+        key: Callable[[Arrival], Hashable],
         patient: bool = True,
     ) -> None:
         self._recorder = recorder
@@ -76,9 +80,10 @@ class Delivery:
         self._pause = pause
         self._trouble = trouble
         self._well = well
+        self._failing = failing
+        self._key = key
         self._patient = patient
-        #: Packets over which our own code stumbled, since the last one that went through.
-        self._stumbles = 0
+        self._logged: set[str] = set()
 
     def insist(self, action: Callable[[], _T]) -> _T:
         """What ``action``, a transaction, gives, however often it has to be tried.
@@ -108,38 +113,73 @@ class Delivery:
         Raises Stopped, and StoreUnavailable where it is not to wait.  What was recorded of a
         halved batch before that is found in the ledger the next time.
         """
+        new: list[Arrival] = []
+        failed: list[Arrival] = []
+        for arrival in arrivals:
+            (failed if self._key(arrival) in self._failing else new).append(arrival)
+        delivered = self._deliver(new) if new else []
+        # By themselves, and after the others: their batch would only be halved again.
+        for arrival in sorted(failed, key=_order):
+            delivered += self._deliver([arrival])
+        return [each for pair in delivered for each in self._again(*pair)]
+
+    def _again(self, arrival: Arrival, outcome: Outcome | None) -> Delivered:
+        """Try once more what failed before a packet was stored that proves it the cause."""
+        if outcome is None and self._failing.deserves_retry(self._key(arrival)):
+            return self._deliver([arrival])
+        return [(arrival, outcome)]
+
+    def _deliver(self, arrivals: Sequence[Arrival]) -> Delivered:
         try:
             return self._record(arrivals)
-        except (StoreError, Stopped) as error:
-            if not isinstance(error, StoreRefused):
-                raise
+        except (StoreUnavailable, Stopped):
+            raise
+        except StoreError as error:
             self._trouble(error)
-            return self._halved(arrivals, error.message)
+            return self._halved(arrivals, Failure(error.message[:_LONGEST], internal=False))
         except Exception as error:  # noqa: BLE001 - no input may stop the server
             if len(arrivals) == 1:
-                self._stumbled(error)
-            return self._halved(arrivals, f"storing it fails: {type(error).__name__}: {error}")
+                self._log(error)
+            why = f"internal error while storing it: {type(error).__name__}: {error}"
+            return self._halved(arrivals, Failure(why[:_LONGEST], internal=True))
 
-    def _halved(self, arrivals: Sequence[Arrival], why: str) -> Delivered:
-        """Deliver each half of ``arrivals``; a single packet is rejected, and ``why``."""
-        if len(arrivals) == 1:
-            return [(arrivals[0], Outcome(error=PacketError(Reason.REFUSED, why[:_LONGEST])))]
-        # In order of agent and time, so that no agent's packets change places.
-        ordered = sorted(arrivals, key=_order)
-        middle = len(ordered) // 2
-        return self.deliver(ordered[:middle]) + self.deliver(ordered[middle:])
+    def _halved(self, arrivals: Sequence[Arrival], failure: Failure) -> Delivered:
+        """Deliver each half of ``arrivals``; a single packet waits, or is rejected."""
+        if len(arrivals) > 1:
+            # In order of agent and time, so that no agent's packets change places.
+            ordered = sorted(arrivals, key=_order)
+            middle = len(ordered) // 2
+            return self._deliver(ordered[:middle]) + self._deliver(ordered[middle:])
+        (arrival,) = arrivals
+        key = self._key(arrival)
+        if key is None or self._failing.add(key, arrival, failure):
+            error = PacketError(Reason.REFUSED, failure.reason)
+            return [(arrival, Outcome(error=error))]
+        return [(arrival, None)]
 
-    def _stumbled(self, error: Exception) -> None:
-        log.error("a packet that cannot be stored, by a fault of ours", exc_info=error)
-        self._stumbles += 1
-        if self._stumbles > STUMBLES and self._patient and self._pause(AWAY_WAIT[1]):
-            raise Stopped from error
+    def _log(self, error: Exception) -> None:
+        """Log an internal error with its traceback, each one once."""
+        text = repr(error)[:_LONGEST]
+        if text in self._logged:
+            return
+        if len(self._logged) >= _LOGGED:
+            self._logged.clear()
+        self._logged.add(text)
+        log.error("internal error while storing a packet: please report it", exc_info=error)
 
     def _record(self, arrivals: Sequence[Arrival]) -> Delivered:
         outcomes, tally = self.insist(lambda: self._recorder.record(arrivals, int(self._clock())))
-        self._stumbles = 0
         self._well(tally)
-        return list(zip(arrivals, outcomes, strict=True))
+        pairs = list(zip(arrivals, outcomes, strict=True))
+        # A packet that was known already, or is rejected, proves nothing: no values were written.
+        self._failing.stored(
+            name_of(arrival)
+            for arrival, outcome in pairs
+            if not outcome.duplicate and outcome.error is None
+        )
+        for arrival in arrivals:
+            self._failing.forget(self._key(arrival))
+        return list(pairs)
 
 
 def _order(arrival: Arrival) -> tuple[str, float, int, bytes]:

@@ -14,7 +14,7 @@ from types import FrameType
 
 from sqlalchemy import Engine
 
-from dataserver.errors import DataserverError, SpoolError, StoreConflict, StoreUnavailable
+from dataserver.errors import DataserverError, SchemaError, SpoolError, StoreError
 from dataserver.health import STUCK_AFTER, Heartbeat, Phase, Status
 from dataserver.home import Paths
 from dataserver.notify import Notify
@@ -48,6 +48,9 @@ class Summary:
     refused: int
     ignored: int
     waiting: int
+    #: Files that could not be stored and stay; whether that is a fault of this program.
+    failing: int
+    internal_error: bool
     seconds: float
 
 
@@ -192,7 +195,9 @@ class Worker:
                     self._pause,
                     patient=not self._once,
                 )
-            except (StoreUnavailable, StoreConflict) as error:
+            except SchemaError:
+                raise
+            except StoreError as error:
                 if self._once:
                     raise
                 self.report.away(error)
@@ -252,6 +257,8 @@ class Worker:
             refused=counters.refused,
             ignored=counters.ignored,
             waiting=self.report.gauges.waiting,
+            failing=self.report.gauges.failing,
+            internal_error=self.report.internal_error,
             seconds=round(seconds, 3),
         )
 

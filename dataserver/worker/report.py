@@ -16,6 +16,7 @@ from dataserver.settings import Settings
 from dataserver.spool.files import SpoolFile
 from dataserver.store.batch import Tally
 from dataserver.store.engine import shown
+from dataserver.worker.failing import Failing
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ class Report:
     last_time: float | None = None
     database_error: str | None = None
     database_down_since: float | None = None
+    storing_error: str | None = None
+    storing_failed_since: float | None = None
+    #: A packet waits because of a fault of this program.
+    internal_error: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
     _complaints: dict[str, str] = field(default_factory=dict)
     _rates: Rates = field(default_factory=Rates)
@@ -96,6 +101,22 @@ class Report:
         self.database_error = error.message
         self.gauges.database_up = 0
 
+    def storing(self, failing: Failing) -> None:
+        """Note which packets cannot be stored; logged when that begins, changes and ends."""
+        failure = failing.failure
+        self.gauges.failing = len(failing)
+        self.storing_failed_since = failing.since
+        self.internal_error = failing.any_internal
+        error = failure.reason if failure else None
+        if error == self.storing_error:
+            return
+        self.storing_error = error
+        if error is None:
+            log.info("all packets that failed to be stored are dealt with")
+        else:
+            extra = {"files": len(failing)}
+            log.error("storing fails: %s; the files wait and are tried again", error, extra=extra)
+
     def complain(self, about: str, text: str) -> None:
         """Log an error about something once, for as long as it stays the same."""
         if self._complaints.get(about) == text:
@@ -146,6 +167,8 @@ class Report:
             database=shown(settings.database),
             database_error=self.database_error,
             database_down_since=self.database_down_since,
+            storing_error=self.storing_error,
+            storing_failed_since=self.storing_failed_since,
             packets_per_second=packets,
             values_per_second=values,
             last_packet_agent=self.last_agent,
