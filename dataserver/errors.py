@@ -75,6 +75,13 @@ class StoreUnavailable(StoreError):
     """The database cannot be reached or cannot take anything now: wait, then do all again."""
 
 
+class StoreReplaced(StoreError):
+    """The database's file is not the one that was opened: stop, and begin anew with what is there.
+
+    What was written last may be in a file that nobody finds again.
+    """
+
+
 class StoreLacking(StoreError):
     """The database answers, but a table, a column or a right that this takes is missing."""
 

@@ -17,6 +17,7 @@ from dataserver.errors import (
     Reason,
     StoreConflict,
     StoreError,
+    StoreReplaced,
     StoreUnavailable,
 )
 from dataserver.model import Arrival
@@ -132,7 +133,7 @@ class Delivery:
     def _deliver(self, arrivals: Sequence[Arrival]) -> Delivered:
         try:
             return self._record(arrivals)
-        except (StoreUnavailable, Stopped):
+        except (StoreUnavailable, StoreReplaced, Stopped):
             raise
         except StoreError as error:
             self._trouble(error)

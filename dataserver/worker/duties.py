@@ -22,7 +22,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine
 
 from dataserver import __version__
-from dataserver.errors import StoreConflict, StoreError, StoreUnavailable
+from dataserver.errors import StoreConflict, StoreError, StoreReplaced, StoreUnavailable
 from dataserver.settings import Settings
 from dataserver.store.autodisable import Autodisable
 from dataserver.store.clock import database_time
@@ -232,6 +232,8 @@ class Duties:
 
     def _failed(self, what: str, error: StoreError) -> None:
         # What only this duty lacks is nobody's outage: packets come in, and silence is judged.
+        if isinstance(error, StoreReplaced):
+            raise error
         if isinstance(error, StoreUnavailable):
             self.note_outage()
             self._report.away(error)

@@ -14,7 +14,7 @@ from types import FrameType
 
 from sqlalchemy import Engine
 
-from dataserver.errors import DataserverError, SchemaError, SpoolError, StoreError
+from dataserver.errors import DataserverError, SchemaError, SpoolError, StoreError, StoreReplaced
 from dataserver.health import STUCK_AFTER, Heartbeat, Phase, Status
 from dataserver.home import Paths
 from dataserver.notify import Notify
@@ -195,7 +195,7 @@ class Worker:
                     self._pause,
                     patient=not self._once,
                 )
-            except SchemaError:
+            except (SchemaError, StoreReplaced):
                 raise
             except StoreError as error:
                 if self._once:

@@ -96,7 +96,7 @@ class Session:
         zone = settings.zone(os.environ)
         intake = Intake(self.spool, zone, settings.max_ahead, report.clock)
         self._nearby = Nearby(intake.load)
-        self._recorder = open_recorder(settings, engine, zone)
+        self._recorder = open_recorder(settings, engine, zone, heartbeat.step)
         self._failing = Failing(report.clock, report.monotonic)
         self._delivery = Delivery(
             self._recorder,

@@ -1,7 +1,9 @@
-"""Small packets for tests: what each module carries, minute by minute from a fixed start."""
+"""Packets for tests: the bytes that an agent sends, and what the store is handed of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from xml.sax.saxutils import escape, quoteattr
 
 from dataserver.model import Arrival
@@ -10,27 +12,52 @@ from tests.support.ingest import arrival
 #: 2026-01-01 00:00:00 UTC.
 START = 1_767_225_600
 
-Value = str | list[tuple[str, str]]
+#: A value, or values with times of their own: (value, epoch seconds or a time as written).
+Value = str | Sequence[tuple[str, int | str]]
 
 
-def packet(
-    minute: int, values: dict[str, Value], *, agent: str = "web1", types: str = "", **root: str
-) -> Arrival:
-    """A packet of ``minute`` minutes after the start, one module for each value.
-
-    ``types`` is "_string" and the like; a list of (value, time) becomes a ``datalist``.
-    """
-    stamp = f"2026/01/01 {minute // 60:02}:{minute % 60:02}:00"
-    told = {"agent_name": agent, "timestamp": stamp, "os_name": "Linux", **root}
-    body = "".join(_module(name, f"generic_data{types}", value) for name, value in values.items())
-    attributes = " ".join(f"{name}={quoteattr(value)}" for name, value in told.items())
-    return arrival(f"<agent_data {attributes}>{body}</agent_data>".encode())
+def stamp(time: int) -> str:
+    """Epoch seconds as packets write them, in UTC."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y/%m/%d %H:%M:%S")
 
 
-def _module(name: str, type_name: str, value: Value) -> str:
-    if isinstance(value, str):
+def module(name: str, value: Value | None = "1", kind: str = "generic_data", **tags: object) -> str:
+    """One module; ``value`` None: it has none.  ``tags`` are added as elements."""
+    if value is None:
+        data = ""
+    elif isinstance(value, str):
         data = f"<data>{escape(value)}</data>"
     else:
-        listed = (f"<data><value>{v}</value><timestamp>{t}</timestamp></data>" for v, t in value)
+        listed = (
+            f"<data><value>{escape(each)}</value><timestamp>{_written(time)}</timestamp></data>"
+            for each, time in value
+        )
         data = f"<datalist>{''.join(listed)}</datalist>"
-    return f"<module><name>{escape(name)}</name><type>{type_name}</type>{data}</module>"
+    more = "".join(f"<{tag}>{escape(str(text))}</{tag}>" for tag, text in tags.items())
+    return f"<module><name>{escape(name)}</name><type>{kind}</type>{data}{more}</module>"
+
+
+def packet(agent: str, *content: str, time: int | None = None, **attributes: object) -> bytes:
+    """A packet with modules and other elements; without ``time``, its file's time counts."""
+    said: dict[str, object] = {"agent_name": agent}
+    if time is not None:
+        said["timestamp"] = stamp(time)
+    said |= attributes
+    root = " ".join(f"{name}={quoteattr(str(text))}" for name, text in said.items())
+    return f"<agent_data {root}>{''.join(content)}</agent_data>".encode()
+
+
+def arrival_at(
+    minute: int, values: dict[str, Value], *, agent: str = "web1", types: str = "", **root: str
+) -> Arrival:
+    """A packet of ``minute`` minutes after the start, as the store is handed it.
+
+    One module for each value; ``types`` is "_string" and the like.
+    """
+    modules = (module(name, value, f"generic_data{types}") for name, value in values.items())
+    attributes = {"os_name": "Linux", **root}
+    return arrival(packet(agent, *modules, time=START + 60 * minute, **attributes))
+
+
+def _written(time: int | str) -> str:
+    return stamp(time) if isinstance(time, int) else time
