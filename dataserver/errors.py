@@ -65,6 +65,10 @@ class SpoolError(DataserverError):
     exit_code = 5
 
 
+class SpoolReplaced(SpoolError):
+    """The drop directory's path leads to another directory now: stop, and begin anew there."""
+
+
 class StoreError(DataserverError):
     """Base of what the database says no with."""
 

@@ -105,6 +105,7 @@ class Gauges:
     unreadable: int = _gauge("Files that could not be opened.")
     rejected_files: int = _gauge("Files in rejected/.")
     rejected_bytes: int = _gauge("Bytes of the files in rejected/.")
+    data_in_up: int = _gauge("1 if the drop directory could be scanned, 0 otherwise.")
     database_up: int = _gauge("1 if the last transaction went through, 0 while waiting.")
     last_commit_time_seconds: float = _gauge("When the last transaction was committed.")
     start_time_seconds: float = _gauge("When the process started.")

@@ -62,8 +62,10 @@ def _lines(
         lines.append(("as of", f"{local_time(status.written)} (what follows was true then)"))
     counters, gauges = status.counters, status.gauges
     lines.append(("database", _database(status, now)))
-    if status.storing_error is not None:
-        lines.append(("storing", storing_text(status, now)))
+    lines += [
+        (what, f"for {duration_text(now - float(found.get('since') or now))}: {found.get('error')}")
+        for what, found in status.troubles.items()
+    ]
     lines += [
         ("queue", _queue(gauges)),
         (
@@ -102,16 +104,6 @@ def _database(status: Status, now: float) -> str:
         return f"{status.database}, in use"
     since = status.database_down_since or now
     return f"{status.database}, away for {duration_text(now - since)}: {status.database_error}"
-
-
-def storing_text(status: Status, now: float) -> str:
-    """What keeps packets from being stored though the database can be used."""
-    since = status.storing_failed_since or now
-    count = status.gauges.get("failing", 0)
-    return (
-        f"fails for {duration_text(now - since)}: {status.storing_error}; "
-        f"{_files(count)} {'waits' if count == 1 else 'wait'}"
-    )
 
 
 def _queue(gauges: dict[str, float]) -> str:

@@ -355,6 +355,8 @@ def _mysql(
             pool_size=pool_size,
             pool_timeout=pool_timeout,
             pool_reset_on_return="rollback",
+            # A reader's connection may lie idle until the server ends it.
+            pool_pre_ping=pool_size > 1,
             hide_parameters=True,
             connect_args={
                 "charset": "utf8mb4",

@@ -28,7 +28,7 @@ from stat import S_ISREG
 from types import MappingProxyType
 from uuid import uuid4
 
-from dataserver.health import STALE_AFTER, Beat, Phase, Status, process_start, uptime
+from dataserver.health import STALE_AFTER, Beat, Phase, Status, Trouble, process_start, uptime
 from dataserver.home import Paths
 
 #: For so long after it said goodbye an instance counts as being restarted (seconds).
@@ -205,7 +205,7 @@ def gather(paths: Paths, data_in: Path) -> Facts:
         uptime=uptime() or 0.0,
         rooms=(Room("data_in", _percent_free(data_in)), Room("var", _percent_free(paths.var))),
         drop_error=_drop_error(data_in),
-        storing_error=status.storing_error if status is not None and is_its else None,
+        storing_error=status.trouble(Trouble.STORING) if status is not None and is_its else None,
     )
 
 

@@ -9,6 +9,7 @@ fails by itself; all others are stored.  Whether that one waits or is rejected i
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, TypeVar
 
@@ -58,8 +59,9 @@ class Stopped(Exception):
 class Delivery:
     """Records batches with retries.
 
-    ``pause(seconds)`` waits and returns True when the worker is to stop.  ``trouble(error)``
-    is told of every failed try, ``well()`` of every success.  ``patient`` False: an absent
+    ``pause(seconds)`` waits and returns True when the worker is to stop.  ``trouble(error,
+    seconds)`` is called with every failed try and how long after the first one began that was,
+    ``well(tally)`` with every success.  ``patient`` False: an absent
     database is an error (``--once``).  ``failing`` keeps the packets that wait; ``key`` gives
     what identifies an arrival's file, None where it has none: such a packet is never kept.
     """
@@ -70,10 +72,11 @@ class Delivery:
         *,
         clock: Callable[[], float],
         pause: Callable[[float], bool],
-        trouble: Callable[[StoreError], None],
+        trouble: Callable[[StoreError, float], None],
         well: Callable[[Tally], None],
         failing: Failing,
         key: Callable[[Arrival], Hashable],
+        monotonic: Callable[[], float] = time.monotonic,
         patient: bool = True,
     ) -> None:
         self._recorder = recorder
@@ -83,6 +86,7 @@ class Delivery:
         self._well = well
         self._failing = failing
         self._key = key
+        self._monotonic = monotonic
         self._patient = patient
         self._logged: set[str] = set()
 
@@ -92,18 +96,19 @@ class Delivery:
         Raises Stopped, StoreRefused, and StoreUnavailable where it is not to wait.
         """
         away = conflicts = 0
+        began = self._monotonic()
         while True:
             try:
                 return action()
             except StoreConflict as error:
                 conflicts += 1
-                self._trouble(error)
+                self._trouble(error, self._monotonic() - began)
                 wait = _growing(CONFLICT_WAIT if conflicts < CONFLICTS else AWAY_WAIT, conflicts)
             except StoreUnavailable as error:
                 if not self._patient:
                     raise
                 away += 1
-                self._trouble(error)
+                self._trouble(error, self._monotonic() - began)
                 wait = _growing(AWAY_WAIT, away)
             if self._pause(wait):
                 raise Stopped
@@ -136,7 +141,7 @@ class Delivery:
         except (StoreUnavailable, StoreReplaced, Stopped):
             raise
         except StoreError as error:
-            self._trouble(error)
+            self._trouble(error, 0.0)
             return self._halved(arrivals, Failure(error.message[:_LONGEST], internal=False))
         except Exception as error:  # noqa: BLE001 - no input may stop the server
             if len(arrivals) == 1:

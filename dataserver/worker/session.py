@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from dataserver.errors import (
     SpoolError,
+    StoreConflict,
     StoreError,
     StoreLacking,
     StoreRefused,
@@ -35,6 +36,7 @@ from dataserver.spool.intake import Bad, Intake, Load, batches
 from dataserver.spool.reader import Reader, ReadOptions
 from dataserver.spool.rejected import Rejected
 from dataserver.spool.waiting import Waiting
+from dataserver.store.batch import Tally
 from dataserver.store.engine import on_lock_wait
 from dataserver.store.opening import open_recorder
 from dataserver.store.processes import Figures
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a long queue is scanned anew, so that its length is known.
 _RESCAN = 5.0
+#: Seconds for which a lock may be held by another program before that is an outage.
+_HELD = 10.0
 #: Sections that are counted by name, the length of such a name, and the name of all others.
 _NAMES, _LONGEST_NAME, _OTHER = 50, 50, "(other)"
 #: Threads that unlink.
@@ -103,7 +107,8 @@ class Session:
             clock=report.clock,
             pause=self._wait_for_database,
             trouble=self._trouble,
-            well=report.add,
+            well=self._stored,
+            monotonic=report.monotonic,
             failing=self._failing,
             key=lambda arrival: _key(_file(arrival)) if arrival.token is not None else None,
             patient=patient,
@@ -158,7 +163,7 @@ class Session:
         files = self.spool.scan()
         self._listed, self._scanned, self._handled = files, scanned, set()
         self.waiting.keep(files)
-        self._report.queue(files)
+        self._report.scanned(files)
         if self._unreadable:
             there = {file.name for file in files}
             self._unreadable = {k: v for k, v in self._unreadable.items() if k in there}
@@ -421,9 +426,16 @@ class Session:
                 self._unreadable.pop(_file(arrival).name, None)
         self._unreadable.update(load.unreadable)
 
-    def _trouble(self, error: StoreError) -> None:
+    def _stored(self, tally: Tally) -> None:
+        self._report.add(tally)
+        self._heartbeat.enter(Phase.STORING)
+
+    def _trouble(self, error: StoreError, seconds: float) -> None:
+        """A try failed, ``seconds`` after the first one began."""
         self._report.counters.retries[type(error).__name__] += 1
-        if isinstance(error, StoreUnavailable):
+        # Another program that keeps a lock is no different from a database that is away.
+        held = isinstance(error, StoreConflict) and seconds >= _HELD
+        if held or isinstance(error, StoreUnavailable):
             self._report.away(error)
             self._upkeep.note_outage()
         log.debug("%s", error)
@@ -432,7 +444,9 @@ class Session:
         self._heartbeat.enter(Phase.WAITING_FOR_DATABASE)
         stopping = self._pause(seconds)
         self._report.write(self._settings, self._heartbeat.phase)
-        self._heartbeat.enter(Phase.STORING)
+        # Away, it stays in this phase until something was stored: each try may take a timeout.
+        if self._report.database_error is None:
+            self._heartbeat.enter(Phase.STORING)
         return stopping
 
 

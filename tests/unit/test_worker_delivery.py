@@ -61,6 +61,8 @@ class Desk:
     def __init__(self, store: Store, *, patient: bool = True, stops_after: int = 1000) -> None:
         self.waits: list[float] = []
         self.told: list[StoreError] = []
+        #: How long after its first try began each of them came.
+        self.after: list[float] = []
         self.well = 0
         self.clocks = Clocks()
         self.failing = Failing(self.clocks.wall, self.clocks.monotonic)
@@ -69,14 +71,20 @@ class Desk:
             store,
             clock=lambda: 1000.5,
             pause=self._pause,
-            trouble=self.told.append,
+            trouble=self._note,
+            monotonic=self.clocks.monotonic,
             well=self._count,
             failing=self.failing,
             key=lambda arrival: arrival.token,
             patient=patient,
         )
 
+    def _note(self, error: StoreError, seconds: float) -> None:
+        self.told.append(error)
+        self.after.append(seconds)
+
     def _pause(self, seconds: float) -> bool:
+        self.clocks.advance(seconds)
         self.waits.append(seconds)
         return len(self.waits) >= self._stops_after
 
@@ -134,6 +142,7 @@ def test_a_conflict_that_persists_is_waited_out_ever_longer() -> None:
     desk.refused(packets("a"))
     assert desk.waits == sorted(desk.waits)
     assert desk.waits[-1] == AWAY_WAIT[1]
+    assert desk.after == [pytest.approx(sum(desk.waits[:tries])) for tries in range(CONFLICTS + 5)]
 
 
 def test_an_absent_database_is_waited_for_as_long_as_it_takes() -> None:
