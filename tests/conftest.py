@@ -1,34 +1,79 @@
-"""What all tests share: no settings from outside, a fresh home, the installed command."""
+"""What all tests share: no settings from outside, a fresh home, databases, the command."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
 from dataserver.home import Home
+from tests.support import commands, databases, randomness
+from tests.support.databases import (
+    bare_database,
+    database,
+    mariadb,
+    mariadb_database,
+    pandora_database,
+    sqlite_database,
+    store_url,
+)
 
-#: The command as it was installed, beside the interpreter that runs the tests.
-COMMAND = Path(sys.executable).with_name("dataserver")
+__all__ = [
+    "bare_database",
+    "database",
+    "mariadb",
+    "mariadb_database",
+    "pandora_database",
+    "sqlite_database",
+    "store_url",
+]
 
 # Started in the background of a script the tests inherit that Ctrl-C is ignored, and so would all
 # that they start; a handler, whichever, is the default again in a new program.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., "CompletedProcess[Any]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="run the tests marked `long` too, and random tests with new random numbers",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    randomness.choose(config.getoption("--all"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `make test-all` runs; a test that is asked for by its name is run."""
+    if config.getoption("--all") or any("::" in argument for argument in config.args):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have a data server of their own."""
+    """The machine that runs the tests may have a data server of its own."""
     for name in list(os.environ):
         if name.startswith("DATASERVER_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """At the end of a test process its database server goes, with all it wrote."""
+    yield
+    databases.remove_shared()
 
 
 @pytest.fixture
@@ -43,14 +88,20 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def dataserver(tmp_path: Path) -> Run:
-    """Run the installed command as a user would, in an empty current directory."""
-    here = tmp_path / "here"
-    here.mkdir()
+def here(tmp_path: Path) -> Path:
+    """An empty directory, in which commands are called."""
+    path = tmp_path / "here"
+    path.mkdir()
+    return path
 
-    def run(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [str(COMMAND), *map(str, args)]
-        settings = {"cwd": here, "timeout": 60, "text": True, "capture_output": True, **options}
-        return subprocess.run(command, check=False, **settings)
 
-    return run
+@pytest.fixture
+def dataserver(here: Path) -> Run:
+    """Call the command in this process (:func:`tests.support.commands.call`)."""
+    return lambda *args, **options: commands.call(*args, **{"cwd": here, **options})
+
+
+@pytest.fixture
+def installed(here: Path) -> Run:
+    """Run the installed program, as a user does (:func:`tests.support.commands.run`)."""
+    return lambda *args, **options: commands.run(*args, **{"cwd": here, **options})

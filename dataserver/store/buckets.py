@@ -102,7 +102,7 @@ class Buckets:
         query = select(table.c.time, table.c.value).where(*_within(table, module_id, start, end))
         query = self._layout.in_order(query, table)
         with translating("read history"), reading(self._engine) as conn:
-            return [(time, value) for time, value in conn.execute(query)]
+            return [(row[0], row[1]) for row in conn.execute(query)]
 
     def number_before(self, module_id: int, time: int) -> float | None:
         """The last number not after ``time``."""

@@ -12,8 +12,7 @@ from tests.support.server import Place
 
 def test_routes_are_counted_by_their_patterns_whatever_paths_are_asked_for(tmp_path: Path) -> None:
     with opened(SQLITE, tmp_path / "home") as database:
-        database.prepare()
-        place = Place(database.home, "sqlite:///var/dataserver.db")
+        place = Place(database.home, database.url)
         with serving(Source(place.home, {})) as client:
             for path in (
                 "/",

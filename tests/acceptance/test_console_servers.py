@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,29 @@ import pytest
 from dataserver.console.source import Source
 from dataserver.console.views.servers import Process, takes_packets
 from dataserver.home import Home
-from dataserver.store import processes
+from dataserver.store import process_list, processes
 from dataserver.vrrp import status
 from dataserver.vrrp.reading import parse
-from tests.support.consoles import serving
+from tests.support.clock import Clock
+from tests.support.consoles import Page, serving
 from tests.support.databases import SQLITE, Database, opened
 from tests.support.exhibits import SCRIPT
 from tests.support.pairs import SIMPLE
 from tests.support.server import Place
 
-LIVE = 90.0
+NOW, LIVE = 1_800_000_000.0, 90.0
+
+
+@pytest.fixture(autouse=True)
+def _standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the database's clock it is always now, however long a test takes."""
+    monkeypatch.setattr(process_list, "database_time", Clock(NOW))
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """One in which no server has ever been."""
     with opened(SQLITE, tmp_path / "home") as found:
-        found.prepare()
         yield found
 
 
@@ -52,7 +56,7 @@ def beat(
 ) -> processes.Processes:
     """A server process of a host says how it does, some seconds ago."""
     who = processes.Process(f"{host} {instance}", server, 0, host, instance, 42, "1.0")
-    told = processes.Processes(who, LIVE, clock=lambda _: time.time() - ago)
+    told = processes.Processes(who, LIVE, clock=Clock(NOW - ago))
     with database.engine().begin() as conn:
         told.beat(conn, processes.Figures(**figures))
     return told
@@ -64,22 +68,6 @@ def hosts(client: httpx.Client) -> dict[str, dict[str, Any]]:
     return {host["host"]: host for host in answer.json()["hosts"]}
 
 
-class _Texts(HTMLParser):
-    """What a browser would show of a page, and the tags that it has."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 class TestProcesses:
     def test_a_process_is_shown_with_what_it_said_last(
         self, database: Database, client: httpx.Client
@@ -89,8 +77,8 @@ class TestProcesses:
         assert process["state"] == "alive"
         assert (process["queue"], process["rejected"], process["pid"]) == (7, 3, 42)
         assert process["packets_per_second"] == 2.5
-        assert 40 <= process["oldest_age"] < 100
-        shown = _Texts(client.get("/").text).text
+        assert process["oldest_age"] == 40
+        shown = Page(client.get("/").text).words
         assert "2.5/s" in shown
 
     def test_one_that_says_nothing_any_more_is_silent_and_one_that_ended_is_stopped(
@@ -103,7 +91,7 @@ class TestProcesses:
         found = hosts(client)
         assert found["left"]["processes"][0]["state"] == "silent"
         assert found["right"]["processes"][0]["state"] == "stopped"
-        assert "for 1 h" in _Texts(client.get("/").text).text
+        assert "for 1 h" in Page(client.get("/").text).words
 
     def test_names_that_hosts_and_servers_have_run_nothing(
         self, database: Database, client: httpx.Client
@@ -111,11 +99,11 @@ class TestProcesses:
         beat(database, SCRIPT[:64], instance="\u202eniam", server='"><img src=x>')
         page = client.get("/")
         assert page.status_code == 200
-        texts = _Texts(page.text)
-        assert SCRIPT[:64] in texts.text
+        found = Page(page.text)
+        assert SCRIPT[:64] in found.words
         # The only script is the one that knows light from dark.
-        assert texts.tags.count("script") == 1
-        assert "img" not in texts.tags
+        assert found.scripts == ["/static/theme.js"]
+        assert "img" not in found.names
         assert hosts(client)[SCRIPT[:64]]["processes"][0]["instance"] == "\u202eniam"
 
 
@@ -146,7 +134,7 @@ class TestWhoTakesThePackets:
         beat(database, "right")
         found = hosts(client)
         assert found["right"]["takes_packets"] is None
-        assert "unknown whether it takes packets" in _Texts(client.get("/").text).text
+        assert "unknown whether it takes packets" in Page(client.get("/").text).words
 
     def test_of_a_pair_the_one_with_the_address_takes_them_whatever_the_rates_say(self) -> None:
         pair = parse(SIMPLE, "pair.toml")
@@ -194,7 +182,7 @@ class TestAHome:
             found = client.get("/api/servers").json()
         assert page.status_code == 200
         assert "there is no database" in found["database_error"]
-        assert found["database_error"] in _Texts(page.text).text
+        assert found["database_error"] in Page(page.text).words
         assert [each["row"]["name"] for each in found["instances"]] == ["main"]
 
     def test_without_instances_shows_what_is_in_its_database(
@@ -212,7 +200,7 @@ class TestAHome:
         assert found["database_error"] is None
         assert [host["host"] for host in found["hosts"]] == ["left"]
         assert (found["instances"], found["home_error"]) == ([], None)
-        assert "This home has no instances" in _Texts(page.text).text
+        assert "This home has no instances" in Page(page.text).words
 
     def test_tells_no_password(self, tmp_path: Path) -> None:
         secret = "hidden-word"

@@ -7,21 +7,29 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
+from dataserver.spool import directory, leaving
 from dataserver.spool.directory import Spool
 from dataserver.spool.doorbell import Doorbell
 from dataserver.spool.rejected import Rejected
-from tests.support.uploads import Receiver, SshServer, ftp_put, ftp_server, ssh_server
+from dataserver.store import schema
+from tests.conftest import Run
+from tests.support import packets
+from tests.support.databases import Database
+from tests.support.packets import START
+from tests.support.server import Place
+from tests.support.uploads import Gate, Receiver, SshServer, ftp_put, ftp_server, ssh_server
+from tests.support.waiting import wait_until
 
-#: Kilobytes; at RATE that is half a second on the way.
-LARGE = 400
-#: Kilobytes a second, for the programs that can be told to be slow.
-RATE = 800
+#: Kilobytes of the large packet, and bytes of its upload after which it is held back.
+LARGE, HALF = 600, 400_000
 
 
 def packet(agent: str, kilobytes: int) -> bytes:
@@ -72,11 +80,38 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
         yield server
 
 
-def bring(receiver: Receiver, *commands: Sequence[str], status: Sequence[int] = (0,)) -> None:
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Holds back the second half of what is uploaded through it, until it is opened."""
+    gate = Gate(tmp_path / "gate", HALF)
+    gate.close()
+    yield gate
+    gate.open()
+
+
+def bring(
+    receiver: Receiver,
+    *commands: Sequence[str],
+    status: Sequence[int] = (0,),
+    half_way: Callable[[], object] = lambda: None,
+) -> None:
     """Start the uploads, take what comes while they run, and see that they succeed."""
     with running(*commands) as uploads:
+        half_way()
         receiver.take(len(PACKETS))
         assert all(upload.wait() in status for upload in uploads)
+    # What was touched when it was about to leave is still there.
+    receiver.look()
+
+
+def see_half(receiver: Receiver, gate: Gate) -> Callable[[], None]:
+    """Look at the large packet while it is half there, then let the rest of it come."""
+
+    def half_way() -> None:
+        receiver.look_until(lambda: receiver.partial["large_1700000001.data"], "half a packet")
+        gate.open()
+
+    return half_way
 
 
 @contextmanager
@@ -98,44 +133,49 @@ def assert_taken(receiver: Receiver) -> None:
     assert os.listdir(receiver.spool.path) == []
 
 
-def test_scp(receiver, sources, ssh, data_in) -> None:
-    limit = ("-l", str(RATE * 8), "-P", str(ssh.port))
+def test_scp(receiver, sources, ssh, data_in, gate) -> None:
+    through = ("-S", str(gate.program), "-P", str(ssh.port))
     target = f"{ssh.user}@127.0.0.1:{data_in}/"
-    bring(receiver, ("scp", *ssh.options, *limit, *map(str, sources), target))
+    command = ("scp", *ssh.options, *through, *map(str, sources), target)
+    bring(receiver, command, half_way=see_half(receiver, gate))
     assert_taken(receiver)
-    assert receiver.partial > 0
 
 
-def test_scp_with_the_protocol_of_old_agents(receiver, sources, ssh, data_in) -> None:
-    limit = ("-O", "-l", str(RATE * 8), "-P", str(ssh.port))
+def test_scp_with_the_protocol_of_old_agents(receiver, sources, ssh, data_in, gate) -> None:
+    through = ("-O", "-S", str(gate.program), "-P", str(ssh.port))
     target = f"{ssh.user}@127.0.0.1:{data_in}/"
-    bring(receiver, ("scp", *ssh.options, *limit, *map(str, sources), target))
+    command = ("scp", *ssh.options, *through, *map(str, sources), target)
+    bring(receiver, command, half_way=see_half(receiver, gate))
     assert_taken(receiver)
-    assert receiver.partial > 0
 
 
-def test_sftp(receiver, sources, ssh, data_in, tmp_path) -> None:
+def test_sftp(receiver, sources, ssh, data_in, tmp_path, gate) -> None:
     batch = tmp_path / "batch"
     batch.write_text("".join(f"put {source} {data_in}/{source.name}\n" for source in sources))
-    options = (*ssh.options, "-l", str(RATE * 8), "-P", str(ssh.port), "-b", str(batch))
-    bring(receiver, ("sftp", "-q", *options, f"{ssh.user}@127.0.0.1"))
+    through = ("-S", str(gate.program), "-P", str(ssh.port), "-b", str(batch))
+    command = ("sftp", "-q", *ssh.options, *through, f"{ssh.user}@127.0.0.1")
+    bring(receiver, command, half_way=see_half(receiver, gate))
     assert_taken(receiver)
-    assert receiver.partial > 0
 
 
 def test_ftp(receiver, sources, data_in) -> None:
+    def half_way(name: str) -> None:
+        wait_until(lambda: receiver.partial[name], f"a look at half of {name}")
+
     with ftp_server(data_in) as port:
         uploads = [
-            threading.Thread(target=ftp_put, args=(port, source, source.name, 0.03))
-            for source in sources
+            threading.Thread(
+                target=ftp_put, args=(port, each, each.name, partial(half_way, each.name))
+            )
+            for each in sources
         ]
         for upload in uploads:
             upload.start()
         receiver.take(len(PACKETS))
         for upload in uploads:
             upload.join()
+    receiver.look()
     assert_taken(receiver)
-    assert receiver.partial > 0
 
 
 def test_cp(receiver, sources, data_in) -> None:
@@ -156,7 +196,7 @@ def test_mv_within_a_file_system(receiver, sources, data_in) -> None:
     bring(receiver, *(("mv", str(source), str(data_in)) for source in sources))
     assert_taken(receiver)
     # A rename brings a file whole: there never is a part of it.
-    assert receiver.partial == 0
+    assert not receiver.partial
 
 
 def test_mv_from_another_file_system(receiver, data_in) -> None:
@@ -169,25 +209,40 @@ def test_mv_from_another_file_system(receiver, data_in) -> None:
         assert os.listdir(far) == []
 
 
-def test_rsync(receiver, sources, data_in) -> None:
-    bring(receiver, ("rsync", "-t", f"--bwlimit={RATE}", *map(str, sources), f"{data_in}/"))
+def test_rsync(receiver, sources, ssh, data_in, gate) -> None:
+    bring(
+        receiver,
+        rsync(ssh, gate, "-t", sources, data_in),
+        half_way=lambda: (
+            wait_until(lambda: list(data_in.glob(".large*")), "half a packet"),
+            receiver.look(),
+            gate.open(),
+        ),
+    )
     assert_taken(receiver)
     # It writes under a hidden name of its own and renames at the end.
-    assert receiver.partial == 0
+    assert not receiver.partial
 
 
-def test_rsync_that_writes_in_place(receiver, sources, data_in) -> None:
-    command = ("rsync", "--inplace", f"--bwlimit={RATE}", *map(str, sources), f"{data_in}/")
+def test_rsync_that_writes_in_place(receiver, sources, ssh, data_in, gate) -> None:
+    command = rsync(ssh, gate, "--inplace", sources, data_in)
     # 23: it looks at each file once more when it has written it, and may not find it any more.
-    bring(receiver, command, status=(0, 23))
+    bring(receiver, command, status=(0, 23), half_way=see_half(receiver, gate))
     assert_taken(receiver)
-    assert receiver.partial > 0
+
+
+def rsync(
+    ssh: SshServer, gate: Gate, option: str, sources: Sequence[Path], data_in: Path
+) -> tuple[str, ...]:
+    through = " ".join([str(gate.program), *ssh.options, "-p", str(ssh.port)])
+    target = f"{ssh.user}@127.0.0.1:{data_in}/"
+    return ("rsync", option, "-e", through, *map(str, sources), target)
 
 
 def test_hard_link(receiver, sources, data_in) -> None:
     bring(receiver, ("ln", *map(str, sources), str(data_in)))
     assert_taken(receiver)
-    assert receiver.partial == 0
+    assert not receiver.partial
     assert [source.read_bytes() for source in sources] == [PACKETS[s.name] for s in sources]
 
 
@@ -213,7 +268,7 @@ def test_a_writer_that_opens_the_final_name_at_once_and_writes_slowly(receiver, 
                     assert name not in receiver.taken
         receiver.take(len(receiver.taken) + 1)
     assert_taken(receiver)
-    assert receiver.partial >= 7 * len(PACKETS)
+    assert all(receiver.partial[name] >= 7 for name in PACKETS)
 
 
 def test_every_cut_of_a_packet_is_incomplete_until_its_last_byte(receiver, data_in) -> None:
@@ -262,7 +317,7 @@ def test_a_packet_of_an_old_agent_comes_with_its_checksum_and_both_leave(
     (outgoing / "old.7.data").write_bytes(content)
     (outgoing / "old.7.checksum").write_text(f"{hashlib.md5(content).hexdigest()}  old.7.data\n")
     rejected = Rejected(tmp_path / "var" / "rejected")
-    options = (*ssh.options, "-O", "-l", str(RATE * 8), "-P", str(ssh.port))
+    options = (*ssh.options, "-O", "-P", str(ssh.port))
     files = (str(outgoing / "old.7.checksum"), str(outgoing / "old.7.data"))
     target = f"{ssh.user}@127.0.0.1:{data_in}/"
     with Spool(data_in, max_packet=1 << 20, checksum="verify", rejected=rejected) as spool:
@@ -270,5 +325,72 @@ def test_a_packet_of_an_old_agent_comes_with_its_checksum_and_both_leave(
         with running(("scp", *options, *files, target)) as (upload,):
             verifying.take(1)
             assert upload.wait() == 0
+        verifying.look()
     assert verifying.taken == {"old.7.data": content}
     assert os.listdir(data_in) == []
+
+
+#: What a writer may do to a file after its last byte, by its descriptor.
+TOUCHES = {
+    # As scp does, whatever its protocol; the length is the same, the time a new one.
+    "cut to its length": lambda fd: os.ftruncate(fd, os.fstat(fd).st_size),
+    "given an old time": lambda fd: os.utime(fd, (1_000_000_000, 1_000_000_000)),
+    "given a mode": lambda fd: os.fchmod(fd, 0o600),
+    "a line end": lambda fd: os.pwrite(fd, b"\n", os.fstat(fd).st_size),
+    "sent again, in place": lambda fd: os.pwrite(fd, os.pread(fd, 1 << 20, 0), 0),
+}
+#: When: a function of the server that is called between two of its looks at the file.
+MOMENTS = {
+    "while it is read": (directory, "read_whole", None),
+    "after the commit": (directory, "reach", "before-unlink"),
+    "on its way out": (leaving, "reach", "inside-done"),
+}
+
+
+def test_a_packet_that_is_touched_after_its_last_byte_is_stored_once(
+    dataserver: Run, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(sqlite_database.home, sqlite_database.url)
+    cases = {f"{touch}, {moment}": (touch, moment) for touch in TOUCHES for moment in MOMENTS}
+    untouched = []
+    for agent, (touch, moment) in cases.items():
+        content = packets.packet(agent, packets.module("load"), time=START)
+        file = place.drop(f"{agent}.1.data", content)
+        with file.open("r+b", buffering=0) as writer, monkeypatch.context() as patch:
+            touched = touch_at(moment, partial(TOUCHES[touch], writer.fileno()), patch)
+            dataserver("--home", place.home.root, "run", "--once")
+        if not touched:
+            untouched.append(agent)
+    # Some could not be read, or not leave, while their writer was at it: they are still there.
+    done = dataserver("--home", place.home.root, "run", "--once")
+    assert (done.returncode, untouched) == (0, [])
+    assert (place.packets_left(), place.rejected()) == ([], [])
+    assert stored(sqlite_database) == dict.fromkeys(cases, (1, 1))
+
+
+def touch_at(
+    moment: str, touch: Callable[[], object], patch: pytest.MonkeyPatch
+) -> Sequence[object]:
+    """Call ``touch`` the first time that this moment comes; not empty once it was."""
+    module, function, point = MOMENTS[moment]
+    original = getattr(module, function)
+    touched: list[object] = []
+
+    def touching(*args: object) -> object:
+        if not touched and point in (None, args[0]):
+            touched.append(touch())
+        return original(*args)
+
+    patch.setattr(module, function, touching)
+    return touched
+
+
+def stored(database: Database) -> dict[str, tuple[int, int]]:
+    """Of each agent: its packets in the ledger, and its values in the history."""
+    a, m = schema.agent.c, schema.module.c
+    ledger, history = schema.packet.c, schema.number_history.c
+    packets = select(func.count()).where(ledger.agent_id == a.id).scalar_subquery()
+    values = select(func.count()).where(history.module_id == m.id, m.agent_id == a.id)
+    with database.engine().connect() as conn:
+        rows = conn.execute(select(a.name, packets, values.scalar_subquery()))
+        return {agent: tuple(counts) for agent, *counts in rows}

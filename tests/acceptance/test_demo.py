@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,23 +18,38 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.conftest import COMMAND, Run
-from tests.support.server import PATIENCE
+from tests.support import commands
+from tests.support.commands import COMMAND, Run
+from tests.support.waiting import PATIENCE, wait_until
 
 SMALL = ("--days", "1", "--agents", "10")
+#: The command, whose agents send what is due in the next minute: one sends each half minute.
+_HURRIED = """
+import time
+from dataserver.cli import main
+from dataserver.demo.running import Running
+Running.__init__.__kwdefaults__["clock"] = lambda: time.time() + 60
+main()
+"""
 
 
 class Demo:
-    """A demo that runs; it dies with the test's process."""
+    """A demo that runs; it dies with the test's process.
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    ``hurried``: its agents do not wait for as long as they should.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: str, hurried: bool = False, **environment: str
+    ) -> None:
+        command = [sys.executable, "-P", "-c", _HURRIED] if hurried else [str(COMMAND)]
         self.temp = folder / "temp"
         self.temp.mkdir(exist_ok=True)
         self._out, self._err = folder / "out", folder / "err"
         listen = () if "--listen" in arguments else ("--listen", "127.0.0.1:0")
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", COMMAND, "demo", *arguments, *listen],
+                ["setpriv", "--pdeathsig", "KILL", *command, "demo", *arguments, *listen],
                 env={**os.environ, "TMPDIR": str(self.temp), **environment},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -51,27 +67,29 @@ class Demo:
 
     @property
     def home(self) -> Path:
-        found = re.search(r"^demo home (\S+)", self.out, re.MULTILINE)
-        assert found is not None, self.out + self.err
-        return Path(found[1])
+        return Path(self.wait_line(r"demo home (\S+).*", "the home's name"))
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert self.process.poll() is None, f"it ended instead of: {what}\n{self.out}{self.err}"
-            assert time.monotonic() < deadline, f"waited for: {what}\n{self.out}{self.err}"
-            time.sleep(0.05)
+        wait_until(
+            condition,
+            lambda: f"{what}\n{self.out}{self.err}",
+            alive=lambda: self.process.poll() is None,
+        )
 
-    def address(self) -> str:
-        """The console's, once it stands on a line of its own."""
-        line = re.compile(r"^(http://\S+)$", re.MULTILINE)
-        self.wait(lambda: line.search(self.out), "the console's address")
+    def wait_line(self, pattern: str, what: str) -> str:
+        """The part in brackets of a whole line that is like this, once there is one."""
+        line = re.compile(rf"^{pattern}\n", re.MULTILINE)
+        self.wait(lambda: line.search(self.out), what)
         found = line.search(self.out)
         assert found is not None
         return found[1]
 
+    def address(self) -> str:
+        """The console's, once it stands on a line of its own."""
+        return self.wait_line(r"(http://\S+)", "the console's address")
+
     def get(self, path: str) -> bytes:
-        with closing(urlopen(self.address() + path, timeout=30)) as reply:
+        with closing(urlopen(self.address() + path, timeout=PATIENCE)) as reply:
             assert reply.status == 200
             content: bytes = reply.read()
             return content
@@ -96,8 +114,8 @@ class Demo:
 
 
 @contextmanager
-def demo(folder: Path, *arguments: str, **environment: str) -> Iterator[Demo]:
-    running = Demo(folder, *arguments, **environment)
+def demo(folder: Path, *arguments: str, **options: Any) -> Iterator[Demo]:
+    running = Demo(folder, *arguments, **options)
     try:
         yield running
     finally:
@@ -106,10 +124,23 @@ def demo(folder: Path, *arguments: str, **environment: str) -> Iterator[Demo]:
 
 
 def wait_gone(running: Demo) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while running.processes():
-        assert time.monotonic() < deadline, running.processes()
-        time.sleep(0.02)
+    home = running.home
+    wait_until(lambda: not running.processes(), f"the end of all that works on {home}")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo home with a history."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = commands.call("demo", folder / "home", *SMALL, "--fill-only", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "home"
+
+
+@pytest.fixture
+def kept(filled: Path, tmp_path: Path) -> Path:
+    """The same, for one test."""
+    return Path(shutil.copytree(filled, tmp_path / "kept"))
 
 
 def status(running: Demo) -> dict[str, Any]:
@@ -122,10 +153,9 @@ def status(running: Demo) -> dict[str, Any]:
 
 
 def test_a_newcomer_has_a_console_and_fresh_packets_and_nothing_is_left(tmp_path: Path) -> None:
-    with demo(tmp_path, *SMALL) as running:
+    with demo(tmp_path, *SMALL, hurried=True) as running:
         # Open to everybody, and well only where the console can read the database.
         running.get("healthz")
-        # Of the agent that sends each half minute at the latest.
         running.wait(
             lambda: _is_up(running) and status(running)["counters"]["packets"] > 0,
             "a fresh packet taken in by the server",
@@ -147,7 +177,6 @@ def _is_up(running: Demo) -> bool:
 
 def test_sigterm_while_it_fills_leaves_nothing(tmp_path: Path) -> None:
     with demo(tmp_path, "--days", "300") as running:
-        running.wait(lambda: "demo home" in running.out, "the home's name")
         database = running.home / "var/dataserver.db"
         running.wait(database.exists, "the filling's begin")
         home = running.home
@@ -157,17 +186,19 @@ def test_sigterm_while_it_fills_leaves_nothing(tmp_path: Path) -> None:
         assert not home.exists()
 
 
-def test_a_killed_demo_leaves_no_process(tmp_path: Path) -> None:
-    with demo(tmp_path, *SMALL) as running:
+def test_a_killed_demo_leaves_no_process(tmp_path: Path, kept: Path) -> None:
+    with demo(tmp_path, str(kept)) as running:
         running.address()
         running.wait(lambda: running.processes("run"), "the server's worker")
         running.end(signal.SIGKILL)
         wait_gone(running)
 
 
-@pytest.mark.parametrize("name", ["console", "up"])
-def test_a_process_that_dies_ends_the_demo_and_is_told(tmp_path: Path, name: str) -> None:
-    with demo(tmp_path, *SMALL) as running:
+@pytest.mark.parametrize("name", [pytest.param("console", marks=pytest.mark.long), "up"])
+def test_a_process_that_dies_ends_the_demo_and_is_told(
+    tmp_path: Path, kept: Path, name: str
+) -> None:
+    with demo(tmp_path, str(kept)) as running:
         running.address()
         running.wait(lambda: running.processes(name), f"the process of {name}")
         for pid in running.processes(name):
@@ -179,32 +210,31 @@ def test_a_process_that_dies_ends_the_demo_and_is_told(tmp_path: Path, name: str
         assert os.listdir(running.temp) == []
 
 
-def test_a_console_that_cannot_listen_ends_it_with_its_own_words(tmp_path: Path) -> None:
+def test_a_console_that_cannot_listen_ends_it_with_its_own_words(
+    tmp_path: Path, kept: Path
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with demo(tmp_path, *SMALL, "--listen", f"127.0.0.1:{port}") as running:
+        with demo(tmp_path, str(kept), "--listen", f"127.0.0.1:{port}") as running:
             assert running.process.wait(PATIENCE) == 7
             wait_gone(running)
             assert "the demo's `dataserver console` ended" in running.err
             assert str(port) in running.err
 
 
-def test_a_kept_home_stays_and_is_continued(tmp_path: Path, dataserver: Run) -> None:
-    home = tmp_path / "kept"
-    done = dataserver("demo", home, *SMALL, "--fill-only")
-    assert done.returncode == 0, done.stderr
-    first = json.loads((home / "demo.json").read_text())
-    with demo(tmp_path, str(home)) as running:
+def test_a_kept_home_stays_and_is_continued(tmp_path: Path, kept: Path, dataserver: Run) -> None:
+    first = json.loads((kept / "demo.json").read_text())
+    with demo(tmp_path, str(kept)) as running:
         running.address()
         assert running.end(signal.SIGTERM) == 0
         wait_gone(running)
         assert os.listdir(running.temp) == []
-    again = json.loads((home / "demo.json").read_text())
+    again = json.loads((kept / "demo.json").read_text())
     assert again["until"] >= first["until"]
     assert {**again, "until": 0} == {**first, "until": 0}
-    listed = dataserver("--home", home, "agents", "--json")
+    listed = dataserver("--home", kept, "agents", "--json")
     # Not all of them: on a Sunday the workstation has been off for a day.
     assert {"web1", "coldstore", "press-7"} <= {each["name"] for each in json.loads(listed.stdout)}
 
@@ -213,21 +243,19 @@ def test_settings_in_the_environment_do_not_count(tmp_path: Path, dataserver: Ru
     other = tmp_path / "other.db"
     environment = {**os.environ, "DATASERVER_DATABASE": f"sqlite:///{other}"}
     home = tmp_path / "kept"
-    done = dataserver("demo", home, *SMALL, "--fill-only", env=environment)
+    asked = ("--days", 1, "--agents", 1, "--fill-only")
+    done = dataserver("demo", home, *asked, env=environment)
     assert done.returncode == 0, done.stderr
     assert not other.exists()
     assert (home / "var/dataserver.db").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
+def test_what_cannot_be_is_refused(dataserver: Run) -> None:
+    for arguments, said in (
         (["--fill-only"], "name a DIR to fill"),
         (["--days", "0", "x"], "--days"),
         (["--agents", "100000", "x"], "--agents"),
-    ],
-)
-def test_what_cannot_be_is_refused(dataserver: Run, arguments: list[str], said: str) -> None:
-    done = dataserver("demo", *arguments)
-    assert done.returncode == 2
-    assert said in done.stderr
+    ):
+        done = dataserver("demo", *arguments)
+        assert done.returncode == 2, arguments
+        assert said in done.stderr

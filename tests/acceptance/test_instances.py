@@ -23,7 +23,7 @@ import pytest
 
 from dataserver.fleet.model import RunState
 from dataserver.health import Phase, process_start
-from tests.conftest import COMMAND, Run
+from tests.support.commands import COMMAND, Run
 from tests.support.fleet import Fleet
 from tests.support.house import module, packet
 from tests.support.server import PATIENCE, Place, Server

@@ -18,7 +18,7 @@ import pytest
 from dataserver.home import Home
 from dataserver.vrrp.configtest import test as run_config_test
 from dataserver.vrrp.reading import parse
-from tests.conftest import COMMAND
+from tests.support.commands import COMMAND
 from tests.support.pairs import CASES, NAMES, SHARED_DATABASE, SIMPLE
 from tests.support.twins import SETTINGS, TABLES, Box, twins, wait_until
 

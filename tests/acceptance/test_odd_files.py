@@ -17,20 +17,24 @@ from dataserver import config
 from dataserver.errors import Reason
 from dataserver.health import Phase
 from dataserver.worker import Worker
-from tests.support.databases import SQLITE, Database, mariadb
+from tests.support.databases import SQLITE, opened
 from tests.support.dump import Dump, dump
-from tests.support.house import House, agent, house, module, packet
-from tests.support.server import PATIENCE, Place, Server
+from tests.support.failures import failures
+from tests.support.house import House, agent, good, house, on_sqlite
+from tests.support.packets import START, module, packet
+from tests.support.server import Place, Server
+from tests.support.waiting import wait_until
 
-__all__ = ["agent", "house", "mariadb"]
+__all__ = ["agent", "house"]
 
 
+@on_sqlite
 def test_what_is_no_regular_file_is_not_opened_not_touched_and_named_once(
     house: House, agent: str, tmp_path: Path
 ) -> None:
     folder = house.place.data_in()
     aim = tmp_path / "aim"
-    aim.write_bytes(packet(agent))
+    aim.write_bytes(good(agent))
     odd = {kind: folder / f"{agent}-{kind}.1.data" for kind in ("link", "pipe", "folder", "device")}
     odd["link"].symlink_to(aim)
     os.mkfifo(odd["pipe"])
@@ -50,6 +54,7 @@ def test_what_is_no_regular_file_is_not_opened_not_touched_and_named_once(
     _remove(odd.values())
 
 
+@on_sqlite
 def test_foreign_names_are_not_touched_and_named_once(house: House, agent: str) -> None:
     folder = house.place.data_in()
     names = [
@@ -63,10 +68,10 @@ def test_foreign_names_are_not_touched_and_named_once(house: House, agent: str) 
     ]
     paths = [folder / name for name in names]
     for path in paths:
-        path.write_bytes(packet(agent))
+        path.write_bytes(good(agent))
     for name in ("conf", "md5", "collections"):
         (folder / name).mkdir(exist_ok=True)
-        (folder / name / "x.1.data").write_bytes(packet(agent))
+        (folder / name / "x.1.data").write_bytes(good(agent))
     before = {path: path.stat() for path in paths}
     for _ in range(3):
         house.stays_well()
@@ -79,21 +84,27 @@ def test_foreign_names_are_not_touched_and_named_once(house: House, agent: str) 
     _remove(paths)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [b"caf\xe9 %b.1.data", b"\xff\xfe%b_2.data", b"new\nline%b.3.data", b"%b'\";$(x).4.data"],
-)
-def test_a_file_name_may_be_any_bytes(house: House, agent: str, name: bytes) -> None:
-    first, second = (name % f"{agent}-{word}".encode() for word in ("first", "second"))
-    house.drop(packet(agent), first)
-    house.wait_stored(agent)
-    house.drop(b"<no-packet/>", second)
-    assert house.rejection(os.fsdecode(second)).reason is Reason.MALFORMED
+def test_a_file_name_may_be_any_bytes(house: House, agent: str) -> None:
+    patterns = (
+        *(b"caf\xe9 %b.1.data", b"\xff\xfe%b_2.data"),
+        *(b"new\nline%b.3.data", b"%b'\";$(x).4.data"),
+    )
+
+    def check(numbered: tuple[int, bytes]) -> None:
+        number, pattern = numbered
+        sender = f"{agent}-{number}"
+        first, second = (pattern % f"{sender}-{word}".encode() for word in ("first", "second"))
+        house.drop(good(sender), first)
+        house.wait_stored(sender)
+        house.drop(b"<no-packet/>", second)
+        assert house.rejection(os.fsdecode(second)).reason is Reason.MALFORMED
+
+    assert failures(check, enumerate(patterns)) == {}
     house.stays_well()
 
 
 def test_the_number_in_a_name_may_be_of_any_length(house: House, agent: str) -> None:
-    house.drop(packet(agent), f"{agent}.{'9' * 200}.data")
+    house.drop(good(agent), f"{agent}.{'9' * 200}.data")
     house.wait_stored(agent)
     house.stays_well()
 
@@ -152,7 +163,7 @@ def test_an_unreadable_file_stays_is_named_once_shown_and_taken_when_it_becomes_
     with Server(place, wrapper=powerless) as server:
         server.wait_ready()
         part = place.data_in() / ".part"
-        part.write_bytes(packet("secret"))
+        part.write_bytes(good("secret"))
         part.chmod(0)
         part.rename(place.data_in() / "secret.1.data")
         server.wait(lambda: "secret.1.data" in server.status["unreadable"], "it in the status")
@@ -177,36 +188,32 @@ def test_the_clock_set_back_an_hour_while_running_makes_no_difference(tmp_path: 
 
 def _run_with_clock(home: Path, shift: float) -> tuple[Dump, list[str]]:
     """A day's packets, a cut one among them, half of them with the clock set; what is left."""
-    database = Database(SQLITE, "sqlite:///var/dataserver.db", home)
-    place = Place(home, database.url, incomplete_after=1)
-    offset = 0.0
-    worker = Worker(
-        config.load(place.paths(), {}), place.paths(), clock=lambda: time.time() + offset
-    )
-    place.paths().var.mkdir(parents=True)
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        for number in range(20):
-            if number == 10:
-                offset = shift
-                place.drop("cut.1.data", b'<agent_data agent_name="cut">')
-            stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.gmtime(1_767_225_600 + 300 * number))
-            load = module("load", str(number // 3)) + module(
-                "in", str(number**2), "generic_data_inc"
-            )
-            place.drop(f"host.{number}.data", packet("host", load, f'timestamp="{stamp}"'))
-            _wait_until(lambda: "host" not in str(place.packets_left()))
-        _wait_until(place.rejected)
-    finally:
-        worker.stop()
-        thread.join()
-    with contextlib.closing(database):
-        return dump(database.engine()), [packet.reason for packet in place.rejected()]
+    with opened(SQLITE, home) as database:
+        place = Place(home, database.url, incomplete_after=1)
+        paths = place.paths()
+        offset = 0.0
+        worker = Worker(config.load(paths, {}), paths, clock=lambda: time.time() + offset)
+        paths.var.mkdir(parents=True)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
 
+        def wait(condition: Callable[[], object], what: str) -> None:
+            wait_until(condition, what, alive=thread.is_alive)
 
-def _wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+        try:
+            for number in range(20):
+                if number == 10:
+                    offset = shift
+                    place.drop("cut.1.data", b'<agent_data agent_name="cut">')
+                modules = (
+                    module("load", str(number // 3)),
+                    module("in", str(number**2), "generic_data_inc"),
+                )
+                name = f"host.{number}.data"
+                place.drop(name, packet("host", *modules, time=START + 300 * number))
+                wait(lambda: "host" not in str(place.packets_left()), f"{name} stored")
+            wait(place.rejected, "the cut one set aside")
+        finally:
+            worker.stop()
+            thread.join()
+        return dump(database.engine()), [each.reason for each in place.rejected()]

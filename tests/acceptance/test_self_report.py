@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
@@ -10,16 +11,15 @@ from sqlalchemy import func, select
 from dataserver import entities
 from dataserver.store import schema
 from dataserver.worker.complaints import FIRST
-from tests.conftest import Run
-from tests.support.databases import Database, database, mariadb
-from tests.support.house import packet
+from tests.support.commands import Run
+from tests.support.databases import KINDS, PANDORA, SQLITE, Database, opened
+from tests.support.packets import START, module, packet
 from tests.support.server import Place, Server
-
-__all__ = ["database", "mariadb"]
 
 BURST = 300
 BAD = b'<agent_data agent_name="x"><module></agent_data>'
-CUT = packet("cut")[:-5]
+CUT = packet("cut", module("load"))[:-5]
+GOOD = packet("good", module("load"))
 
 
 class Console:
@@ -47,6 +47,13 @@ class Console:
     def agents(self) -> int:
         with self._engine.connect() as conn:
             return conn.scalar(select(func.count()).select_from(schema.agent)) or 0
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """SQLite, unless a test asks for others."""
+    with opened(getattr(request, "param", SQLITE), tmp_path) as new:
+        yield new
 
 
 @pytest.fixture
@@ -89,12 +96,12 @@ def test_a_burst_of_bad_packets_leaves_a_few_events_and_none_is_forgotten(
 def test_a_server_that_crashes_again_and_again_tells_of_the_first_ones_once(
     server: Server, place: Place, console: Console
 ) -> None:
-    for life in range(5):
+    for life in range(3):
         for number in range(FIRST):
             place.drop(f"bad.{life}{number}.data", BAD)
         server.wait(lambda told=FIRST * (life + 1): len(place.rejected()) == told, "set aside")
         # What comes after them is taken when they have been told.
-        place.drop(f"good.{life}.data", packet("good"))
+        place.drop(f"good.{life}.data", GOOD)
         server.wait_taken()
         server.kill()
         server.start()
@@ -114,6 +121,7 @@ def test_an_odd_name_is_told_so_that_it_can_be_read(
     assert "(malformed)" in text
 
 
+@pytest.mark.parametrize("database", KINDS, indirect=True)
 def test_a_single_run_tells_what_it_rejected_and_does_not_report_on_itself(
     dataserver: Run, place: Place, console: Console
 ) -> None:
@@ -127,11 +135,13 @@ def test_a_single_run_tells_what_it_rejected_and_does_not_report_on_itself(
 def test_self_monitoring_is_off_until_it_is_asked_for(
     server: Server, place: Place, console: Console
 ) -> None:
-    place.drop("web1.1.data", packet("web1"))
+    # A report would have come before it was ready.
+    place.drop("good.1.data", GOOD)
     server.wait(console.agents, "the agent")
     assert console.agents() == 1
 
 
+@pytest.mark.parametrize("database", [SQLITE, PANDORA], indirect=True)
 def test_two_instances_report_as_one_agent(place: Place, console: Console) -> None:
     place.configure(self_monitoring=True)
     place.add("second")
@@ -147,14 +157,14 @@ def test_two_instances_report_as_one_agent(place: Place, console: Console) -> No
 
 def test_packets_are_taken_although_the_report_is_refused(place: Place, console: Console) -> None:
     with Server(place) as server:
-        place.drop("web1.1.data", packet("web1"))
+        place.drop("good.1.data", GOOD)
         server.wait(console.agents, "the agent")
         assert server.stop() == 0
     place.configure(self_monitoring=True, autocreate=False)
     with Server(place) as server:
         server.wait(lambda: "autocreate is off" in server.log, "the refusal told")
-        place.drop("web1.2.data", packet("web1", "<module><name>x</name><data>2</data></module>"))
-        server.wait(lambda: "x" in console.modules("web1"), "its packet")
+        place.drop("good.2.data", packet("good", module("x", "2")))
+        server.wait(lambda: "x" in console.modules("good"), "its packet")
         assert server.stop() == 0
     assert console.agents() == 1
 
@@ -162,15 +172,11 @@ def test_packets_are_taken_although_the_report_is_refused(place: Place, console:
 def test_a_pattern_that_takes_for_ever_is_named_and_packets_go_on(
     server: Server, place: Place, console: Console
 ) -> None:
-    tags = "<str_critical>^(a+)+$</str_critical>"
     for minute in range(10):
-        stamp = f"2026/01/01 00:{minute:02}:00"
-        value = f"<data>{'a' * 40}!{minute}</data><type>async_string</type>"
-        place.drop(
-            f"evil.{minute}.data",
-            f'<agent_data agent_name="evil" timestamp="{stamp}" interval="60">'
-            f"<module><name>log</name>{value}{tags}</module></agent_data>".encode(),
-        )
+        value = f"{'a' * 40}!{minute}"
+        log = module("log", value, "async_string", str_critical="^(a+)+$")
+        content = packet("evil", log, time=START + 60 * minute, interval=60)
+        place.drop(f"evil.{minute}.data", content)
     server.wait_taken()
     server.wait(lambda: "takes too long" in server.log, "the pattern's name in the log")
     assert "^(a+)+$" in server.log

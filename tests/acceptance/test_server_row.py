@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
 from dataserver.store import schema
 from dataserver.store.layout import reading
-from tests.support.databases import MARIADB, SQLITE, Database, mariadb, opened
-from tests.support.house import packet
+from tests.support.databases import MARIADB, SQLITE, Database, opened
+from tests.support.packets import module, packet
 from tests.support.server import Place, Server
 
-__all__ = ["mariadb"]
+#: Seconds within which a server shows that it lives; it does so each two.
+KEEPALIVE = 6
 
 
-@pytest.fixture(params=[SQLITE, MARIADB])
+@pytest.fixture(params=[pytest.param(SQLITE, marks=pytest.mark.long), MARIADB])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param != SQLITE:
-        request.getfixturevalue("mariadb")
     with opened(request.param, tmp_path / "home") as database:
         database.prepare()
         yield database
@@ -30,7 +29,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 @pytest.fixture
 def place(database: Database) -> Place:
-    place = Place(database.home, database.url, server_name="twins", server_keepalive=2)
+    place = Place(database.home, database.url, server_name="twins", server_keepalive=KEEPALIVE)
     place.add("second")
     return place
 
@@ -49,6 +48,21 @@ def row(engine: Engine, name: str) -> dict[str, Any]:
     return dict(rows[0]) if rows else {}
 
 
+def forget_process(engine: Engine, pid: int) -> None:
+    """It is dead; now nobody has heard of it for longer than it may be silent."""
+    c = schema.server_process.c
+    with engine.begin() as conn:
+        aged = update(schema.server_process).where(c.pid == pid)
+        conn.execute(aged.values(heartbeat=c.heartbeat - 3 * KEEPALIVE))
+
+
+def forget_server(engine: Engine, name: str) -> None:
+    """All its processes are dead; now it was to show within a second that it lives."""
+    c = schema.server.c
+    with engine.begin() as conn:
+        conn.execute(update(schema.server).where(c.name == name).values(server_keepalive=1))
+
+
 def told(engine: Engine, name: str) -> list[str]:
     c = schema.event.c
     with reading(engine) as conn:
@@ -61,24 +75,27 @@ def test_instances_that_share_a_name_share_a_row_which_others_set_down(
 ) -> None:
     # What is not complete waits, and is part of the queue.
     place.configure(incomplete_after=600)
-    place.drop("a.1.data", packet("a")[:-5])
+    place.drop("a.1.data", packet("a", module("load"))[:-5])
     for number in (1, 2):
-        place.drop(f"b.{number}.data", packet("b")[:-5], instance="second")
+        place.drop(f"b.{number}.data", packet("b", module("load"))[:-5], instance="second")
     watcher = Place(
         database.home.parent / "watcher",
         # The same database, wherever the home is.
         database.url.replace("sqlite:///", f"sqlite:///{database.home}/"),
         server_name="watcher",
-        server_keepalive=2,
+        server_keepalive=KEEPALIVE,
     )
     with Server(place) as one, Server(place, "second") as two, Server(watcher) as third:
         one.wait(lambda: row(engine, "twins").get("queued_modules") == 3, "both queues summed")
         assert row(engine, "twins")["threads"] == 2
         third.wait(lambda: row(engine, "watcher").get("status") == 1, "the watcher's row")
         two.kill()
+        forget_process(engine, two.pid)
         one.wait(lambda: row(engine, "twins")["queued_modules"] == 1, "one queue left")
         assert row(engine, "twins")["status"] == 1
         one.kill()
+        forget_process(engine, one.pid)
+        forget_server(engine, "twins")
         third.wait(lambda: row(engine, "twins")["status"] == 0, "the row set down")
         assert told(engine, "twins") == ["UP", "DOWN"]
         with Server(place) as again:
@@ -104,7 +121,7 @@ def test_a_configuration_that_is_read_again_is_no_restart(place: Place, engine: 
 
 
 def test_a_single_pass_is_no_server(place: Place, engine: Engine, dataserver: Any) -> None:
-    place.drop("a.1.data", packet("a"))
+    place.drop("a.1.data", packet("a", module("load")))
     assert dataserver("--home", place.home.root, "run", "--once").returncode == 0
     assert place.packets_left() == []
     assert row(engine, "twins") == {}

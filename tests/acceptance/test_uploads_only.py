@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 import socket
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.sshd import HOME, REFUSAL, SCP, UPLOAD, Agent, Machine, host, public, unchanged
-from tests.support.uploads import free_port
+from tests.support.failures import failures
+from tests.support.ports import free_port
+from tests.support.sshd import (
+    HOME,
+    REFUSAL,
+    SCP,
+    UPLOAD,
+    Agent,
+    Machine,
+    host,
+    public,
+    sharing,
+    unchanged,
+)
+from tests.support.uploads import wait_for_port
+from tests.support.waiting import PATIENCE
 
-__all__ = ["host", "unchanged"]
+__all__ = ["host", "sharing", "unchanged"]
 
 BOTH = (UPLOAD, SCP)
 
@@ -36,63 +50,76 @@ def agent(host: Machine, request: pytest.FixtureRequest) -> Agent:
 
 
 class TestNoProgram:
-    @pytest.mark.parametrize("account", BOTH)
-    @pytest.mark.parametrize("command", ["id", "sh", "touch /tmp/pwned", "internal-sftp", "ls /"])
-    def test_no_command_is_run(self, agent: Agent, account: str, command: str) -> None:
-        done = agent.ssh(account, command)
-        assert "uid=" not in done.stdout
-        assert "etc" not in done.stdout
-        if account == SCP:
-            assert (done.returncode, done.stderr) == (1, REFUSAL)
+    def test_no_command_is_run(self, sharing: Agent) -> None:
+        commands = ("id", "sh", "touch /tmp/pwned", "internal-sftp", "ls /")
 
-    @pytest.mark.parametrize("account", BOTH)
-    @pytest.mark.parametrize("options", [(), ("-tt",)])
-    def test_no_shell_is_given(self, agent: Agent, account: str, options: tuple[str, ...]) -> None:
-        done = agent.ssh(account, *options, stdin="id; touch /tmp/pwned\n")
-        assert "uid=" not in done.stdout + done.stderr
-        assert done.returncode != 0
+        def is_not_run(case: tuple[str, str]) -> None:
+            account, command = case
+            done = sharing.ssh(account, command)
+            assert "uid=" not in done.stdout
+            assert "etc" not in done.stdout
+            if account == SCP:
+                assert (done.returncode, done.stderr) == (1, REFUSAL)
 
-    @pytest.mark.parametrize("account", BOTH)
-    def test_no_terminal_is_given(self, agent: Agent, account: str) -> None:
-        assert "PTY allocation request failed" in agent.ssh(account, "-tt", "id").stderr
+        assert failures(is_not_run, itertools.product(BOTH, commands)) == {}
+
+    def test_no_shell_and_no_terminal_is_given(self, agent: Agent) -> None:
+        def is_refused(case: tuple[str, tuple[str, ...]]) -> None:
+            account, options = case
+            done = agent.ssh(account, *options, stdin="id; touch /tmp/pwned\n")
+            assert "uid=" not in done.stdout + done.stderr
+            assert done.returncode != 0
+            assert not options or "PTY allocation request failed" in done.stderr
+
+        ways = ((), ("-tt",), ("-tt", "id"))
+        assert failures(is_refused, itertools.product(BOTH, ways)) == {}
 
     def test_the_account_of_the_old_protocol_speaks_no_sftp(self, agent: Agent) -> None:
         assert agent.sftp(SCP, "ls").returncode != 0
         assert agent.ssh(SCP, "-s", "sftp").returncode == 1
 
-    @pytest.mark.parametrize("user", ["root", "dataserver", "nobody", "plain"])
-    def test_the_key_opens_no_other_account(self, agent: Agent, host: Machine, user: str) -> None:
-        assert "Permission denied" in agent.ssh(user, "id").stderr
+    def test_the_key_opens_no_other_account(self, agent: Agent) -> None:
+        def is_refused(user: str) -> None:
+            assert "Permission denied" in agent.ssh(user, "id").stderr
+
+        assert failures(is_refused, ("root", "dataserver", "nobody", "plain")) == {}
 
 
 class TestNoForwarding:
-    @pytest.mark.parametrize("account", BOTH)
-    def test_no_connection_is_made_from_there(self, agent: Agent, account: str) -> None:
-        done = agent.ssh(account, f"-W127.0.0.1:{agent.port}")
-        assert "SSH-2.0" not in done.stdout
-        assert done.returncode != 0
+    def test_no_connection_is_made_from_there(self, agent: Agent) -> None:
+        def is_refused(account: str) -> None:
+            done = agent.ssh(account, f"-W127.0.0.1:{agent.port}")
+            assert "SSH-2.0" not in done.stdout
+            assert done.returncode != 0
 
-    @pytest.mark.parametrize("account", BOTH)
-    @pytest.mark.parametrize("kind", ["-L", "-D", "unix"])
-    def test_no_tunnel_leads_there(
-        self, agent: Agent, host: Machine, account: str, kind: str
-    ) -> None:
-        local = free_port()
-        target = str(HOME / "bell") if kind == "unix" else f"127.0.0.1:{agent.port}"
-        option = f"-D{local}" if kind == "-D" else f"-L{local}:{target}"
-        with listening(host), tunnel(agent, account, option):
-            assert answer(local, agent.port, socks=kind == "-D") == b""
+        assert failures(is_refused, BOTH) == {}
 
-    @pytest.mark.parametrize("account", BOTH)
-    @pytest.mark.parametrize("kind", ["port", "unix"])
-    def test_nothing_listens_there(
-        self, agent: Agent, host: Machine, account: str, kind: str
-    ) -> None:
-        where = str(free_port()) if kind == "port" else "/tmp/pwned.sock"
-        target = f"-R{where}:127.0.0.1:{agent.port}"
-        done = agent.ssh(account, "-N", "-oExitOnForwardFailure=yes", target)
-        assert "remote port forwarding failed" in done.stderr
-        assert done.returncode == 255
+    def test_no_tunnel_leads_there(self, agent: Agent, host: Machine) -> None:
+        def leads_nowhere(account: str) -> None:
+            port, unix, socks = free_port(), free_port(), free_port()
+            forwarded = (
+                f"-L{port}:127.0.0.1:{agent.port}",
+                f"-L{unix}:{HOME / 'bell'}",
+                f"-D{socks}",
+            )
+            with tunnels(agent, account, *forwarded):
+                assert answer(port, agent.port) == b""
+                assert answer(unix, agent.port) == b""
+                assert answer(socks, agent.port, socks=True) == b""
+
+        with listening(host):
+            assert failures(leads_nowhere, BOTH) == {}
+
+    def test_nothing_listens_there(self, agent: Agent) -> None:
+        def is_refused(case: tuple[str, str]) -> None:
+            account, where = case
+            target = f"-R{where}:127.0.0.1:{agent.port}"
+            done = agent.ssh(account, "-N", "-oExitOnForwardFailure=yes", target)
+            assert "remote port forwarding failed" in done.stderr
+            assert done.returncode == 255
+
+        places = (str(free_port()), "/tmp/pwned.sock")
+        assert failures(is_refused, itertools.product(BOTH, places)) == {}
 
     @pytest.mark.parametrize("account", BOTH)
     def test_sshd_says_so_itself(self, host: Machine, account: str) -> None:
@@ -164,28 +191,24 @@ def greet(server: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def tunnel(agent: Agent, account: str, option: str) -> Iterator[None]:
+def tunnels(agent: Agent, account: str, *options: str) -> Iterator[None]:
     """An ssh that listens here for connections to there."""
-    command = agent.command(account, "-N", "-oExitOnForwardFailure=yes", option)
-    port = int(shlex.split(option[2:].replace(":", " "))[0])
+    command = agent.command(account, "-N", "-oExitOnForwardFailure=yes", *options)
+    ports = [int(shlex.split(option[2:].replace(":", " "))[0]) for option in options]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline and process.poll() is None:
-                with contextlib.suppress(OSError):
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                time.sleep(0.02)
+            for port in ports:
+                wait_for_port(port, process)
             yield
         finally:
             process.kill()
 
 
-def answer(local: int, port: int, *, socks: bool) -> bytes:
+def answer(local: int, port: int, *, socks: bool = False) -> bytes:
     """What comes through a tunnel, after the greeting of a SOCKS 4 proxy if it is one."""
     with (
         contextlib.suppress(ConnectionResetError),
-        socket.create_connection(("127.0.0.1", local), 10) as connection,
+        socket.create_connection(("127.0.0.1", local), PATIENCE) as connection,
     ):
         if socks:
             connection.sendall(struct.pack(">BBH", 4, 1, port) + socket.inet_aton("127.0.0.1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 import struct
 import subprocess
@@ -9,6 +10,7 @@ import subprocess
 import pytest
 
 from tests.support import rawssh
+from tests.support.failures import failures
 from tests.support.rawssh import DENIED, NOTHING, Sftp, mode, record, sink, text
 from tests.support.sshd import (
     HOME,
@@ -19,41 +21,47 @@ from tests.support.sshd import (
     Machine,
     agent,
     host,
+    sharing,
     unchanged,
 )
+from tests.support.waiting import PATIENCE
 
-__all__ = ["agent", "host", "unchanged"]
+__all__ = ["agent", "host", "sharing", "unchanged"]
 
-BOTH = (UPLOAD, SCP)
+#: Account, and the option with which scp speaks the protocol of that account.
+WAYS = {UPLOAD: (), SCP: ("-O",)}
 
 
 class TestSftpOnlyWrites:
-    @pytest.mark.parametrize(
-        "command",
-        [
-            "get /data_in/victim.1.data {here}",
-            "get /instances/main/instance.toml {here}",
-            "get /uploads/authorized_keys {here}",
-            "ls /data_in",
-            "ls /",
-            "rename /data_in/victim.1.data /data_in/other.1.data",
-            "rename /data_in/victim.1.data /instances/beta/data_in/other.1.data",
-            "rm /data_in/victim.1.data",
-            "mkdir /data_in/pwned",
-            "rmdir /instances/beta/data_in",
-            "chmod 777 /data_in/victim.1.data",
-            "chmod 777 /data_in",
-            "chown 0 /data_in/victim.1.data",
-            "ln /data_in/victim.1.data /data_in/pwned",
-            "ln -s / /data_in/pwned",
-            "df /",
-        ],
+    COMMANDS = (
+        "get /data_in/victim.1.data {here}",
+        "get /instances/main/instance.toml {here}",
+        "get /uploads/authorized_keys {here}",
+        "ls /data_in",
+        "ls /",
+        "rename /data_in/victim.1.data /data_in/other.1.data",
+        "rename /data_in/victim.1.data /instances/beta/data_in/other.1.data",
+        "rm /data_in/victim.1.data",
+        "mkdir /data_in/pwned",
+        "rmdir /instances/beta/data_in",
+        "chmod 777 /data_in/victim.1.data",
+        "chmod 777 /data_in",
+        "chown 0 /data_in/victim.1.data",
+        "ln /data_in/victim.1.data /data_in/pwned",
+        "ln -s / /data_in/pwned",
+        "df /",
     )
-    def test_a_command_is_refused(self, agent: Agent, command: str) -> None:
-        here = agent.directory / "got"
-        done = agent.sftp(UPLOAD, command.format(here=here))
-        assert done.returncode != 0
-        assert not here.exists() or here.read_bytes() == b""
+
+    def test_a_command_is_refused(self, host: Machine, sharing: Agent) -> None:
+        here = sharing.directory / "got"
+
+        def is_refused(command: str) -> None:
+            done = sharing.sftp(UPLOAD, command.format(here=here))
+            assert done.returncode != 0
+            assert not here.exists() or here.read_bytes() == b""
+
+        assert failures(is_refused, self.COMMANDS) == {}
+        assert takes_packets(host, sharing)
 
     def test_every_other_request_is_refused(self, agent: Agent) -> None:
         victim, other = text("/data_in/victim.1.data"), text("/data_in/pwned")
@@ -115,26 +123,45 @@ class TestNowhereElse:
         "/etc/ssh/", "..", "../../../tmp/", "~/pwned",
     )  # fmt: skip
 
-    @pytest.mark.parametrize("account", BOTH)
-    @pytest.mark.parametrize("path", TARGETS)
-    def test_nothing_is_written(self, agent: Agent, account: str, path: str) -> None:
+    def test_nothing_is_written(self, host: Machine, sharing: Agent) -> None:
+        packet = sharing.packet("pwned", b"pwned")
+
+        def is_refused(case: tuple[str, str]) -> None:
+            account, path = case
+            assert sharing.scp(account, *WAYS[account], packet, f":{path}").returncode != 0
+
+        assert failures(is_refused, itertools.product(WAYS, self.TARGETS)) == {}
+        assert takes_packets(host, sharing)
+
+    def test_no_folder_is_copied(self, host: Machine, sharing: Agent) -> None:
+        folder = sharing.packet("pwned").parent
+
+        def is_refused(account: str) -> None:
+            done = sharing.scp(account, "-r", *WAYS[account], folder, ":/data_in/")
+            assert done.returncode != 0
+
+        assert failures(is_refused, WAYS) == {}
+        assert takes_packets(host, sharing)
+
+    def test_nothing_is_fetched(self, host: Machine, sharing: Agent) -> None:
+        here = sharing.directory / "fetched"
+        paths = ("/data_in/victim.1.data", "/etc/passwd", "/data_in")
+
+        def is_refused(case: tuple[str, str]) -> None:
+            account, path = case
+            assert sharing.scp(account, *WAYS[account], f":{path}", here).returncode != 0
+            assert not here.exists() or here.read_bytes() == b""
+
+        assert failures(is_refused, itertools.product(WAYS, paths)) == {}
+        assert takes_packets(host, sharing)
+
+    @pytest.mark.parametrize("account", [UPLOAD, SCP])
+    def test_over_a_connection_of_its_own_it_is_the_same(self, agent: Agent, account: str) -> None:
         packet = agent.packet("pwned", b"pwned")
-        option = ("-O",) if account == SCP else ()
-        assert agent.scp(account, *option, packet, f":{path}").returncode != 0
-
-    @pytest.mark.parametrize("account", BOTH)
-    def test_no_folder_is_copied(self, agent: Agent, account: str) -> None:
-        folder = agent.packet("pwned").parent
-        option = ("-O",) if account == SCP else ()
-        assert agent.scp(account, "-r", *option, folder, ":/data_in/").returncode != 0
-
-    @pytest.mark.parametrize("account", BOTH)
-    @pytest.mark.parametrize("path", ["/data_in/victim.1.data", "/etc/passwd", "/data_in"])
-    def test_nothing_is_fetched(self, agent: Agent, account: str, path: str) -> None:
-        here = agent.directory / "fetched"
-        option = ("-O",) if account == SCP else ()
-        assert agent.scp(account, *option, f":{path}", here).returncode != 0
-        assert not here.exists() or here.read_bytes() == b""
+        done = agent.scp(account, *WAYS[account], packet, ":/instances/main/instance.toml")
+        assert done.returncode != 0
+        assert agent.scp(account, *WAYS[account], ":/etc/passwd", packet).returncode != 0
+        assert packet.read_bytes() == b"pwned"
 
 
 class TestOldProtocol:
@@ -161,32 +188,37 @@ class TestOldProtocol:
         "scp -t " + "A" * 9000,
     )  # fmt: skip
 
-    @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: ascii(command)[1:40])
-    def test_what_is_no_upload_is_refused_in_one_line(self, agent: Agent, command: str) -> None:
-        code, said, complained = raw(agent, command, record("pwned", b"pwned"))
-        assert (code, said, complained) == (1, b"", REFUSAL)
+    def test_what_is_no_upload_is_refused_in_one_line(self, host: Machine, sharing: Agent) -> None:
+        def is_refused(command: str) -> None:
+            done = raw(sharing, command, record("pwned", b"pwned"))
+            assert done == (1, b"", REFUSAL)
 
-    @pytest.mark.parametrize(
-        "sent",
-        [
-            record("../pwned", b"x"),
-            record("sub/pwned", b"x"),
-            record("/tmp/pwned", b"x"),
-            record("..", b"x"),
-            record(".", b"x"),
-            record("", b"x"),
-            b"D0755 0 pwned\n" + record("x", b"x") + b"E\n",
-            b"D0755 0 ..\n" + record("pwned", b"x") + b"E\n",
-            b"Cnonsense\n",
-            b"C0644 -1 pwned\n",
-            b"C0644 99999999999999999999999 pwned\n",
-            b"\0" * 4096,
-            b"\xff" * 4096,
-        ],
+        assert failures(is_refused, self.COMMANDS) == {}
+        assert takes_packets(host, sharing)
+
+    RECORDS = (
+        record("../pwned", b"x"),
+        record("sub/pwned", b"x"),
+        record("/tmp/pwned", b"x"),
+        record("..", b"x"),
+        record(".", b"x"),
+        record("", b"x"),
+        b"D0755 0 pwned\n" + record("x", b"x") + b"E\n",
+        b"D0755 0 ..\n" + record("pwned", b"x") + b"E\n",
+        b"Cnonsense\n",
+        b"C0644 -1 pwned\n",
+        b"C0644 99999999999999999999999 pwned\n",
+        b"\0" * 4096,
+        b"\xff" * 4096,
     )
-    def test_a_record_that_leads_elsewhere_is_refused(self, agent: Agent, sent: bytes) -> None:
-        code, _ = sink(agent.command(SCP, "scp -t /data_in/"), sent)
-        assert code != 0
+
+    def test_a_record_that_leads_elsewhere_is_refused(self, host: Machine, sharing: Agent) -> None:
+        def is_refused(sent: bytes) -> None:
+            code, _ = sink(sharing.command(SCP, "scp -t /data_in/"), sent)
+            assert code != 0
+
+        assert failures(is_refused, self.RECORDS) == {}
+        assert takes_packets(host, sharing)
 
     def test_nothing_is_created_with_rights_for_others(self, host: Machine, agent: Agent) -> None:
         command = agent.command(SCP, "scp -p -t /data_in/")
@@ -198,8 +230,17 @@ class TestOldProtocol:
         assert bits == 0o240
 
 
+def takes_packets(host: Machine, agent: Agent) -> bool:
+    """Whether it is not simply everything that is refused, over the connections that were used."""
+    packet = agent.packet("good.1.data")
+    codes = []
+    for account, option in WAYS.items():
+        codes.append(agent.scp(account, *option, packet, ":/data_in/").returncode)
+        (host.home / "data_in/good.1.data").unlink()
+    return codes == [0, 0]
+
+
 def raw(agent: Agent, command: str, sent: bytes) -> tuple[int, bytes, str]:
-    done = subprocess.run(
-        agent.command(SCP, command), input=sent, capture_output=True, check=False, timeout=60
-    )
+    words = agent.command(SCP, command)
+    done = subprocess.run(words, input=sent, capture_output=True, check=False, timeout=PATIENCE)
     return done.returncode, done.stdout, done.stderr.decode()

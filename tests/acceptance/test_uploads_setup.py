@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, Run
+from tests.support.commands import COMMAND, Run
+from tests.support.failures import failures
 from tests.support.sshd import ALIAS, HOME, SCP, UPLOAD, Machine, host, machine, pretend
 
 __all__ = ["host"]
@@ -102,15 +103,19 @@ class TestInstall:
         assert (drop_in.read_text() if drop_in.exists() else None) == old
         assert accounts(bare) != []
 
-    @pytest.mark.parametrize("break_it", [("chown", "1"), ("chmod", "g+w"), ("chmod", "o+w")])
-    def test_a_home_that_others_may_write_to_is_refused(
-        self, bare: Machine, break_it: tuple[str, str]
-    ) -> None:
-        bare.run(*break_it, HOME)
-        done = bare.dataserver(*SETUP, check=False)
-        assert done.returncode == 2
-        assert f"chmod go-w {HOME}" in done.stderr
-        assert accounts(bare) == []
+    def test_a_home_that_others_may_write_to_is_refused(self, bare: Machine) -> None:
+        before = bare.run("stat", "-c", "%u %a", HOME).stdout.split()
+
+        def is_refused(change: tuple[str, str]) -> None:
+            bare.run(*change, HOME)
+            done = bare.dataserver(*SETUP, check=False)
+            bare.run("chown", before[0], HOME)
+            bare.run("chmod", before[1], HOME)
+            assert done.returncode == 2
+            assert f"chmod go-w {HOME}" in done.stderr
+            assert accounts(bare) == []
+
+        assert failures(is_refused, [("chown", "1"), ("chmod", "g+w"), ("chmod", "o+w")]) == {}
 
     def test_the_service_user_cannot_lead_root_elsewhere(self, bare: Machine) -> None:
         (bare.home / "var/spool").symlink_to("/etc")
@@ -187,39 +192,41 @@ def test_a_drop_directory_outside_of_the_home_can_be_mounted_into_it(
     assert problems(bare, "far") == []
 
 
-@pytest.mark.parametrize(
-    ("breaking", "mending", "told"),
-    [
-        ("chmod 2770 data_in", "chmod 2730 data_in", "mode 2770"),
-        ("chown root data_in", "chown dataserver data_in", "belongs to 0"),
-        ("chmod g+w uploads/authorized_keys", "chmod 644 uploads/authorized_keys", "mode 664"),
-        ("chmod 600 uploads/authorized_keys", "chmod 644 uploads/authorized_keys", "mode 600"),
-        ("chown 1 uploads", "chown 0 uploads", "belongs to user 1"),
-        ("chmod -x uploads/receive", "chmod +x uploads/receive", "chmod 755"),
-        ("chmod g+w .", "chmod g-w .", "only root may write"),
-        ("gpasswd -d dataserver dataserver-upload", "gpasswd -a dataserver dataserver-upload",
-         "is not in group"),
-        ("usermod -s /usr/sbin/nologin dataserver-scp", "usermod -s /bin/sh dataserver-scp",
-         "has the shell"),
-        ("rm var/spool/pandora/data_in", "ln -s ../../../data_in var/spool/pandora/data_in",
-         "does not lead to"),
-        ("sed -i.old /^.data_in/d uploads/paths", "mv uploads/paths.old uploads/paths", "lacks"),
-        ("echo AllowUsers admin >/etc/ssh/sshd_config.d/a.conf", "rm /etc/ssh/sshd_config.d/a.conf",
-         "leaves dataserver-upload out"),
-        ("printf 'Match User dataserver-*\\nAllowTcpForwarding yes\\n' "
-         ">/etc/ssh/sshd_config.d/a.conf", "rm /etc/ssh/sshd_config.d/a.conf",
-         "sshd has AllowTcpForwarding yes for dataserver-upload"),
-        ("echo nonsense >>uploads/authorized_keys", "sed -i /nonsense/d uploads/authorized_keys",
-         "is no key"),
-    ],
+#: What breaks it, what mends it, and what is told in between.
+FAULTS = (
+    ("chmod 2770 data_in", "chmod 2730 data_in", "mode 2770"),
+    ("chown root data_in", "chown dataserver data_in", "belongs to 0"),
+    ("chmod g+w uploads/authorized_keys", "chmod 644 uploads/authorized_keys", "mode 664"),
+    ("chmod 600 uploads/authorized_keys", "chmod 644 uploads/authorized_keys", "mode 600"),
+    ("chown 1 uploads", "chown 0 uploads", "belongs to user 1"),
+    ("chmod -x uploads/receive", "chmod +x uploads/receive", "chmod 755"),
+    ("chmod g+w .", "chmod g-w .", "only root may write"),
+    ("gpasswd -d dataserver dataserver-upload", "gpasswd -a dataserver dataserver-upload",
+     "is not in group"),
+    ("usermod -s /usr/sbin/nologin dataserver-scp", "usermod -s /bin/sh dataserver-scp",
+     "has the shell"),
+    ("rm var/spool/pandora/data_in", "ln -s ../../../data_in var/spool/pandora/data_in",
+     "does not lead to"),
+    ("sed -i.old /^.data_in/d uploads/paths", "mv uploads/paths.old uploads/paths", "lacks"),
+    ("echo AllowUsers admin >/etc/ssh/sshd_config.d/a.conf", "rm /etc/ssh/sshd_config.d/a.conf",
+     "leaves dataserver-upload out"),
+    ("printf 'Match User dataserver-*\\nAllowTcpForwarding yes\\n' "
+     ">/etc/ssh/sshd_config.d/a.conf", "rm /etc/ssh/sshd_config.d/a.conf",
+     "sshd has AllowTcpForwarding yes for dataserver-upload"),
+    ("echo nonsense >>uploads/authorized_keys", "sed -i /nonsense/d uploads/authorized_keys",
+     "is no key"),
 )  # fmt: skip
-def test_check_finds_what_is_not_in_order(
-    host: Machine, breaking: str, mending: str, told: str
-) -> None:
-    host.run("sh", "-c", f"cd {HOME} && {breaking}")
-    found = problems(host)
-    host.run("sh", "-c", f"cd {HOME} && {mending}")
-    assert any(told in each for each in found), found
+
+
+def test_check_finds_what_is_not_in_order(host: Machine) -> None:
+    def is_found(case: tuple[str, str, str]) -> None:
+        breaking, mending, told = case
+        host.run("sh", "-c", f"cd {HOME} && {breaking}")
+        found = problems(host)
+        host.run("sh", "-c", f"cd {HOME} && {mending}")
+        assert any(told in each for each in found), found
+
+    assert failures(is_found, FAULTS) == {}
     assert problems(host) == []
 
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 
 import pytest
 
-from tests.conftest import COMMAND
+from tests.support.commands import COMMAND
+from tests.support.failures import failures
 from tests.support.rawssh import Sftp, record, sink
-from tests.support.sshd import ALIAS, HOME, SCP, UPLOAD, Agent, Machine, agent, host, public
+from tests.support.sshd import (
+    ALIAS,
+    HOME,
+    SCP,
+    UPLOAD,
+    Agent,
+    Machine,
+    agent,
+    host,
+    public,
+    sharing,
+)
+from tests.support.waiting import PATIENCE
 
-__all__ = ["agent", "host"]
+__all__ = ["agent", "host", "sharing"]
 
 PACKET = (
     b'<agent_data agent_name="web1" timestamp="2026/01/01 00:00:00">'
@@ -24,6 +38,10 @@ WAYS = {UPLOAD: (), SCP: ("-O",)}
 @pytest.fixture(autouse=True)
 def empty(host: Machine) -> None:
     """Nothing is left of the test before."""
+    remove_packets(host)
+
+
+def remove_packets(host: Machine) -> None:
     for folder in (host.home / "data_in", host.home / "instances/beta/data_in"):
         for path in folder.glob("*.data"):
             path.unlink()
@@ -38,28 +56,42 @@ def assert_quiet(done: subprocess.CompletedProcess[str]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("account", WAYS)
-@pytest.mark.parametrize(
-    ("path", "instance"),
-    [
-        ("/data_in/", "main"),
-        ("/data_in", "main"),
-        ("/data_in/web1.1.data", "main"),
-        ("/instances/beta/data_in/", "beta"),
-        ("/instances/beta/data_in/web1.1.data", "beta"),
-        (ALIAS, "main"),
-        (f"{ALIAS}/", "main"),
-        (f"{ALIAS}/web1.1.data", "main"),
-    ],
-)
-def test_a_packet_arrives(
-    host: Machine, agent: Agent, account: str, path: str, instance: str
+PATHS = {
+    "/data_in/": "main",
+    "/data_in": "main",
+    "/data_in/web1.1.data": "main",
+    "/instances/beta/data_in/": "beta",
+    "/instances/beta/data_in/web1.1.data": "beta",
+    ALIAS: "main",
+    f"{ALIAS}/": "main",
+    f"{ALIAS}/web1.1.data": "main",
+}
+
+
+def test_a_packet_arrives_whatever_the_drop_directory_is_called(
+    host: Machine, sharing: Agent
 ) -> None:
-    assert_quiet(send(agent, account, agent.packet("web1.1.data", PACKET), f":{path}"))
-    assert host.files(instance) == {"web1.1.data": PACKET}
-    folder = HOME / ("data_in" if instance == "main" else "instances/beta/data_in")
-    rights = host.run("stat", "-c", "%U %G %a", folder / "web1.1.data").stdout
-    assert rights == f"{account} dataserver-upload 240\n"
+    packet = sharing.packet("web1.1.data", PACKET)
+
+    def arrives(case: tuple[str, str]) -> None:
+        account, path = case
+        instance = PATHS[path]
+        remove_packets(host)
+        assert_quiet(send(sharing, account, packet, f":{path}"))
+        assert host.files(instance) == {"web1.1.data": PACKET}
+        folder = HOME / ("data_in" if instance == "main" else "instances/beta/data_in")
+        rights = host.run("stat", "-c", "%U %G %a", folder / "web1.1.data").stdout
+        assert rights == f"{account} dataserver-upload 240\n"
+
+    assert failures(arrives, itertools.product(WAYS, PATHS)) == {}
+
+
+@pytest.mark.parametrize("account", WAYS)
+def test_a_packet_arrives_over_a_connection_of_its_own(
+    host: Machine, agent: Agent, account: str
+) -> None:
+    assert_quiet(send(agent, account, agent.packet("web1.1.data", PACKET), ":/data_in/"))
+    assert host.files() == {"web1.1.data": PACKET}
 
 
 def test_the_old_protocol_knows_the_real_path_too(host: Machine, agent: Agent) -> None:
@@ -133,7 +165,7 @@ def test_two_uploads_of_one_packet_at_the_same_time_leave_it_whole(
     command = ["scp", *WAYS[account], "-P", str(agent.port), *agent.options]
     target = f"{account}@127.0.0.1:/data_in/"
     uploads = [subprocess.Popen([*command, str(packet), target]) for _ in range(2)]
-    assert [upload.wait(60) for upload in uploads] == [0, 0]
+    assert [upload.wait(PATIENCE) for upload in uploads] == [0, 0]
     assert host.files() == {"web1.1.data": packet.read_bytes()}
 
 

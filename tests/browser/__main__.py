@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +18,11 @@ import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.conftest import CHROMIUM
-from tests.conftest import COMMAND
-from tests.support.server import PATIENCE
+from tests.support.commands import COMMAND
+from tests.support.waiting import PATIENCE, wait_until
 
 #: No picture may be larger, in bytes: they lie in the repository.
 LARGEST = 200_000
-_WAIT = 60_000
 _DESK = {"width": 1000, "height": 760}
 _PHONE = {"width": 360, "height": 900}
 
@@ -83,7 +81,7 @@ def _take(browser: Browser, url: str, shot: Shot, target: Path) -> None:
         color_scheme="dark" if shot.dark else "light",
         reduced_motion="reduce",
     )
-    context.set_default_timeout(_WAIT)
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     page.goto(f"{url}{shot.path}")
     _settle(page)
@@ -94,10 +92,11 @@ def _take(browser: Browser, url: str, shot: Shot, target: Path) -> None:
 
 def _wait_for_packets(url: str) -> None:
     """Until some host is known to take packets: how many it takes is told now and then."""
-    until = time.monotonic() + 5 * PATIENCE
-    while "takes the packets" not in httpx.get(url).text:
-        assert time.monotonic() < until, "no server takes packets"
-        time.sleep(1)
+    wait_until(
+        lambda: "takes the packets" in httpx.get(url, timeout=PATIENCE).text,
+        "a server that takes packets",
+        pause=1,
+    )
 
 
 def _settle(page: Page) -> None:

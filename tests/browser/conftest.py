@@ -6,8 +6,6 @@ time; each test has a context of its own, as a person with a fresh profile would
 
 from __future__ import annotations
 
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +15,17 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
-from tests.conftest import COMMAND
+from dataserver.console.source import Source
 from tests.support import exhibits
-from tests.support.consoles import running_console
+from tests.support.consoles import rejected, serving
 from tests.support.databases import SQLITE, opened
 from tests.support.exhibits import Exhibit
-from tests.support.server import PATIENCE, Place
+from tests.support.server import Place
+from tests.support.waiting import PATIENCE
 
 CHROMIUM = "/usr/bin/chromium"
+#: When it is for the console, however long the tests take; by no clock of this machine.
+NOW = 1_800_000_123
 #: A file name and a content that a page must show as they are.
 REJECTED = "<img src=x onerror=window.hacked=1>.1.data"
 CONTENT = b'<agent_data agent_name=""><script>window.hacked=1</script></agent_data>'
@@ -34,6 +35,22 @@ addEventListener("securitypolicyviolation", (event) => {
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`);
 });
 """
+
+#: How many pixels of the first canvas have the colour of a variable of the page.
+PIXELS = """(name) => {
+  const probe = document.createElement("canvas").getContext("2d");
+  probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name);
+  probe.fillRect(0, 0, 1, 1);
+  const wanted = probe.getImageData(0, 0, 1, 1).data;
+  const canvas = document.querySelector(".uplot canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let count = 0;
+  for (let place = 0; place < data.length; place += 4) {
+    if (data[place] === wanted[0] && data[place + 1] === wanted[1]
+      && data[place + 2] === wanted[2] && data[place + 3] === 255) count += 1;
+  }
+  return count;
+}"""
 
 
 @dataclass(frozen=True)
@@ -50,19 +67,19 @@ class Site:
         return f"/agents/{self.shown.agent}{query}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A home with an agent's two days and a rejected packet, shown by the installed command."""
+    """A home with an agent's two days and a rejected packet, shown by a console whose clock stands.
+
+    As time passed the agent would fall silent, and its graphs would change.
+    """
     root = tmp_path_factory.mktemp("site") / "home"
-    place = Place(root, "sqlite:///var/dataserver.db")
     with opened(SQLITE, root) as database:
-        shown = exhibits.fill(database, int(time.time()))
-    place.drop(REJECTED, CONTENT)
-    once = [str(COMMAND), "--home", str(root), "run", "--once"]
-    subprocess.run(once, check=True, capture_output=True, timeout=PATIENCE)
-    assert [packet.name for packet in place.rejected()] == [REJECTED]
-    with running_console(root) as url:
-        yield Site(url.rstrip("/"), shown)
+        place = Place(root, database.url)
+        shown = exhibits.fill(database, NOW)
+        rejected(place, REJECTED, content=CONTENT)
+        with serving(Source(place.home, {}, clock=lambda: NOW)) as client:
+            yield Site(str(client.base_url).rstrip("/"), shown)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +87,9 @@ def browser() -> Iterator[Browser]:
     """Chromium; it runs as root in a container, where it can make no sandbox of its own."""
     assert Path(CHROMIUM).exists(), "the tests in a browser need Debian's package chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * PATIENCE
+        )
         yield browser
         browser.close()
 
@@ -108,6 +127,12 @@ class Tab:
         assert answer is not None
         assert answer.status == 200, (path, answer.status)
 
+    def stop_clock(self) -> None:
+        """Before a page is opened: its time passes only by ``page.clock.run_for``."""
+        self.page.clock.install(time=NOW)
+        # Until then it goes on; nothing is loaded yet that would notice.
+        self.page.clock.pause_at(NOW + 3600)
+
     def graph(self, path: str) -> None:
         """Open a page and wait for its graph."""
         self.open(path)
@@ -142,6 +167,12 @@ class Tab:
 
     def evaluate(self, script: str, given: object = None) -> Any:
         return self.page.evaluate(script, given)
+
+    def pixels(self, name: str) -> int:
+        """How many pixels of the graph have that colour."""
+        # Reading pixels is no use of a canvas that the page itself makes.
+        self.expected.append("willReadFrequently")
+        return int(self.evaluate(PIXELS, name))
 
     def left(self, moment: int) -> float:
         """Where a time lies on the plot, in pixels of the page."""

@@ -1,4 +1,7 @@
-"""Graphs in a browser: what they draw and say, zooming by link, button, key and mouse."""
+"""Graphs in a browser: what they draw and say, zooming by link, button and key.
+
+That they are drawn at all, and zoomed with the mouse, is among the tests of the pages.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,13 @@ from itertools import pairwise
 
 import pytest
 
-from tests.browser.conftest import Tab
+from tests.browser.conftest import PIXELS, Tab
 from tests.support import exhibits
 from tests.support.exhibits import HOSTILE, INTERVAL, SCRIPT
 
+pytestmark = pytest.mark.long
+
 HOUR, DAY = 3600, 86_400
-
-#: How many pixels of the first canvas have the colour of a variable of the page.
-_PIXELS = """(name) => {
-  const probe = document.createElement("canvas").getContext("2d");
-  probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name);
-  probe.fillRect(0, 0, 1, 1);
-  const wanted = probe.getImageData(0, 0, 1, 1).data;
-  const canvas = document.querySelector(".uplot canvas");
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  let count = 0;
-  for (let place = 0; place < data.length; place += 4) {
-    if (data[place] === wanted[0] && data[place + 1] === wanted[1]
-      && data[place + 2] === wanted[2] && data[place + 3] === 255) count += 1;
-  }
-  return count;
-}"""
-
-
-def pixels(tab: Tab, name: str) -> int:
-    # Reading pixels is no use of a canvas that the page itself makes.
-    tab.expected.append("willReadFrequently")
-    count = tab.evaluate(_PIXELS, name)
-    assert isinstance(count, int)
-    return count
-
 
 #: How many pixels of the first canvas are painted at all.
 _PAINTED = """() => {
@@ -90,15 +70,6 @@ def lost(tab: Tab) -> tuple[int, int]:
 
 
 class TestNumber:
-    def test_it_is_a_line_in_steps(self, tab: Tab) -> None:
-        tab.graph(tab.site.module("load", "?from=-6h"))
-        assert pixels(tab, "--accent") > 500
-        place = exhibits.PACKETS - 20
-        time = tab.site.shown.start + place * INTERVAL
-        # Between two packets it is what the first of them said.
-        for moment in (time + 30, time + INTERVAL - 30):
-            assert f"{exhibits.load(place):g} jobs" in tab.point_at(moment)
-
     def test_what_holds_is_drawn_level(self, tab: Tab) -> None:
         # The value changes with every sixth packet.
         time = tab.site.shown.start + 546 * INTERVAL
@@ -147,7 +118,7 @@ class TestNumber:
     def test_thresholds_are_zones(self, tab: Tab) -> None:
         tab.graph(tab.site.module("load", "?from=-2d"))
         assert "values that are warning" in legend(tab)
-        assert pixels(tab, "--critical") > 50
+        assert tab.pixels("--critical") > 50
         time = tab.site.shown.start + 89 * INTERVAL
         tab.graph(tab.site.module("load", f"?from={time - HOUR}&to={time + HOUR}"))
         assert "9.5 jobs · critical" in tab.point_at(time + 60)
@@ -193,7 +164,7 @@ class TestAccess:
         tab.graph(tab.site.agent("?from=-2d"))
         assert tab.text(".graph-headline").endswith("expected packets arrived")
         assert tab.text(".graph-headline")[:2] == "95"
-        assert pixels(tab, "--accent") > 1000
+        assert tab.pixels("--accent") > 1000
 
     def test_a_hole_has_no_packets_and_is_hatched(self, tab: Tab) -> None:
         start, end = lost(tab)
@@ -251,26 +222,6 @@ class TestZoom:
         assert lengths == [DAY, DAY // 2, DAY // 2, DAY // 2, DAY, DAY, DAY]
         assert seen[2][1] < seen[1][1]
         assert seen[5][1] > seen[4][1]
-        assert tab.query == {"from": "-1d"}
-
-    def test_dragging_zooms_and_a_double_click_goes_back(self, tab: Tab) -> None:
-        end = tab.site.shown.end
-        wanted = (end - 8 * HOUR, end - 5 * HOUR)
-        box = tab.page.locator(".u-over").bounding_box()
-        assert box is not None
-
-        def drag() -> None:
-            tab.page.mouse.move(tab.left(wanted[0]), box["y"] + 50)
-            tab.page.mouse.down()
-            tab.page.mouse.move(tab.left(wanted[1]), box["y"] + 60, steps=5)
-            tab.page.mouse.up()
-
-        asked = tab.asks(drag)
-        assert abs(int(asked["from"]) - wanted[0]) < 300
-        assert abs(int(asked["to"]) - wanted[1]) < 300
-        assert tab.query == {"from": asked["from"], "to": asked["to"]}
-        asked = tab.asks(lambda: tab.page.mouse.dblclick(box["x"] + 300, box["y"] + 50))
-        assert asked["to"] == "now"
         assert tab.query == {"from": "-1d"}
 
     def test_what_is_seen_can_be_sent_to_somebody(
@@ -344,7 +295,7 @@ def _share(row: str) -> tuple[str, float]:
 class TestTroubles:
     def test_a_database_that_is_away_is_said_and_asked_again(self, tab: Tab) -> None:
         tab.expected.append("503")
-        tab.page.clock.install()
+        tab.stop_clock()
         tab.page.route(
             "**/graph?*",
             lambda route: route.fulfill(status=503, json={"error": "the database is away"}),
@@ -358,11 +309,11 @@ class TestTroubles:
         tab.page.clock.run_for(5000)
         tab.ready()
         assert tab.page.locator(".graph-failure").is_hidden()
-        assert pixels(tab, "--accent") > 500
+        assert tab.pixels("--accent") > 500
 
     def test_what_will_never_work_is_asked_once(self, tab: Tab) -> None:
         tab.expected.append("404")
-        tab.page.clock.install()
+        tab.stop_clock()
         tab.page.route(
             "**/graph?*",
             lambda route: route.fulfill(status=404, json={"error": "there is no module 7"}),
@@ -376,7 +327,7 @@ class TestTroubles:
 
 
 def test_what_ends_now_is_asked_again_after_an_interval(tab: Tab) -> None:
-    tab.page.clock.install()
+    tab.stop_clock()
     tab.open(tab.site.module("load"))
     tab.page.clock.run_for(1000)
     tab.ready()
@@ -394,7 +345,7 @@ def _run(tab: Tab) -> None:
 
 
 def test_quick_steps_ask_once(tab: Tab) -> None:
-    tab.page.clock.install()
+    tab.stop_clock()
     tab.open(tab.site.module("load"))
     tab.page.clock.run_for(1000)
     tab.ready()
@@ -413,15 +364,15 @@ def test_dark_and_light_are_drawn_with_their_own_colours(tab: Tab) -> None:
     light = tab.evaluate(
         "() => getComputedStyle(document.documentElement).getPropertyValue('--normal')"
     )
-    assert pixels(tab, "--normal") > 100
+    assert tab.pixels("--normal") > 100
     tab.page.emulate_media(color_scheme="dark")
     dark = tab.evaluate(
         "() => getComputedStyle(document.documentElement).getPropertyValue('--normal')"
     )
     assert dark != light
-    tab.page.wait_for_function(f"() => ({_PIXELS})('--normal') > 100")
+    tab.page.wait_for_function(f"() => ({PIXELS})('--normal') > 100")
     tab.page.locator("#theme").click()
-    tab.page.wait_for_function(f"() => ({_PIXELS})('--normal') > 100")
+    tab.page.wait_for_function(f"() => ({PIXELS})('--normal') > 100")
 
 
 def test_a_narrower_window_makes_a_narrower_graph(tab: Tab) -> None:

@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dataserver.home import Home, Paths
-from tests.conftest import COMMAND
 from tests.failover.network import VIRTUAL, Network
+from tests.support.commands import COMMAND
 from tests.support.sshd import HOME, SSHD_CONFIG, expose
 
 #: Seconds for what takes a moment on an idle machine.

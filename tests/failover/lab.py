@@ -19,11 +19,11 @@ from sqlalchemy import Engine, create_engine
 
 from dataserver.vrrp.health import STATE_DIR
 from dataserver.vrrp.renderer import INSTALLED
-from tests.conftest import COMMAND
 from tests.failover.clients import Agent, Fleet, Way, send
 from tests.failover.host import PATIENCE, Host, Service, wait_until
 from tests.failover.network import EAST, STORE, VIRTUAL, WEST, Network, inside
 from tests.faults.corpus import File, corpus
+from tests.support.commands import COMMAND
 from tests.support.mariadb import MariaDB
 from tests.support.sshd import HOME, SCP, UPLOAD, make_key, public
 

@@ -11,19 +11,9 @@ import pytest
 
 from tests.faults import corpus
 from tests.faults.corpus import File
-from tests.support.databases import (
-    KINDS,
-    MARIADB,
-    SQLITE,
-    Database,
-    mariadb,
-    mariadb_database,
-    opened,
-)
+from tests.support.databases import KINDS, MARIADB, SQLITE, Database, opened
 from tests.support.dump import Dump, dump
 from tests.support.server import Place, Server
-
-__all__ = ["mariadb", "mariadb_database"]
 
 #: What an undisturbed run leaves, by kind of store and size of the corpus.
 Undisturbed = Callable[[Sequence[File]], Dump]
@@ -32,8 +22,6 @@ Undisturbed = Callable[[Sequence[File]], Dump]
 @pytest.fixture(params=[SQLITE, MARIADB])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty store of each kind in turn."""
-    if request.param != SQLITE:
-        request.getfixturevalue("mariadb")
     with opened(request.param, tmp_path / "home") as database:
         yield database
 
@@ -41,8 +29,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture(params=KINDS)
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """The same, and an existing Pandora FMS database, whose tables have no unique keys."""
-    if request.param != SQLITE:
-        request.getfixturevalue("mariadb")
     with opened(request.param, tmp_path / "home") as database:
         yield database
 

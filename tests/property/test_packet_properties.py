@@ -12,6 +12,7 @@ from dataserver.entities import decode, encode
 from dataserver.errors import IncompletePacket, PacketError
 from dataserver.model import Packet
 from dataserver.packet import ends_complete, parse
+from tests.support.randomness import examples
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*/in/*/*.data"))
 REAL = [file.read_bytes() for file in GOLDEN if file.parts[-4] in {"real", "encodings", "names"}]
@@ -81,7 +82,7 @@ def test_any_pieces_of_markup_give_a_packet_or_a_packet_error(pieces: list[bytes
     outcome(b"<agent_data agent_name='a'>" + b"".join(pieces) + b"</agent_data>")
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100, 5000))
 @given(st.sampled_from(REAL), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), PIECES)))
 def test_a_damaged_packet_gives_a_packet_or_a_packet_error(
     content: bytes, damages: list[tuple[float, int, bytes]]
@@ -92,7 +93,7 @@ def test_a_damaged_packet_gives_a_packet_or_a_packet_error(
     outcome(content)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(50, 1500))
 @given(packets(), st.data())
 def test_every_beginning_of_a_packet_is_incomplete(content: bytes, data: st.DataObject) -> None:
     whole = parse(content)
@@ -107,7 +108,6 @@ def test_every_beginning_of_a_packet_is_incomplete(content: bytes, data: st.Data
             assert isinstance(found, IncompletePacket), (cut, found)
 
 
-@settings(max_examples=60)
 @given(st.sampled_from(REAL), st.floats(0, 1, exclude_max=True))
 def test_every_beginning_of_a_real_packet_is_incomplete(content: bytes, place: float) -> None:
     beginning = content[: int(place * len(content.rstrip(b"\n\0")))]

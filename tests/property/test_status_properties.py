@@ -18,6 +18,7 @@ from dataserver.store.batch import Batch
 from dataserver.store.catalog import AgentEntry, ModuleEntry
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.standing import standing_from
+from tests.support.randomness import examples
 from tests.support.replay import Happened, Level, Module, State, Sweep, Told, Value, replay
 
 START = 1_767_225_600
@@ -246,7 +247,7 @@ def state_of(server: Server) -> State:
 # -- what must hold ----------------------------------------------------------------------------
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(150, 3000))
 @given(histories())
 def test_the_status_after_each_value_is_that_of_a_replay_of_them_all(
     history: tuple[Module, Todo],
@@ -264,7 +265,7 @@ def test_the_status_after_each_value_is_that_of_a_replay_of_them_all(
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(50, 1500))
 @given(histories())
 def test_every_event_fits_the_status_before_and_after_it(history: tuple[Module, Todo]) -> None:
     module, todo = history
@@ -300,7 +301,7 @@ def expected_types(before: Standing, after: Standing) -> set[str]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(50, 1500))
 @given(histories(), st.sampled_from([0, 1, 300, 5000]))
 def test_a_settled_module_is_changed_by_no_value_of_its_status(
     history: tuple[Module, Todo], after: int

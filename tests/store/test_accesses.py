@@ -11,17 +11,19 @@ from dataserver.store import schema
 from dataserver.store.accesses import Accesses, Heard
 from dataserver.store.engine import open_readonly
 from dataserver.store.layout import inspect
-from tests.support.databases import Database
+from tests.support.databases import MARIADB, SQLITE, Database
+from tests.support.kinds import database_of
+from tests.support.packets import START
 
-#: A whole hour.
-START = 1_767_225_600
 HOUR = 3_600
 ID = 7
+
+# The ledger's tables are ours in every database.
+database = database_of(SQLITE, MARIADB)
 
 
 @pytest.fixture
 def engine(database: Database) -> Iterator[Engine]:
-    database.prepare()
     readonly = open_readonly(database.url, home=database.home)
     yield readonly
     readonly.dispose()

@@ -8,8 +8,9 @@ from dataserver.store import autodisable, ledger, schema
 from dataserver.store.autodisable import Autodisable
 from dataserver.store.counts import recount
 from dataserver.store.unknown import UnknownSweep
-from tests.support.databases import Database
+from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import Ingest
+from tests.support.kinds import database_of
 from tests.support.monitored import (
     CRITICAL,
     INTERVAL,
@@ -23,7 +24,9 @@ from tests.support.monitored import (
     Monitored,
     text,
 )
-from tests.support.packets import packet
+from tests.support.packets import arrival_at
+
+database = database_of(SQLITE, PANDORA)
 
 
 class Sweeper:
@@ -161,14 +164,14 @@ def test_an_older_database_marks_no_deleted_modules(
 def test_the_next_packet_enables_the_agent_again(database: Database) -> None:
     ingest, store = Ingest(database), Monitored(database)
     root = {"interval": str(INTERVAL), "agent_mode": "2"}
-    ingest.record([packet(0, {"load": "1"}, **root)])
+    ingest.record([arrival_at(0, {"load": "1"}, **root)])
     later = NOW + 2 * INTERVAL + 1
     with store.engine.begin() as conn:
         UnknownSweep(store.sql, store.layout, store.events, text).sweep(conn, later, later)
     Sweeper(store).step(later)
     assert disabled(store) == ["web1"]
     assert store.statuses() == [UNKNOWN]
-    ingest.record([packet(20, {"load": "1"}, **root)])
+    ingest.record([arrival_at(20, {"load": "1"}, **root)])
     assert disabled(store) == []
     assert store.statuses() == [NORMAL]
     (agent,) = store.rows(schema.agent)

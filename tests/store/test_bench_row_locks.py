@@ -7,6 +7,7 @@ import threading
 
 from bench.instances import _row_locks, _waits
 from tests.support.mariadb import MariaDB
+from tests.support.waiting import wait_until
 
 
 def test_a_wait_for_another_ones_row_is_counted(mariadb: MariaDB) -> None:
@@ -25,8 +26,11 @@ def test_a_wait_for_another_ones_row_is_counted(mariadb: MariaDB) -> None:
             kwargs={"database": "bench_row_locks"},
         )
         second.start()
-        while _row_locks(url)["innodb_row_lock_waits"] == before["innodb_row_lock_waits"]:
-            assert second.is_alive()
+        wait_until(
+            lambda: _row_locks(url)["innodb_row_lock_waits"] > before["innodb_row_lock_waits"],
+            "a counted wait",
+            alive=second.is_alive,
+        )
         first.rollback()
         second.join()
     found = _waits(before, _row_locks(url), [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,14 +15,14 @@ from dataserver.store.buckets import LONGEST, Buckets, Cut, TextBucket
 from dataserver.store.engine import open_readonly
 from dataserver.store.layout import Layout, inspect
 from tests.support.databases import Database
+from tests.support.packets import START
+from tests.support.randomness import seeded
 
-START = 1_767_225_600
 ID = 7
 
 
 @pytest.fixture
 def engine(database: Database) -> Iterator[Engine]:
-    database.prepare()
     readonly = open_readonly(database.url, home=database.home)
     yield readonly
     readonly.dispose()
@@ -34,10 +33,12 @@ def layout(engine: Engine) -> Layout:
     return inspect(engine)
 
 
-def store(database: Database, layout: Layout, points: list[tuple[int, Any]], table: Any) -> None:
+def store(
+    database: Database, layout: Layout, points: list[tuple[int, Any]], table: Any, key: int = ID
+) -> None:
     """Put points (seconds after the start, value) into history, and others' around them."""
     rows: list[dict[str, Any]] = []
-    for module_id in (ID - 1, ID, ID + 1):
+    for module_id in (key - 1, key, key + 1):
         seen: dict[int, int] = {}
         for time, value in points:
             ordinal = seen[time] = seen.get(time, -1) + 1
@@ -68,40 +69,36 @@ def by_hand(
     return columns
 
 
-@pytest.mark.parametrize("edges", [(), (80.0,), (-5.0, 0.0, 1.0, 60.0, 1e300)])
-@pytest.mark.parametrize("page", [1, 3, 25_000])
 def test_columns_are_as_counted_by_hand(
-    database: Database,
-    engine: Engine,
-    layout: Layout,
-    edges: tuple[float, ...],
-    page: int,
-    monkeypatch: pytest.MonkeyPatch,
+    database: Database, engine: Engine, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PAGE", page)
-    rng = random.Random(page)
-    times = sorted(rng.sample(range(1, 3_000), 150))
-    if layout.has_ordinal:
-        times += times[:10]
-        times.sort()
-    points = [(time, rng.choice([0.0, 1.0, rng.uniform(-10, 110)])) for time in times]
-    store(database, layout, points, schema.number_history)
-    cut = Cut(ID, START, START + 2_500, 100, START + 2_600, edges)
-    found = Buckets(engine, layout).numbers(cut)
-    expected = by_hand([point for point in points if point[0] <= 2_500], 100, 2_600, edges)
-    assert [bucket.column for bucket in found] == sorted(expected)
-    for bucket in found:
-        sums = expected[bucket.column]
-        assert bucket == Bucket(
-            column=bucket.column,
-            first=START + sums["first"],
-            last=sums["values"][-1],
-            changes=len(sums["values"]),
-            minimum=min(sums["values"]),
-            maximum=max(sums["values"]),
-            area=pytest.approx(sums["area"], rel=1e-9, abs=1e-6),
-            over=tuple(sums["over"]),
-        )
+    rng = seeded("buckets")
+    # The page counts where this process reads row by row.
+    for key, page in ((10, 1), (20, 3), (30, 25_000)):
+        monkeypatch.setattr(module, "_PAGE", page)
+        times = sorted(rng.sample(range(1, 3_000), 150))
+        if layout.has_ordinal:
+            times += times[:10]
+            times.sort()
+        points = [(time, rng.choice([0.0, 1.0, rng.uniform(-10, 110)])) for time in times]
+        store(database, layout, points, schema.number_history, key)
+        for edges in ((), (80.0,), (-5.0, 0.0, 1.0, 60.0, 1e300)):
+            cut = Cut(key, START, START + 2_500, 100, START + 2_600, edges)
+            expected = by_hand([point for point in points if point[0] <= 2_500], 100, 2_600, edges)
+            found = Buckets(engine, layout).numbers(cut)
+            assert found == [
+                Bucket(
+                    column=column,
+                    first=START + sums["first"],
+                    last=sums["values"][-1],
+                    changes=len(sums["values"]),
+                    minimum=min(sums["values"]),
+                    maximum=max(sums["values"]),
+                    area=pytest.approx(sums["area"], rel=1e-9, abs=1e-6),
+                    over=tuple(sums["over"]),
+                )
+                for column, sums in sorted(expected.items())
+            ], (page, edges)
 
 
 def test_the_last_number_holds_until_the_end_that_is_known(

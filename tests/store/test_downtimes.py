@@ -15,9 +15,12 @@ from dataserver.store.layout import reading
 from dataserver.store.sql import Row, Sql
 from dataserver.store.unknown import UnknownSweep
 from dataserver.times import local_text
-from tests.support.databases import PANDORA, Database
+from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, ZONE, Ingest
-from tests.support.packets import packet
+from tests.support.kinds import database_of
+from tests.support.packets import arrival_at
+
+database = database_of(SQLITE, PANDORA)
 
 BEGIN, DURING, END, AFTER = NOW, NOW + 60, NOW + 3_600, NOW + 3_700
 a, m, e = schema.agent.c, schema.module.c, schema.event.c
@@ -29,7 +32,7 @@ class Site:
     def __init__(self, database: Database) -> None:
         self.server = Ingest(database)
         self.engine: Engine = database.engine()
-        self.layout = database.prepare()
+        self.layout = self.server.recorder.layout
         self.minute = 0
         self.downtimes = self.restarted()
 
@@ -39,7 +42,7 @@ class Site:
     def send(self, values: dict[str, str], agent: str = "web1") -> None:
         """One more packet, a minute later."""
         self.minute += 1
-        self.server.record([packet(self.minute, dict(values), agent=agent)])
+        self.server.record([arrival_at(self.minute, dict(values), agent=agent)])
 
     def sweep(self, now: int, most: int = 50) -> int:
         """Sweep until there is no more; how many transactions did something."""
@@ -505,21 +508,12 @@ def test_a_quiet_one_changes_its_status_without_an_event(site: Site, whole: bool
 # -- which ones --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("type_", "values"),
-    [
-        ("disable_agents_alerts", {}),
-        ("disabled_agents_alerts", {}),
-        ("disable_agents", {"only_alerts": 1}),
-        ("", {}),
-    ],
-)
-def test_what_concerns_alerts_only_is_left_to_who_evaluates_them(
-    site: Site, type_: str, values: dict[str, int]
-) -> None:
-    key = site.plan(type_, ["web1"], **values)
+def test_what_concerns_alerts_only_is_left_to_who_evaluates_them(site: Site) -> None:
+    kinds = ("disable_agents_alerts", "disabled_agents_alerts", "")
+    keys = {kind: site.plan(kind, ["web1"]) for kind in kinds}
+    keys["only alerts"] = site.plan("disable_agents", ["web1"], only_alerts=1)
     assert site.sweep(DURING) == 0
-    assert site.executed(key) == 0
+    assert {kind: site.executed(key) for kind, key in keys.items()} == dict.fromkeys(keys, 0)
     assert site.is_off("web1") == [0]
 
 

@@ -16,11 +16,16 @@ from dataserver.store.engine import open_readonly
 from dataserver.store.event_list import EventList, EventRecord, Wanted
 from dataserver.store.event_tail import PATIENCE, EventTail
 from dataserver.store.layout import inspect
-from tests.support.databases import Database
+from tests.support.databases import KINDS, PANDORA, SQLITE, Database
+from tests.support.kinds import database_of
 from tests.support.monitored import NOW, Monitored
 
 DAY = 86_400
 ALL = Wanted()
+
+database = database_of(SQLITE, PANDORA)
+#: SQLite has one writer: there ids commit in order.
+several_writers = pytest.mark.parametrize("database", [PANDORA], indirect=True)
 
 
 class Told:
@@ -101,12 +106,12 @@ class TestNewest:
         assert ids(told.newest(limit=7)) == ids(told.newest(limit=8)) == keys
         assert told.newest(limit=0) == []
 
-    @pytest.mark.parametrize("page", [1, 3, 6, 7, 8])
-    def test_pages_of_any_length_give_the_same(self, told: Told, page: int) -> None:
+    def test_pages_of_any_length_give_the_same(self, told: Told) -> None:
         keys = [told.add(severity=number % 2) for number in range(14)]
         odd = Wanted(severities=frozenset({1}))
-        assert ids(told.newest(odd, page=page)) == keys[1::2]
-        assert ids(told.newest(odd, limit=4, page=page)) == keys[1::2][-4:]
+        for page in (1, 3, 6, 7, 8):
+            assert ids(told.newest(odd, page=page)) == keys[1::2], page
+            assert ids(told.newest(odd, limit=4, page=page)) == keys[1::2][-4:], page
 
     def test_what_is_older_is_left_out(self, told: Told) -> None:
         told.add(time=NOW - 100)
@@ -140,18 +145,9 @@ class TestNewest:
         assert (record.agent, record.alias, record.module) == (None, None, None)
         assert (record.agent_id, record.module_id) == (77, 78)
 
-    @pytest.mark.parametrize(
-        "wanted",
-        [
-            ALL,
-            Wanted(agent_id=3),
-            Wanted(agent_id=3, module_id=5),
-            Wanted(types=frozenset({"error"})),
-            Wanted(open_only=True),
-        ],
-        ids=["all", "agent", "module", "type", "open"],
-    )
-    def test_the_past_is_not_read(self, told: Told, wanted: Wanted) -> None:
+    # What decides is the table's indexes.
+    @pytest.mark.parametrize("database", KINDS, indirect=True)
+    def test_the_past_is_not_read(self, told: Told) -> None:
         """As many rows as a plan of MariaDB and SQLite takes seriously."""
         rows = [
             {
@@ -167,8 +163,15 @@ class TestNewest:
             conn.execute(insert(schema.event), rows)
             if told.store.layout.dialect != "sqlite":
                 conn.execute(text("ANALYZE TABLE tevento"))
-        for plan in _plans(told, wanted):
-            assert not re.search(r"SCAN|SEARCH tevento$|'type': '(ALL|index)'", plan), plan
+        bad = re.compile(r"SCAN|SEARCH tevento$|'type': '(ALL|index)'")
+        for wanted in (
+            ALL,
+            Wanted(agent_id=3),
+            Wanted(agent_id=3, module_id=5),
+            Wanted(types=frozenset({"error"})),
+            Wanted(open_only=True),
+        ):
+            assert [plan for plan in _plans(told, wanted) if bad.search(plan)] == [], wanted
 
 
 def _plans(told: Told, wanted: Wanted) -> Iterator[str]:
@@ -244,19 +247,30 @@ class TestTail:
         key = told.add(type="error")
         assert ids(tail.look(1)) == [key]
 
-    @pytest.mark.parametrize("page", [1, 3])
-    def test_many_at_once_are_many_pages(
-        self, told: Told, page: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("dataserver.store.event_list._IDS", page)
+    def test_many_at_once_are_many_pages(self, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("dataserver.store.event_tail.PAGE", 2)
-        tail = told.tail()
-        keys = [told.add() for _ in range(10)]
-        assert ids(tail.look(1)) == keys
+        for page in (1, 3):
+            monkeypatch.setattr("dataserver.store.event_list._IDS", page)
+            with told.writer.begin() as conn:
+                conn.execute(delete(schema.event))
+            tail = told.tail()
+            keys = [told.add() for _ in range(10)]
+            assert ids(tail.look(1)) == keys, page
 
+    @pytest.mark.xfail(reason="the ids that a closed gap has it forget are read again")
+    def test_a_gap_below_several_pages_is_closed_without_telling_them_again(
+        self, told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dataserver.store.event_list._IDS", 3)
+        told.add(id=1)
+        tail = told.tail()
+        keys = [told.add(id=key) for key in range(3, 15)]
+        assert ids(tail.look(1)) == keys
+        told.add(id=2)
+        assert ids(tail.look(2)) == [2]
+
+    @several_writers
     def test_what_commits_late_is_not_missed(self, told: Told) -> None:
-        if told.store.layout.dialect == "sqlite":
-            return  # it has one writer: ids commit in order
         tail = told.tail()
         with told.writer.connect() as slow:
             late = told.add(slow)
@@ -268,9 +282,8 @@ class TestTail:
         assert ids(tail.look(PATIENCE)) == [late]
         assert ids(tail.look(PATIENCE + 1)) == []
 
+    @several_writers
     def test_what_was_under_way_at_the_start_is_not_missed(self, told: Told) -> None:
-        if told.store.layout.dialect == "sqlite":
-            return  # it has one writer: ids commit in order
         with told.writer.connect() as slow:
             late = told.add(slow)
             early = told.add()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 import pytest
@@ -19,7 +18,8 @@ from dataserver.store.history import History
 from dataserver.store.layout import inspect
 from tests.support.databases import Database
 from tests.support.ingest import ZONE, Ingest
-from tests.support.packets import START, packet
+from tests.support.packets import START, arrival_at
+from tests.support.randomness import seeded
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
@@ -61,12 +61,18 @@ def five_minutes(*numbers: int) -> range:
     return range(*numbers, 5)
 
 
+def take(ingest: Ingest, name: str, values: dict[int, str], types: str = "") -> None:
+    """Packets of those minutes with a value each, in one batch."""
+    ingest.record(
+        [arrival_at(minute, {name: value}, types=types) for minute, value in values.items()]
+    )
+
+
 class TestModule:
     def test_few_points_are_told_as_they_are(
         self, ingest: Ingest, engine: Engine, graphs: Graphs
     ) -> None:
-        for minute, value in ((0, "1"), (5, "1"), (10, "3"), (15, "2")):
-            ingest.record([packet(minute, {"load": value})])
+        take(ingest, "load", {0: "1", 5: "1", 10: "3", 15: "2"})
         load = module_id(engine, "load")
         graph = graphs.module(load, START + 7 * MINUTE, START + HOUR, 100, START + 17 * MINUTE)
         assert graph.is_exact
@@ -86,9 +92,8 @@ class TestModule:
     def test_many_points_are_summed_up_and_no_extreme_is_lost(
         self, ingest: Ingest, engine: Engine, graphs: Graphs
     ) -> None:
-        rng = random.Random(1)
-        for minute in range(0, 600, 2):
-            ingest.record([packet(minute, {"load": str(rng.randrange(1_000))})])
+        rng = seeded("many points")
+        take(ingest, "load", {minute: str(rng.randrange(1_000)) for minute in range(0, 600, 2)})
         load = module_id(engine, "load")
         start, end = START + 3 * MINUTE, START + 9 * HOUR
         graph = graphs.module(load, start, end, 20, START + DAY)
@@ -115,9 +120,11 @@ class TestModule:
     def test_statuses_are_those_of_the_thresholds_at_any_width(
         self, ingest: Ingest, engine: Engine, graphs: Graphs, database: Database
     ) -> None:
-        for minute in five_minutes(0, 600):
-            value = "90" if 200 <= minute < 260 else str(20 + minute % 2)
-            ingest.record([packet(minute, {"load": value})])
+        values = {
+            minute: "90" if 200 <= minute < 260 else str(20 + minute % 2)
+            for minute in five_minutes(0, 600)
+        }
+        take(ingest, "load", values)
         load = module_id(engine, "load")
         configure(database, load, min_critical=80.0, max_critical=0.0)
         for width in (5, 500):
@@ -131,8 +138,7 @@ class TestModule:
     def test_a_silent_agent_is_shaded_and_its_modules_are_unknown(
         self, ingest: Ingest, engine: Engine, graphs: Graphs
     ) -> None:
-        for minute in (*five_minutes(0, 60), *five_minutes(120, 180)):
-            ingest.record([packet(minute, {"load": "1"})])
+        take(ingest, "load", dict.fromkeys((*five_minutes(0, 60), *five_minutes(120, 180)), "1"))
         load = module_id(engine, "load")
         graph = graphs.module(load, START, START + 4 * HOUR, 100, START + 3 * HOUR)
         # The last packets came at 55 and 175 minutes; they come each five.
@@ -145,8 +151,7 @@ class TestModule:
         )
 
     def test_texts_are_bands(self, ingest: Ingest, engine: Engine, graphs: Graphs) -> None:
-        for minute, value in ((0, "up <b>"), (5, "up <b>"), (10, "down"), (15, "up")):
-            ingest.record([packet(minute, {"state": value}, types="_string")])
+        take(ingest, "state", {0: "up <b>", 5: "up <b>", 10: "down", 15: "up"}, "_string")
         state = module_id(engine, "state")
         graph = graphs.module(state, START, START + HOUR, 100, START + 20 * MINUTE)
         assert graph.shape is Shape.TEXT
@@ -160,8 +165,7 @@ class TestModule:
     def test_too_many_texts_are_told_by_column(
         self, ingest: Ingest, engine: Engine, graphs: Graphs
     ) -> None:
-        for minute in range(0, 100, 2):
-            ingest.record([packet(minute, {"state": f"s{minute}"}, types="_string")])
+        take(ingest, "state", {minute: f"s{minute}" for minute in range(0, 100, 2)}, "_string")
         state = module_id(engine, "state")
         end = START + 100 * MINUTE
         graph = graphs.module(state, START, end, 10, end)
@@ -173,8 +177,7 @@ class TestModule:
     def test_up_and_down_are_a_shape_of_their_own(
         self, ingest: Ingest, engine: Engine, graphs: Graphs, database: Database
     ) -> None:
-        for minute, value in ((0, "1"), (5, "0"), (10, "1")):
-            ingest.record([packet(minute, {"http": value})])
+        take(ingest, "http", {0: "1", 5: "0", 10: "1"})
         http = module_id(engine, "http")
         with engine.connect() as conn:
             t = schema.module_type.c
@@ -187,7 +190,7 @@ class TestModule:
     def test_events_are_marks_and_the_oldest_are_left_out(
         self, ingest: Ingest, engine: Engine, graphs: Graphs, database: Database
     ) -> None:
-        ingest.record([packet(0, {"load": "1"})])
+        ingest.record([arrival_at(0, {"load": "1"})])
         load = module_id(engine, "load")
         rows = [
             {
@@ -211,7 +214,7 @@ class TestModule:
     def test_the_future_and_an_unknown_module_are_no_accidents(
         self, ingest: Ingest, engine: Engine, graphs: Graphs
     ) -> None:
-        ingest.record([packet(0, {"load": "1"})])
+        ingest.record([arrival_at(0, {"load": "1"})])
         load = module_id(engine, "load")
         graph = graphs.module(load, START + DAY, START + 2 * DAY, 100, START + HOUR)
         assert graph.until == graph.start
@@ -225,8 +228,7 @@ class TestAccess:
     def test_packets_are_counted_by_column_against_what_was_expected(
         self, ingest: Ingest, engine: Engine, graphs: Graphs
     ) -> None:
-        for minute in (*five_minutes(0, 60), *five_minutes(120, 180)):
-            ingest.record([packet(minute, {"load": "1"})])
+        take(ingest, "load", dict.fromkeys((*five_minutes(0, 60), *five_minutes(120, 180)), "1"))
         end = START + 3 * HOUR
         graph = graphs.access(agent_id(engine), START, end, 3, end)
         assert (graph.interval, graph.step) == (300, HOUR)
@@ -239,8 +241,7 @@ class TestAccess:
     def test_after_folding_the_same_is_told_by_the_hour(
         self, ingest: Ingest, engine: Engine, graphs: Graphs, database: Database
     ) -> None:
-        for minute in (*five_minutes(0, 60), *five_minutes(120, 180)):
-            ingest.record([packet(minute, {"load": "1"})])
+        take(ingest, "load", dict.fromkeys((*five_minutes(0, 60), *five_minutes(120, 180)), "1"))
         agent = agent_id(engine)
         with database.engine().begin() as conn:
             conn.execute(schema.packet.delete())
@@ -260,9 +261,9 @@ class TestAccess:
 
 
 def test_sparklines_hold_their_values(ingest: Ingest, engine: Engine, graphs: Graphs) -> None:
-    for minute, value in ((0, "1"), (20, "5"), (21, "2"), (40, "2")):
-        ingest.record([packet(minute, {"load": value, "same": "7"})])
-    ingest.record([packet(1, {"state": "a"}, types="_string")])
+    values = {0: "1", 20: "5", 21: "2", 40: "2"}
+    ingest.record([arrival_at(at, {"load": each, "same": "7"}) for at, each in values.items()])
+    ingest.record([arrival_at(1, {"state": "a"}, types="_string")])
     ids = {name: module_id(engine, name) for name in ("load", "same", "state")}
     found = graphs.sparklines(list(ids.values()), START + 10 * MINUTE, START + HOUR, 5)
     assert found == {

@@ -18,18 +18,22 @@ from dataserver.worker.complaints import FIRST, PERIOD, Teller
 from dataserver.worker.delivery import Delivery
 from dataserver.worker.internals import Internals
 from dataserver.worker.report import Report
-from tests.support.databases import Database
+from tests.support.clock import Clock
+from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, ZONE, Ingest
-from tests.support.packets import packet
+from tests.support.kinds import database_of
+from tests.support.packets import arrival_at
 
 AGENT = "pandora.internals"
+
+database = database_of(SQLITE, PANDORA)
 
 
 class Process:
     """One server process: its clock, its figures, its way to the database."""
 
     def __init__(self, database: Database, host: str, home: Path, ahead: int = 0) -> None:
-        self.now = NOW + ahead
+        self.clock = Clock(NOW + ahead)
         self.store = Ingest(database)
         self.report = Report(Home(home).instance("main"), self.clock, self.clock, 1)
         self.report.gauges.database_up = 1
@@ -43,10 +47,7 @@ class Process:
             well=self.report.add,
         )
         engine = database.engine()
-        self.teller = Teller(engine, database.prepare(), ZONE, self.report)
-
-    def clock(self) -> float:
-        return float(self.now)
+        self.teller = Teller(engine, self.store.recorder.layout, ZONE, self.report)
 
     def tell(self) -> None:
         self.internals.round(self.store.recorder, self.delivery)
@@ -112,7 +113,7 @@ def test_the_thresholds_tell(one: Process, rows: Rows, monkeypatch: pytest.Monke
         monkeypatch.setattr(internals, "free_percent", lambda _, free=free: free)
         one.report.gauges.unreadable, one.report.gauges.oldest_age_seconds = unreadable, oldest
         one.tell()
-        one.now += 300
+        one.clock.advance(300)
     assert rows.texts("going_up_warning") == [
         "Module 'host1/main Oldest queued packet' is going to WARNING (700)",
         "Module 'host1/main Unreadable packets' is going to WARNING (2)",
@@ -134,7 +135,7 @@ def test_two_hosts_share_the_agent_and_neither_is_late_nor_held(
         for process in (two, one):
             process.report.gauges.unreadable = turn % 2
             process.tell()
-            process.now += 300
+            process.clock.advance(300)
     assert one.report.counters.packets == two.report.counters.packets == 4
     assert one.report.counters.late == two.report.counters.late == 0
     names = [name.split()[0] for name in rows.modules()]
@@ -152,7 +153,7 @@ def test_an_agent_that_was_deleted_comes_back(one: Process, rows: Rows) -> None:
         conn.execute(delete(schema.state))
         conn.execute(delete(schema.module))
         conn.execute(delete(schema.agent))
-    one.now += 300
+    one.clock.advance(300)
     one.tell()
     assert rows.agents() == [AGENT]
     assert rows.modules()["host1/main Status"] == ("1.00000", 0)
@@ -162,7 +163,7 @@ def test_an_agent_that_was_deleted_comes_back(one: Process, rows: Rows) -> None:
 
 
 def test_a_rejected_packet_is_an_error_event_of_its_agent(one: Process, rows: Rows) -> None:
-    one.store.record([packet(0, {"load": "1"}, agent="web 1")])
+    one.store.record([arrival_at(0, {"load": "1"}, agent="web 1")])
     one.teller.complaints.note(Reason.CLOCK, "web.7.data", "its clock <is> wrong", "web 1")
     one.teller.complaints.note(Reason.CLOCK, "no.7.data", "wrong", "nobody")
     one.teller.complaints.note(Reason.MALFORMED, "\udcff\n.7.data", "no agent", None)
@@ -184,11 +185,13 @@ def test_a_rejected_packet_is_an_error_event_of_its_agent(one: Process, rows: Ro
     ]
 
 
+# What bounds it knows nothing of the database.
+@pytest.mark.parametrize("database", [SQLITE], indirect=True)
 def test_a_storm_is_a_few_rows(one: Process, rows: Rows) -> None:
     for second in range(1800):
         one.teller.complaints.note(Reason.MALFORMED, f"a.{second}.data", "no end", None)
         one.teller.round()
-        one.now += 1
+        one.clock.advance(1)
     one.teller.round(everything=True)
     assert len(rows.texts("error")) <= FIRST + 1800 / PERIOD + 1
     told = [int(text.split()[0]) for text in rows.texts("error")[FIRST:]]
@@ -204,7 +207,7 @@ def test_what_cannot_be_written_waits_and_hurts_nobody(
     process.teller.round()
     mariadb_database.restart()
     process.teller.round()
-    process.now += 60
+    process.clock.advance(60)
     process.teller.round()
     assert len(rows.texts("error")) == 1
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from sqlalchemy import Engine, insert, select
 
 from dataserver.store import ledger, schema
-from dataserver.store.probe import prepare
 from dataserver.store.sql import Sql
-from tests.support.databases import Database
+from tests.support.databases import MARIADB, SQLITE, Database
+from tests.support.kinds import database_of
 
 HOUR, DAY = 3_600, 86_400
 NEWEST = 20_000 * DAY
+
+# The ledger's tables are ours in every database.
+database = database_of(SQLITE, MARIADB)
 
 
 def fill(engine: Engine, agents: dict[int, list[int]]) -> None:
@@ -58,7 +61,6 @@ def hours(engine: Engine) -> list[tuple[int, int, int]]:
 
 def test_old_packets_become_counts_by_hour_and_young_ones_stay(database: Database) -> None:
     engine = database.engine()
-    prepare(engine)
     old = NEWEST - 9 * DAY
     fill(engine, {1: [old, old + 10, old + HOUR, NEWEST - DAY, NEWEST]})
     fold_all(engine, 1_000)
@@ -68,7 +70,6 @@ def test_old_packets_become_counts_by_hour_and_young_ones_stay(database: Databas
 
 def test_age_is_counted_from_each_agents_own_newest_packet(database: Database) -> None:
     engine = database.engine()
-    prepare(engine)
     long_ago = NEWEST - 1_000 * DAY
     fill(engine, {1: [long_ago, long_ago + DAY], 2: [NEWEST - 8 * DAY, NEWEST]})
     fold_all(engine, 1_000)
@@ -77,7 +78,6 @@ def test_age_is_counted_from_each_agents_own_newest_packet(database: Database) -
 
 def test_a_pass_in_slices_reaches_every_agent(database: Database) -> None:
     engine = database.engine()
-    prepare(engine)
     fill(engine, {agent: [NEWEST - 8 * DAY, NEWEST] for agent in range(1, 8)})
     fold_all(engine, 3)
     assert kept(engine) == [(agent, NEWEST) for agent in range(1, 8)]
@@ -86,7 +86,6 @@ def test_a_pass_in_slices_reaches_every_agent(database: Database) -> None:
 
 def test_packets_that_come_late_for_a_folded_hour_are_added_to_it(database: Database) -> None:
     engine = database.engine()
-    prepare(engine)
     old = NEWEST - 8 * DAY
     fill(engine, {1: [old, NEWEST]})
     fold_all(engine, 1_000)

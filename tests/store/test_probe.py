@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, text
@@ -12,45 +14,65 @@ from dataserver.errors import SchemaError, StoreUnavailable
 from dataserver.store import probe, schema
 from dataserver.store.probe import Finding, Kind
 from dataserver.store.seeds import SEEDS
-from tests.support.databases import PANDORA, SQLITE, Database
+from tests.support.databases import MARIADB, PANDORA, SQLITE, Database, opened
+from tests.support.waiting import PATIENCE
 
 
-def existing(mariadb_database: Database, *statements: str) -> Database:
-    """The existing Pandora database after these statements of its administrator."""
-    assert mariadb_database.server is not None
-    mariadb_database.server.execute(*statements, database=mariadb_database.name)
-    return mariadb_database
+def existing(pandora: Database, *statements: str) -> None:
+    """Statements of the existing database's administrator."""
+    assert pandora.server is not None
+    pandora.server.execute(*statements, database=pandora.name)
 
 
 @pytest.fixture
-def pandora(pandora_database: Database) -> Database:
-    return pandora_database
+def pandora(tmp_path: Path) -> Iterator[Database]:
+    """An existing Pandora database that no server of ours saw yet."""
+    with opened(PANDORA, tmp_path, bare=True) as new:
+        yield new
+
+
+@pytest.fixture
+def plain_user(pandora: Database) -> Iterator[Database]:
+    """The same database for a user who may only read and write rows."""
+    existing(
+        pandora,
+        "CREATE OR REPLACE USER plain@127.0.0.1",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {pandora.name}.* TO plain@127.0.0.1",
+    )
+    plain = replace(pandora, url=pandora.url.replace("root@", "plain@"))
+    yield plain
+    plain.dispose()
+    existing(pandora, "DROP USER plain@127.0.0.1")
+
+
+#: Only what is our own is made by us.
+our_own = pytest.mark.parametrize("bare_database", [SQLITE, MARIADB], indirect=True)
 
 
 def findings(database: Database, **options: bool) -> dict[str, Finding]:
     return {finding.name: finding for finding in probe.check(database.engine(), **options)}
 
 
-def test_a_database_is_recognised_before_and_after(database: Database) -> None:
-    before = probe.inspect(database.engine()).kind
-    after = database.prepare().kind
-    if database.kind == PANDORA:
+def test_a_database_is_recognised_before_and_after(bare_database: Database) -> None:
+    before = probe.inspect(bare_database.engine()).kind
+    after = bare_database.prepare().kind
+    if bare_database.kind == PANDORA:
         assert (before, after) == (Kind.PANDORA, Kind.PANDORA)
     else:
         assert (before, after) == (Kind.EMPTY, Kind.OWN)
 
 
-def test_looking_changes_nothing(database: Database) -> None:
-    engine = database.engine()
+def test_looking_changes_nothing(bare_database: Database) -> None:
+    engine = bare_database.engine()
     before = probe.inspect(engine)
     probe.check(engine)
     assert probe.inspect(engine) == before
 
 
-def test_what_the_layout_says_of_each_kind(database: Database) -> None:
-    layout = database.prepare()
-    own = database.kind != PANDORA
-    assert layout.dialect == ("sqlite" if database.kind == SQLITE else "mariadb")
+def test_what_the_layout_says_of_each_kind(bare_database: Database) -> None:
+    layout = bare_database.prepare()
+    own = bare_database.kind != PANDORA
+    assert layout.dialect == ("sqlite" if bare_database.kind == SQLITE else "mariadb")
     assert layout.version[0].isdigit()
     assert layout.has_ordinal == own
     assert layout.counter_unique == own
@@ -72,9 +94,10 @@ def test_preparing_again_changes_nothing_and_keeps_what_was_deleted_deleted(
         assert conn.scalar(select(func.count()).where(schema.group.c.name == "Web")) == 0
 
 
-def test_several_servers_may_prepare_the_same_database_at_once(database: Database) -> None:
-    engines = [database.engine() for _ in range(4)]
-    start = threading.Barrier(len(engines), timeout=10)
+def test_several_servers_may_prepare_the_same_database_at_once(bare_database: Database) -> None:
+    patient = dict.fromkeys(("lock_timeout", "idle_timeout", "read_timeout"), PATIENCE)
+    engines = [bare_database.engine(**patient) for _ in range(4)]
+    start = threading.Barrier(len(engines), timeout=PATIENCE)
     results: list[object] = []
 
     def prepare(index: int) -> None:
@@ -88,7 +111,7 @@ def test_several_servers_may_prepare_the_same_database_at_once(database: Databas
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert len(results) == len(engines)
     assert len(set(results)) == 1, results
     with engines[0].connect() as conn:
@@ -96,51 +119,43 @@ def test_several_servers_may_prepare_the_same_database_at_once(database: Databas
         assert seeded == len(SEEDS[schema.module_type])
 
 
-def test_a_creation_that_was_cut_short_is_completed(database: Database) -> None:
-    if database.kind == PANDORA:
-        return
-    database.prepare()
-    with database.engine().begin() as conn:
+@our_own
+def test_a_creation_that_was_cut_short_is_completed(bare_database: Database) -> None:
+    bare_database.prepare()
+    with bare_database.engine().begin() as conn:
         conn.execute(text("DROP TABLE tagente"))
         conn.execute(text("DROP TABLE tpacket"))
-    layout = database.prepare()
+    layout = bare_database.prepare()
     assert layout.kind is Kind.OWN
     assert layout.has(schema.agent)
     assert layout.has(schema.packet)
 
 
-def test_a_creation_that_was_cut_short_before_its_rows_is_completed(database: Database) -> None:
-    if database.kind == PANDORA:
-        return
-    database.prepare()
-    with database.engine().begin() as conn:
+@our_own
+def test_a_creation_that_was_cut_short_before_its_rows_is_completed(
+    bare_database: Database,
+) -> None:
+    bare_database.prepare()
+    with bare_database.engine().begin() as conn:
         conn.execute(schema.module_type.delete())
         conn.execute(text("DROP TABLE tname"))
-    database.prepare()
-    with database.engine().connect() as conn:
+    bare_database.prepare()
+    with bare_database.engine().connect() as conn:
         assert conn.scalar(select(func.count()).select_from(schema.module_type))
 
 
 def test_a_user_who_may_not_create_tables_is_told_which_rights_are_needed(
-    pandora: Database,
+    plain_user: Database,
 ) -> None:
     with pytest.raises(StoreUnavailable, match=r"grant the user .* CREATE"):
-        probe.prepare(as_plain_user(pandora).engine())
+        plain_user.prepare()
 
 
-def test_once_our_tables_are_there_no_right_to_create_is_needed(pandora: Database) -> None:
+def test_once_our_tables_are_there_no_right_to_create_is_needed(
+    pandora: Database, plain_user: Database
+) -> None:
     pandora.prepare()
-    assert probe.prepare(as_plain_user(pandora).engine()).kind is Kind.PANDORA
-
-
-def as_plain_user(database: Database) -> Database:
-    """The same database for a user who may only read and write rows."""
-    existing(
-        database,
-        "CREATE OR REPLACE USER plain@127.0.0.1",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {database.name}.* TO plain@127.0.0.1",
-    )
-    return replace(database, url=database.url.replace("root@", "plain@"))
+    assert plain_user.prepare().kind is Kind.PANDORA
 
 
 def test_the_tables_of_an_existing_database_are_not_altered(pandora: Database) -> None:
@@ -155,8 +170,9 @@ def test_our_tables_take_part_in_transactions_whatever_the_default_engine(
     pandora: Database,
 ) -> None:
     pandora.prepare()
+    made = definitions(pandora)
     for name in schema.ours.tables:
-        assert "ENGINE=InnoDB" in definitions(pandora)[name]
+        assert "ENGINE=InnoDB" in made[name]
 
 
 def test_everything_missing_is_named_in_one_error(pandora: Database) -> None:
@@ -218,7 +234,6 @@ def test_alerts_are_refused_unless_accepted(pandora: Database) -> None:
 
 
 def test_a_healthy_database_has_no_bad_finding(database: Database) -> None:
-    database.prepare()
     assert [finding for finding in findings(database).values() if not finding.ok] == []
 
 

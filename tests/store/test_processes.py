@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Engine, select
 
 from dataserver.store import schema
 from dataserver.store.processes import Figures, Marks, Process, Processes, Sums
-from tests.support.databases import Database
+from tests.support.clock import Clock
+from tests.support.databases import MARIADB, SQLITE, Database
+from tests.support.kinds import database_of
 
 LIVE = 90.0
 NOW = 1_800_000_000.0
 
-
-class Clock:
-    """The database's clock, set by the test."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self, _conn: Connection) -> float:
-        return self.now
+# The table of processes is ours in every database.
+database = database_of(SQLITE, MARIADB)
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture
 def engine(database: Database) -> Engine:
-    database.prepare()
     return database.engine()
 
 
@@ -61,7 +55,7 @@ def horizon(engine: Engine, it: Processes) -> int:
 def test_a_row_says_who_and_how(engine: Engine, clock: Clock) -> None:
     one = process("one", clock)
     beat(engine, one, queue=3, uptime=5, oldest_age=7, scan_age=0.5, rejected=2)
-    clock.now += 10
+    clock.advance(10)
     beat(engine, one, queue=4, uptime=15, packets_per_second=1.5)
     with engine.connect() as conn:
         row = conn.execute(select(schema.server_process)).mappings().one()
@@ -135,7 +129,7 @@ def test_the_processes_of_one_server_are_summed_and_others_are_not(
 def test_one_that_left_and_one_that_fell_silent_count_no_more(engine: Engine, clock: Clock) -> None:
     one, two, three = (process(name, clock) for name in ("one", "two", "three"))
     beat(engine, three, queue=1)
-    clock.now += LIVE + 1
+    clock.advance(LIVE + 1)
     beat(engine, one, queue=3)
     beat(engine, two, queue=4)
     with engine.begin() as conn:
@@ -151,7 +145,7 @@ class TestHorizon:
     def test_it_is_the_last_scan_where_nothing_waits(self, engine: Engine, clock: Clock) -> None:
         one = process("one", clock)
         beat(engine, one, scan_age=2.0)
-        clock.now += 5
+        clock.advance(5)
         assert horizon(engine, one) == NOW - 2
 
     def test_it_is_the_oldest_packet_that_waits_anywhere(
@@ -169,10 +163,10 @@ class TestHorizon:
         beat(engine, two)
         with engine.begin() as conn:
             two.leave(conn, Figures(queue=1, oldest_age=50.0))
-        clock.now += LIVE
+        clock.advance(LIVE)
         beat(engine, one)
         assert horizon(engine, one) == NOW - 50
-        clock.now += 1
+        clock.advance(1)
         beat(engine, one)
         assert horizon(engine, one) == NOW + LIVE + 1
 
@@ -184,7 +178,7 @@ def test_rows_are_kept_for_a_day(engine: Engine, clock: Clock) -> None:
     one, two = process("one", clock), process("two", clock)
     beat(engine, two)
     for passed, left in ((86_400, 2), (1, 1)):
-        clock.now += passed
+        clock.advance(passed)
         beat(engine, one)
         with engine.begin() as conn:
             one.prune(conn)
@@ -195,7 +189,7 @@ def test_rows_are_kept_for_a_day(engine: Engine, clock: Clock) -> None:
 def test_a_clock_set_back_does_not_keep_the_dead_alive(engine: Engine, clock: Clock) -> None:
     one, two = process("one", clock), process("two", clock)
     beat(engine, two, queue=5)
-    clock.now -= 3600
+    clock.advance(-3600)
     beat(engine, one, queue=1)
     assert sums(engine, one).queue == 1
     assert horizon(engine, one) == NOW - 3600

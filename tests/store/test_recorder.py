@@ -14,31 +14,25 @@ from dataserver.store.agents import Learning
 from dataserver.store.engine import limits
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
-from tests.support.databases import PANDORA, Database, opened
+from tests.support import packets
+from tests.support.databases import MARIADB, PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, ZONE, Ingest, arrival
+from tests.support.mariadb import MariaDB
+from tests.support.packets import START, module
 
-START = 1_767_225_600
 
-
-def packet(time: int, modules: str = "", agent: str = "one", more: str = "") -> bytes:
+def packet(time: int, modules: str = "", agent: str = "one", **root: str) -> bytes:
     """A packet at ``time`` after the start, in seconds."""
-    stamp = f"2026/01/01 {time // 3600:02}:{time // 60 % 60:02}:{time % 60:02}"
-    head = f'<agent_data agent_name="{agent}" timestamp="{stamp}" interval="300" {more}>'
-    return f"{head}{modules}</agent_data>".encode()
+    return packets.packet(agent, modules, time=START + time, interval=300, **root)
 
 
-def plain(value: str, name: str = "load", kind: str = "generic_data", tags: str = "") -> str:
-    return f"<module><name>{name}</name><type>{kind}</type><data>{value}</data>{tags}</module>"
+def plain(value: str, name: str = "load", kind: str = "generic_data", **tags: str) -> str:
+    return module(name, value, kind, **tags)
 
 
 def listed(*values: tuple[int, str], name: str = "load") -> str:
     """A module with several values, at their own times after the start."""
-    samples = "".join(
-        f"<data><value>{value}</value><timestamp>{START + time}</timestamp></data>"
-        for time, value in values
-    )
-    kind = "<type>generic_data</type>"
-    return f"<module><name>{name}</name>{kind}<datalist>{samples}</datalist></module>"
+    return module(name, [(value, START + time) for time, value in values])
 
 
 class Console:
@@ -46,7 +40,7 @@ class Console:
 
     def __init__(self, database: Database) -> None:
         self.engine: Engine = database.engine()
-        self.has_ordinal = database.prepare().has_ordinal
+        self.layout = database.prepare()
 
     def delete_agent(self, name: str = "one") -> None:
         a, m, s = schema.agent, schema.module, schema.state
@@ -66,10 +60,10 @@ class Console:
     def history(self, name: str = "load") -> list[tuple[int, float]]:
         """The points of a module, in seconds after the start."""
         m, h = schema.module.c, schema.number_history.c
-        order = (h.time, h.ordinal) if self.has_ordinal else (h.time,)
-        query = select(h.time, h.value).where(h.module_id == m.id, m.name == name).order_by(*order)
+        query = select(h.time, h.value).where(h.module_id == m.id, m.name == name)
         with self.engine.connect() as conn:
-            return [(time - START, value) for time, value in conn.execute(query)]
+            rows = conn.execute(self.layout.in_order(query, schema.number_history)).all()
+        return [(time - START, value) for time, value in rows]
 
     def at(self, time: int, name: str = "load") -> float | None:
         """What the step function of a module reads at ``time`` after the start."""
@@ -124,6 +118,54 @@ def test_a_late_packet_brings_back_a_deleted_agent_too(server: Ingest, console: 
     assert console.count(schema.agent) == 1
 
 
+def test_a_packet_that_comes_again_brings_back_a_deleted_agent(
+    server: Ingest, console: Console
+) -> None:
+    """It writes nothing that could miss a row, and the ledger of the one that is gone has it."""
+    sent = [arrival(packet(600, plain("1")))]
+    (outcome,) = server.record(sent)
+    assert not outcome.duplicate
+    (outcome,) = server.record(sent)
+    assert outcome.duplicate
+    console.delete_agent()
+    with pytest.raises(StoreConflict, match="1 agents were deleted"):
+        server.record(sent)
+    (outcome,) = server.record(sent)
+    assert not outcome.duplicate
+    assert (console.count(schema.agent), console.count(schema.module)) == (1, 1)
+    assert console.history() == [(600, 1.0)]
+
+
+def test_a_packet_of_a_disabled_agent_brings_it_back_when_it_was_deleted(
+    server: Ingest, console: Console
+) -> None:
+    take(server, packet(300, plain("1")))
+    with console.engine.begin() as conn:
+        conn.execute(update(schema.agent).values(disabled=1))
+    server.recorder.catalog.clear()
+    sent = [arrival(packet(600, plain("2")))]
+    server.record(sent)
+    assert console.history() == [(300, 1.0)], "it is known to be disabled"
+    console.delete_agent()
+    with pytest.raises(StoreConflict, match="1 agents were deleted"):
+        server.record(sent)
+    server.record(sent)
+    assert (console.count(schema.agent), console.count(schema.module)) == (1, 1)
+    assert console.history() == [(600, 2.0)]
+
+
+def test_what_else_is_in_the_batch_of_a_deleted_agent_is_stored_once(
+    server: Ingest, console: Console
+) -> None:
+    again = packet(300, plain("1"), agent="one")
+    take(server, again, packet(300, plain("2", "other"), agent="two"))
+    console.delete_agent("one")
+    outcomes = take(server, again, packet(600, plain("3", "other"), agent="two"))
+    assert [outcome.duplicate for outcome in outcomes] == [False, False]
+    assert console.history() == [(300, 1.0)]
+    assert console.history("other") == [(300, 2.0), (600, 3.0)]
+
+
 def test_an_agent_does_not_inherit_the_ledger_of_a_deleted_one(
     server: Ingest, console: Console
 ) -> None:
@@ -136,61 +178,69 @@ def test_an_agent_does_not_inherit_the_ledger_of_a_deleted_one(
 
 # -- input that means no good ------------------------------------------------------
 
-#: Longer than the 16 MiB that a statement may have in MariaDB's default.
-_HUGE = "x " * 9_000_000
+
+@pytest.fixture(params=[1, pytest.param(16, marks=pytest.mark.long)], ids=["small", "default"])
+def huge(request: pytest.FixtureRequest, mariadb: MariaDB) -> Iterator[str]:
+    """A text longer than a statement may be: so many MiB, of which 16 are MariaDB's default."""
+    limit = request.param << 20
+    mariadb.execute(f"SET GLOBAL max_allowed_packet = {limit}")
+    yield "x " * (limit * 9 // 16)
+    mariadb.execute("SET GLOBAL max_allowed_packet = DEFAULT")
 
 
 def test_a_packet_longer_than_a_statement_is_refused_not_tried_for_ever(
-    pandora_database: Database,
+    pandora_database: Database, huge: str
 ) -> None:
     server = limited(pandora_database)
     inventory = (
         "<inventory><inventory_module><name>Software</name><datalist>"
-        f"<data>{_HUGE}</data></datalist></inventory_module></inventory>"
+        f"<data>{huge}</data></datalist></inventory_module></inventory>"
     )
     with pytest.raises(StoreRefused):
-        server.record([arrival(packet(300, inventory, more='os_name="Linux"'))], NOW)
+        server.record([arrival(packet(300, inventory, os_name="Linux"))], NOW)
 
 
-@pytest.mark.parametrize("attribute", ["parent_agent_name", "url_address", "agent_alias"])
 def test_a_huge_attribute_does_not_keep_its_packet_out(
-    attribute: str, pandora_database: Database
+    pandora_database: Database, huge: str
 ) -> None:
-    huge = packet(300, plain("1"), more=f'{attribute}="{_HUGE}"')
-    limited(pandora_database).record([arrival(huge)], NOW)
-    assert Console(pandora_database).history() == [(300, 1.0)]
+    server, console = limited(pandora_database), Console(pandora_database)
+    for attribute in ("parent_agent_name", "url_address", "agent_alias"):
+        sent = packet(300, plain("1", attribute), attribute, **{attribute: huge})
+        server.record([arrival(sent)], NOW)
+        assert console.history(attribute) == [(300, 1.0)], attribute
 
 
-def test_a_huge_agent_name_is_not_even_looked_up(pandora_database: Database) -> None:
+def test_a_huge_agent_name_is_not_even_looked_up(pandora_database: Database, huge: str) -> None:
     server = limited(pandora_database)
-    packets = [arrival(packet(time, agent=_HUGE)) for time in (300, 600)]
-    outcomes, _ = server.record(packets, NOW)
+    sent = [arrival(packet(time, agent=huge)) for time in (300, 600)]
+    outcomes, _ = server.record(sent, NOW)
     assert [outcome.error and outcome.error.reason for outcome in outcomes] == [
         Reason.NAME_TOO_LONG
     ] * 2
-    assert server.newest([_HUGE]) == {}
+    assert server.newest([huge]) == {}
 
 
-@pytest.mark.parametrize("value", ["-5", "200", "99999999999999", "1e307", "-1e308", "x" * 70_000])
-@pytest.mark.parametrize(
-    "tag",
-    [
+def test_no_tag_keeps_a_packet_out(pandora_database: Database) -> None:
+    # It has the narrowest columns.
+    server = Ingest(pandora_database)
+    values = ["-5", "200", "99999999999999", "1e307", "-1e308", "x" * 70_000]
+    tags = [
         *("quiet", "disabled", "each_ff", "ff_type", "warning_inverse", "min_ff_event", "max"),
         *("min", "post_process", "min_warning", "unit", "custom_id", "cron_interval"),
         *("module_interval", "str_warning", "critical_instructions", "ff_timeout"),
-    ],
-)
-def test_no_tag_keeps_a_packet_out(tag: str, value: str, huge_tags: Ingest) -> None:
-    name = f"{tag}-{value[:6]}"
-    huge_tags.record([arrival(packet(300, plain("1", tags=f"<{tag}>{value}</{tag}>"), name))])
-    assert huge_tags.rejected == []
-
-
-@pytest.fixture(scope="module")
-def huge_tags(mariadb: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingest]:
-    """One existing Pandora database for all of them: it has the narrowest columns."""
-    with opened(PANDORA, tmp_path_factory.mktemp("tags")) as database:
-        yield Ingest(database)
+    ]
+    kept_out = {}
+    for tag in tags:
+        modules = "".join(plain("1", f"{tag}-{value[:6]}", **{tag: value}) for value in values)
+        try:
+            server.record([arrival(packet(300, modules, tag))])
+        except StoreRefused as error:
+            kept_out[tag] = str(error)
+    assert kept_out == {}
+    assert server.rejected == []
+    names = {f"{tag}-{value[:6]}" for tag in tags for value in values}
+    with Console(pandora_database).engine.connect() as conn:
+        assert set(conn.scalars(select(schema.module.c.name))) == names
 
 
 def limited(database: Database) -> Recorder:
@@ -211,13 +261,13 @@ def limited(database: Database) -> Recorder:
 
 def test_an_agent_cannot_make_any_number_of_addresses(server: Ingest, console: Console) -> None:
     many = ",".join(f"10.0.{number // 256}.{number % 256}" for number in range(5_000))
-    take(server, packet(300, more=f'address="{many}"'))
+    take(server, packet(300, address=many))
     assert console.count(schema.address) <= 100
 
 
 def test_addresses_that_are_one_once_cut_are_linked_once(server: Ingest, console: Console) -> None:
     long = "a" * 60
-    take(server, packet(300, more=f'address="{long}1,{long}2,{long}3"'))
+    take(server, packet(300, address=f"{long}1,{long}2,{long}3"))
     assert console.count(schema.agent_address) == 1
 
 
@@ -319,13 +369,13 @@ def test_columns_that_are_null_in_an_existing_database_do_no_harm(
 def test_what_the_console_takes_away_comes_back_with_the_next_look(
     server: Ingest, console: Console, database: Database
 ) -> None:
-    address = 'address="10.0.0.1"'
-    take(server, packet(300, more=address))
+    address = "10.0.0.1"
+    take(server, packet(300, address=address))
     with console.engine.begin() as conn:
         conn.execute(delete(schema.agent_address))
     # Another server's packet makes this one look again.
     take(Ingest(database), packet(400))
-    take(server, packet(600, more=address))
+    take(server, packet(600, address=address))
     assert console.count(schema.agent_address) == 1
 
 
@@ -359,11 +409,17 @@ def test_a_renamed_agent_is_noticed_when_it_is_looked_at_again(
 def test_names_that_are_one_once_cleaned_are_one_agent(server: Ingest, console: Console) -> None:
     take(server, packet(300, agent="one"))
     server.recorder.catalog.clear()
-    take(server, packet(600, agent="one"), packet(900, agent="&lt;script>one"))
+    take(server, packet(600, agent="one"), packet(900, agent="<script>one"))
     assert console.count(schema.agent) == 1
     assert server.rejected == []
 
 
+# What is remembered is this process's business.
+@pytest.mark.parametrize(
+    "database",
+    [SQLITE, *(pytest.param(kind, marks=pytest.mark.long) for kind in (MARIADB, PANDORA))],
+    indirect=True,
+)
 def test_spellings_of_one_name_do_not_fill_the_memory(database: Database) -> None:
     server = Ingest(database)
     name = "abcdefghijklmnop"
@@ -414,6 +470,6 @@ def test_what_an_older_database_lacks_is_left_out(lacking: str, pandora_database
         "<inventory><inventory_module><name>Software</name><datalist><data>x</data></datalist>"
         "</inventory_module></inventory>"
     )
-    take(server, packet(300, agent="", more='server_name="satellite"'))
-    take(server, packet(300, plain("1") + inventory, more='os_name="Linux"'))
+    take(server, packet(300, agent="", server_name="satellite"))
+    take(server, packet(300, plain("1") + inventory, os_name="Linux"))
     assert Console(pandora_database).history() == [(300, 1.0)]

@@ -8,7 +8,8 @@ from sqlalchemy.exc import OperationalError
 
 from dataserver.store import counts, ledger, schema
 from dataserver.store.counts import BLOCK, recount, recount_flagged
-from tests.support.databases import Database
+from tests.support.databases import PANDORA, SQLITE, Database
+from tests.support.kinds import database_of
 from tests.support.monitored import (
     CRITICAL,
     NORMAL,
@@ -17,6 +18,8 @@ from tests.support.monitored import (
     WARNING,
     Monitored,
 )
+
+database = database_of(SQLITE, PANDORA)
 
 
 def step(store: Monitored) -> bool:
@@ -112,7 +115,8 @@ def test_a_flag_set_while_the_agent_is_counted_waits_and_is_served_next(
     count, blocked = counts.recount, []
 
     def console(conn: Connection) -> None:
-        conn.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
+        # It does not wait for a lock at all.
+        conn.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 0")
         conn.execute(update(schema.agent).values(update_module_count=1))
 
     def slow_count(*args: object, **options: object) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from sqlalchemy import MetaData, Table, select, text
+from sqlalchemy import MetaData, select, text
 
 from dataserver.store import schema
 from tests.support.databases import Database
@@ -16,12 +15,6 @@ ADDED = {(table.name, "ordinal") for table in (schema.number_history, schema.tex
 
 #: A key has to be there, so these cannot be NULL as Pandora's may.
 KEYED = {(table.name, column.name) for table in TABLES for column in table.primary_key}
-
-
-@pytest.fixture
-def own(database: Database) -> Database:
-    database.prepare()
-    return database
 
 
 def test_every_column_is_pandoras_by_name() -> None:
@@ -44,7 +37,6 @@ def test_no_column_of_a_table_that_we_use_is_left_out() -> None:
 def test_on_mariadb_every_column_has_pandoras_type_default_and_nullability(
     mariadb_database: Database,
 ) -> None:
-    mariadb_database.prepare()
     with mariadb_database.engine().connect() as conn:
         rows = conn.execute(
             text(
@@ -71,33 +63,29 @@ def test_no_table_is_declared_twice() -> None:
     assert not set(schema.pandora.tables) & set(schema.ours.tables)
 
 
-@pytest.mark.parametrize(
-    ("table", "name", "columns"),
-    [
+def test_a_new_database_starts_with_pandoras_stock_rows(database: Database) -> None:
+    for table, name, columns in (
         (schema.module_type, "module_types", ("id_tipo", "nombre")),
         (schema.os, "os", ("id_os", "name")),
         (schema.group, "groups", ("id_grupo", "nombre")),
         (schema.module_group, "module_groups", ("id_mg", "name")),
-    ],
-)
-def test_a_new_database_starts_with_pandoras_stock_rows(
-    own: Database, table: Table, name: str, columns: tuple[str, str]
-) -> None:
-    with own.engine().connect() as conn:
-        stored = {(str(row.id), row.name) for row in conn.execute(select(table.c.id, table.c.name))}
-    assert stored == {tuple(row[column] for column in columns) for row in facts(name)}
+    ):
+        with database.engine().connect() as conn:
+            rows = conn.execute(select(table.c.id, table.c.name)).all()
+        stock = {tuple(row[column] for column in columns) for row in facts(name)}
+        assert {(str(row.id), row.name) for row in rows} == stock, name
 
 
-def test_names_that_differ_in_ascii_case_are_the_same_in_every_store(own: Database) -> None:
+def test_names_that_differ_in_ascii_case_are_the_same_in_every_store(database: Database) -> None:
     agent = schema.agent
-    with own.engine().begin() as conn:
+    with database.engine().begin() as conn:
         conn.execute(agent.insert().values(name="Web&#x20;One", alias="x"))
         assert conn.scalar(select(agent.c.alias).where(agent.c.name == "WEB&#x20;one")) == "x"
 
 
-def test_reserved_and_spanish_names_round_trip_through_the_english_keys(own: Database) -> None:
+def test_reserved_and_spanish_names_round_trip_through_the_english_keys(database: Database) -> None:
     state = schema.state
-    with own.engine().begin() as conn:
+    with database.engine().begin() as conn:
         conn.execute(
             state.insert().values(module_id=1, value="2.00000", saved="2026-01-01 00:00:00")
         )

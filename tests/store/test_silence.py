@@ -10,8 +10,9 @@ import pytest
 
 from dataserver.store import ledger, schema, silence
 from dataserver.store.silence import SilenceSweep
-from tests.support.databases import Database
+from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import ZONE, Ingest
+from tests.support.kinds import database_of
 from tests.support.monitored import (
     CRITICAL,
     INTERVAL,
@@ -24,7 +25,9 @@ from tests.support.monitored import (
     Monitored,
     text,
 )
-from tests.support.packets import packet
+from tests.support.packets import arrival_at
+
+database = database_of(SQLITE, PANDORA)
 
 
 class Sweeper:
@@ -229,19 +232,19 @@ def test_an_older_database_marks_no_deleted_modules(pandora_database: Database) 
 
 def test_the_agents_next_packet_gives_one_again(database: Database) -> None:
     ingest, store = Ingest(database), Monitored(database)
-    ingest.record([packet(0, {"load": "1"}, interval=str(INTERVAL))])
+    ingest.record([arrival_at(0, {"load": "1"}, interval=str(INTERVAL))])
     (agent,) = [row["id"] for row in store.rows(schema.agent)]
     new = {"value": "", "processed": 0, "last_execution_try": 0, "status": NOT_INITIALISED}
     module = keep_alive(store, agent, **new)
     # A console changes the version of nothing; here the cache is made to look again.
     ingest.recorder.catalog.clear()
-    ingest.record([packet(5, {"load": "1"})])
+    ingest.record([arrival_at(5, {"load": "1"})])
     assert (store.state(module)["value"], store.state(module)["status"]) == ("1.00000", NORMAL)
     later = NOW + 2 * INTERVAL + 1
     Sweeper(store).step(later)
     assert (store.state(module)["value"], store.state(module)["status"]) == ("0.00000", CRITICAL)
     # The contact's time is the server's clock: it goes on before the next packet comes.
-    ingest.recorder.record([packet(30, {"load": "1"})], later + 60)
+    ingest.recorder.record([arrival_at(30, {"load": "1"})], later + 60)
     assert (store.state(module)["value"], store.state(module)["status"]) == ("1.00000", NORMAL)
     assert [point[1:] for point in points(store) if point[0] == module] == [
         (NOW, 1.0),

@@ -15,21 +15,26 @@ from dataserver.status import Status
 from dataserver.store import schema
 from dataserver.store.counts import recount_flagged
 from dataserver.store.sql import Sql
-from tests.support.databases import Database
+from tests.support import packets
+from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, Ingest, arrival
+from tests.support.kinds import database_of
+from tests.support.packets import START, module
 
-LIMITS = "<min_warning>50</min_warning><max_warning>80</max_warning><min_critical>80</min_critical>"
+Tags = dict[str, object]
+LIMITS: Tags = {"min_warning": 50, "max_warning": 80, "min_critical": 80}
+
+# Pandora's tables, for which a MariaDB database of our own has the same columns.
+database = database_of(SQLITE, PANDORA)
 
 
-def packet(minute: int, modules: str = "", more: str = "", agent: str = "one") -> bytes:
+def packet(minute: int, content: str = "", agent: str = "one", **root: str) -> bytes:
     """A packet ``minute`` minutes after the start."""
-    stamp = f"2026/01/01 {minute // 60:02}:{minute % 60:02}:00"
-    head = f'<agent_data agent_name="{agent}" timestamp="{stamp}" os_name="Linux" {more}>'
-    return f"{head}{modules}</agent_data>".encode()
+    return packets.packet(agent, content, time=START + 60 * minute, os_name="Linux", **root)
 
 
-def plain(value: str, tags: str = LIMITS, name: str = "load", kind: str = "generic_data") -> str:
-    return f"<module><name>{name}</name><type>{kind}</type><data>{value}</data>{tags}</module>"
+def plain(value: str, tags: Tags = LIMITS, name: str = "load", kind: str = "generic_data") -> str:
+    return module(name, value, kind, **tags)
 
 
 class Console:
@@ -131,9 +136,8 @@ def test_an_event_has_its_modules_group_tags_and_instructions(console: Console) 
     with console.engine.begin() as conn:
         names = ("disk&#x20;space", "night")
         conn.execute(insert(schema.tag), [{"name": name} for name in names])
-    tags = "<critical_instructions>call &lt;me&gt;</critical_instructions>"
-    tags += "<tags>night,disk space</tags>"
-    console.take(packet(0, plain("90", LIMITS + tags), more='group="Servers"'))
+    tags = {"critical_instructions": "call <me>", "tags": "night,disk space"}
+    console.take(packet(0, plain("90", LIMITS | tags), group="Servers"))
     e, g = schema.event.c, schema.group.c
     told = console.rows(e.group_id, e.tags, e.critical_instructions, e.text)[1]
     groups = {name: group_id for group_id, name in console.rows(g.id, g.name)}
@@ -230,7 +234,7 @@ def test_an_event_of_four_byte_characters_suits_older_tables(console: Console) -
 
 
 def test_a_pattern_that_is_too_long_is_no_threshold(console: Console) -> None:
-    tags = f"<str_critical>{'a|' * 5_000}</str_critical><str_warning>a</str_warning>"
+    tags = {"str_critical": "a|" * 5_000, "str_warning": "a"}
     console.take(packet(0, plain("a", tags, kind="generic_data_string")))
     assert console.status() == (2, 2)
 
@@ -242,7 +246,7 @@ def test_a_packet_brings_no_flood_of_events(console: Console) -> None:
 
 
 def test_a_very_long_value_is_cut_in_its_event(console: Console) -> None:
-    tags = "<str_critical>x</str_critical>"
+    tags = {"str_critical": "x"}
     console.take(packet(0, plain("x" + "é" * 100_000, tags, kind="generic_data_string")))
     ((kind, _, data, _),) = console.events()
     assert kind == "going_up_critical"
@@ -253,7 +257,7 @@ def test_a_very_long_value_is_cut_in_its_event(console: Console) -> None:
 
 
 def test_a_given_status_wins_over_thresholds_and_is_not_remembered(console: Console) -> None:
-    told = f"{LIMITS}<status> critical </status>"
+    told = LIMITS | {"status": " critical "}
     for minute, tags, status in ((0, told, 1), (5, LIMITS, 0), (10, told, 1), (15, LIMITS, 0)):
         console.take(packet(minute, plain("1", tags)))
         assert console.status() == (status, status)
@@ -277,7 +281,7 @@ def test_statuses_do_without_the_columns_that_older_databases_lack(
                 conn.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
     console = Console(pandora_database)
     for minute, value in enumerate(("1", "1", "90", "90", "60")):
-        console.take(packet(minute, plain(value) + plain("x", "", "who", "async_string")))
+        console.take(packet(minute, plain(value) + plain("x", {}, "who", "async_string")))
     assert console.status() == (2, 2)
     assert console.counts() == (1, 0, 1, 0, 0, 2)
     e = schema.event.c
@@ -296,22 +300,22 @@ def test_statuses_do_without_a_table_of_events(pandora_database: Database) -> No
 
 
 def test_new_thresholds_count_for_the_next_value_also_an_equal_one(console: Console) -> None:
-    console.take(packet(0, plain("70", "")), packet(5, plain("70", "")))
+    console.take(packet(0, plain("70", {})), packet(5, plain("70", {})))
     assert console.status() == (0, 0)
     console.set(schema.module, "load", min_warning=50.0, max_warning=80.0)
-    console.take(packet(10, plain("70", "")))
+    console.take(packet(10, plain("70", {})))
     assert console.status() == (2, 2)
     console.set(schema.module, "load", min_warning=75.0)
-    console.take(packet(15, plain("70", "")))
+    console.take(packet(15, plain("70", {})))
     assert console.status() == (0, 0)
 
 
 def test_percents_compare_with_the_value_before(console: Console) -> None:
-    console.take(packet(0, plain("100", "")))
+    console.take(packet(0, plain("100", {})))
     console.set(schema.module, "load", percentage_critical=1, min_critical=20.0, max_critical=10.0)
     seen = []
     for minute, value in enumerate(["109", "120", "120", "97", "70", "70"], 1):
-        console.take(packet(minute, plain(value, "")))
+        console.take(packet(minute, plain(value, {})))
         seen.append(console.status()[0])
     assert seen == [0, 1, 0, 0, 1, 0]
 
@@ -338,11 +342,11 @@ def test_counts_at_the_end_of_their_columns_stay_within(console: Console) -> Non
 
 
 def test_a_pending_change_is_asked_for_more_often(console: Console) -> None:
-    ff = "<min_ff_event>2</min_ff_event><module_ff_interval>60</module_ff_interval>"
+    ff = {"min_ff_event": 2, "module_ff_interval": 60}
     s = schema.state.c
     seen = []
     for minute, value in enumerate(["1", "90", "90", "90", "90"]):
-        console.take(packet(minute, plain(value, LIMITS + ff)))
+        console.take(packet(minute, plain(value, LIMITS | ff)))
         seen.append((console.status(), *console.rows(s.current_interval)[0]))
     assert seen == [
         ((0, 0), 60),  # a first value is not believed at once either
@@ -373,7 +377,7 @@ def test_a_refused_value_changes_no_status(console: Console) -> None:
 
 
 def test_a_pattern_that_takes_for_ever_does_not(console: Console) -> None:
-    tags = "<str_critical>^(a+)+$</str_critical><str_warning>b$</str_warning>"
+    tags = {"str_critical": "^(a+)+$", "str_warning": "b$"}
     evil = "a" * 60 + "b"
     console.take(*(packet(i, plain(f"{i}{evil}", tags, kind="async_string")) for i in range(30)))
     assert console.status() == (2, 2)
@@ -383,7 +387,7 @@ def test_a_pattern_that_takes_for_ever_does_not(console: Console) -> None:
 
 
 def test_a_keep_alive_module_answers_to_each_contact(console: Console) -> None:
-    console.take(packet(0, plain("1", "", "alive", "keep_alive")))
+    console.take(packet(0, plain("1", {}, "alive", "keep_alive")))
     s = schema.state.c
     down = dict.fromkeys(
         ("status", "known_status", "last_status", "last_known_status"), Status.CRITICAL
@@ -414,11 +418,11 @@ def recounted(console: Console, agent: str = "one") -> tuple[int, ...]:
 def test_counts_follow_every_change(console: Console) -> None:
     console.take(packet(0, plain("1") + plain("90", name="b") + plain("x", name="c")))
     assert console.counts() == recounted(console) == (1, 1, 0, 0, 1, 3)
-    console.take(packet(5, plain("60") + plain("1", name="b") + plain("1", "", "new")))
+    console.take(packet(5, plain("60") + plain("1", name="b") + plain("1", {}, "new")))
     assert console.counts() == recounted(console) == (2, 0, 1, 0, 1, 4)
-    console.take(packet(10, plain("1", "<disabled>1</disabled>", "d")))
+    console.take(packet(10, plain("1", {"disabled": 1}, "d")))
     assert console.counts() == recounted(console) == (2, 0, 1, 0, 1, 4)
-    console.take(packet(20, plain("1", "", "s", "async_string"), agent="two"))
+    console.take(packet(20, plain("1", {}, "s", "async_string"), agent="two"))
     assert console.counts("two") == recounted(console, "two") == (1, 0, 0, 0, 0, 1)
 
 

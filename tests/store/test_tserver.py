@@ -15,12 +15,16 @@ from dataserver.store.processes import Figures, Process, Processes, Sums
 from dataserver.store.servers import Modules, Servers
 from dataserver.store.sql import Sql
 from dataserver.times import local_text
-from tests.support.databases import Database
+from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import ZONE, Ingest, arrival
+from tests.support.kinds import database_of
+from tests.support.packets import module, packet
 
 NOW = 1_800_000_000
 KEEPALIVE = 45
 SUMS = Sums(processes=2, queue=7, threads=2, lag=30)
+
+database = database_of(SQLITE, PANDORA)
 
 
 class Store:
@@ -232,9 +236,7 @@ def test_a_sign_of_life_between_the_look_and_the_verdict_saves_it(
 
 def test_modules_are_counted_from_the_agents_counts(database: Database) -> None:
     ingest = Ingest(database)
-    modules = "".join(f"<module><name>m{n}</name><data>1</data></module>" for n in range(3))
-    content = f'<agent_data agent_name="a">{modules}</agent_data>'
-    ingest.record([arrival(content.encode())])
+    ingest.record([arrival(packet("a", *(module(f"m{number}") for number in range(3))))])
     store = Store(database)
     a = schema.agent.c
     with store.engine.begin() as conn:
@@ -264,7 +266,6 @@ def test_a_server_that_reports_by_packet_comes_back_by_packet(database: Database
 
 
 def test_an_older_database_is_given_what_it_has_columns_for(pandora_database: Database) -> None:
-    pandora_database.prepare()
     server = pandora_database.server
     assert server is not None
     for name in ("server_keepalive_utimestamp", "server_keepalive", "lag_time", "my_modules"):
@@ -281,7 +282,6 @@ def test_an_older_database_is_given_what_it_has_columns_for(pandora_database: Da
 
 
 def test_without_the_table_nothing_is_written(pandora_database: Database) -> None:
-    pandora_database.prepare()
     server = pandora_database.server
     assert server is not None
     server.execute("DROP TABLE tserver", database=pandora_database.name)

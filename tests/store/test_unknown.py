@@ -9,8 +9,9 @@ from dataserver.events import wants_event
 from dataserver.store import ledger, schema, unknown
 from dataserver.store.counts import recount
 from dataserver.store.unknown import BLOCK, UnknownSweep
-from tests.support.databases import Database
+from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import Ingest
+from tests.support.kinds import database_of
 from tests.support.monitored import (
     CRITICAL,
     INTERVAL,
@@ -24,7 +25,9 @@ from tests.support.monitored import (
     Monitored,
     text,
 )
-from tests.support.packets import packet
+from tests.support.packets import arrival_at
+
+database = database_of(SQLITE, PANDORA)
 
 
 class Sweeper:
@@ -142,18 +145,19 @@ def test_modules_of_other_servers_are_swept_as_well(database: Database) -> None:
     assert store.statuses() == [UNKNOWN, UNKNOWN]
 
 
-@pytest.mark.parametrize("status", [CRITICAL, WARNING, UNKNOWN, NOT_INITIALISED])
-def test_a_silent_asynchronous_module_goes_back_to_normal(database: Database, status: int) -> None:
+def test_a_silent_asynchronous_module_goes_back_to_normal(database: Database) -> None:
     store = Monitored(database)
-    agent = store.agent()
-    module = store.module(agent, "load", "async_proc", status=status, last_unknown_update=3)
-    before = store.state(module)
-    Sweeper(store).step()
     columns = ("status", "known_status", "last_status", "last_known_status")
     changed = dict.fromkeys(columns, NORMAL) | {"last_status_change": NOW}
-    assert store.state(module) == before | changed
-    assert store.counts(agent) == [1, 0, 0, 0, 0, 1]
-    assert [event[:2] for event in events(store)] == [("going_down_normal", 5)]
+    expected = {}
+    for status in (CRITICAL, WARNING, UNKNOWN, NOT_INITIALISED):
+        agent = store.agent(f"was {status}")
+        module = store.module(agent, "load", "async_proc", status=status, last_unknown_update=3)
+        expected[agent] = store.state(module) | changed
+    Sweeper(store).step()
+    assert {row["agent_id"]: row for row in store.rows(schema.state)} == expected
+    assert [store.counts(agent) for agent in expected] == [[1, 0, 0, 0, 0, 1]] * 4
+    assert [event[:2] for event in events(store)] == [("going_down_normal", 5)] * 4
 
 
 def test_what_is_quiet_changes_without_a_word(database: Database) -> None:
@@ -179,9 +183,15 @@ def test_a_module_may_have_its_unknown_events_switched_off(database: Database) -
     assert events(store)[0][3] == UNKNOWN_TEXT
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
+def test_what_switches_an_event_off_and_what_leaves_it_on() -> None:
+    off = [
+        '{"going_unknown": 1}',
+        '{"going_unknown": "1"}',
+        '{"going_unknown": true}',
+        '{"going_unknown": [[]]}',
+        "{&quot;going_unknown&quot;:1}",
+    ]
+    on = [
         None,
         "",
         "{}",
@@ -199,24 +209,9 @@ def test_a_module_may_have_its_unknown_events_switched_off(database: Database) -
         "[" * 100_000,
         "9" * 10_000,
         "\ud800",
-    ],
-)
-def test_whatever_does_not_switch_an_event_off_leaves_it_on(written: str | None) -> None:
-    assert wants_event(written, "going_unknown")
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        '{"going_unknown": 1}',
-        '{"going_unknown": "1"}',
-        '{"going_unknown": true}',
-        '{"going_unknown": [[]]}',
-        "{&quot;going_unknown&quot;:1}",
-    ],
-)
-def test_what_switches_an_event_off(written: str) -> None:
-    assert not wants_event(written, "going_unknown")
+    ]
+    assert [written for written in off if wants_event(written, "going_unknown")] == []
+    assert [written for written in on if not wants_event(written, "going_unknown")] == []
 
 
 def test_the_open_event_of_the_module_is_validated(database: Database) -> None:
@@ -246,11 +241,15 @@ def test_a_second_sweep_changes_nothing(database: Database) -> None:
     assert ([store.rows(table) for table in tables], store.versions()) == before
 
 
-def test_one_step_changes_a_block_and_the_next_one_goes_on(database: Database) -> None:
+@pytest.mark.parametrize("block", [100, pytest.param(BLOCK, marks=pytest.mark.long)])
+def test_one_step_changes_a_block_and_the_next_one_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(unknown, "BLOCK", block)
     store = Monitored(database)
     agents = [store.agent(str(number)) for number in range(3)]
     type_id = store.types["generic_data"]
-    count = BLOCK + 300
+    count = block + 30
     with store.engine.begin() as conn:
         modules = [
             (place, agents[place % 3], type_id, f"m{place}", 1) for place in range(1, count + 1)
@@ -262,8 +261,8 @@ def test_one_step_changes_a_block_and_the_next_one_goes_on(database: Database) -
         store.sql.insert(conn, schema.state, keys, rows)
     sweeper = Sweeper(store)
     assert sweeper.step()
-    assert store.statuses().count(UNKNOWN) == BLOCK == len(events(store))
-    assert sum(store.counts(agent)[3] for agent in agents) == BLOCK
+    assert store.statuses().count(UNKNOWN) == block == len(events(store))
+    assert sum(store.counts(agent)[3] for agent in agents) == block
     assert not sweeper.step()
     assert store.statuses() == [UNKNOWN] * count
     assert len(events(store)) == count
@@ -387,7 +386,7 @@ def test_what_an_older_database_lacks_is_left_out(pandora_database: Database) ->
 
 def test_a_module_comes_back_with_its_next_value(database: Database) -> None:
     ingest, store = Ingest(database), Monitored(database)
-    ingest.record([packet(0, {"load": "1", "disk": "2"}, interval=str(INTERVAL))])
+    ingest.record([arrival_at(0, {"load": "1", "disk": "2"}, interval=str(INTERVAL))])
     (agent,) = [row["id"] for row in store.rows(schema.agent)]
     sweeper = Sweeper(store)
     sweeper.step(NOW + 2 * INTERVAL)
@@ -395,7 +394,7 @@ def test_a_module_comes_back_with_its_next_value(database: Database) -> None:
     sweeper.step(NOW + 2 * INTERVAL + 1)
     assert store.counts(agent) == [0, 0, 0, 2, 0, 2]
     # The recorder's cache says normal; the sweep's version says otherwise.
-    ingest.record([packet(20, {"load": "1"})])
+    ingest.record([arrival_at(20, {"load": "1"})])
     assert store.statuses() == [NORMAL, UNKNOWN]
     assert store.counts(agent) == [1, 0, 0, 1, 0, 2]
     assert [event[0] for event in events(store)] == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from dataserver.store import probe, schema
 from dataserver.store.layout import inspect
@@ -13,10 +13,17 @@ from dataserver.store.probe import prepare
 from dataserver.store.process_list import Seen, processes_seen
 from dataserver.store.processes import Figures, Marks, Process, Processes
 from dataserver.vrrp.verify import Comparison, Outcome, compare
-from tests.support.databases import Database
+from tests.support.clock import Clock
+from tests.support.databases import KINDS, SQLITE, Database
+from tests.support.kinds import database_of
 
 LIVE = 90.0
 NOW = 1_800_000_000.0
+
+# Rows are compared by Python; two tests look at what the databases make of them.
+database = database_of(SQLITE)
+on_every_kind = pytest.mark.parametrize("database", KINDS, indirect=True)
+
 MARKS = Marks(host_keys="keys", authorized_keys="authorized", pair="pair")
 
 
@@ -25,8 +32,7 @@ class Pair:
     """Writes rows as servers do, by a clock of the test."""
 
     engine: Engine
-    clocks: dict[str, float] = field(default_factory=dict)
-    now: float = NOW
+    clock: Clock = field(default_factory=lambda: Clock(NOW))
     written: int = 0
 
     def server(
@@ -43,11 +49,8 @@ class Pair:
         """One that has just shown that it lives; its host's clock is so much ahead."""
         self.written += 1
         process = Process(f"run{self.written}", name, 0, host, instance, 42, version, configuration)
-
-        def database_clock(_: Connection) -> float:
-            return self.now
-
-        row = Processes(process, LIVE, clock=database_clock, own_clock=lambda: self.now + ahead)
+        own_clock = Clock(self.clock.now + ahead)
+        row = Processes(process, LIVE, clock=self.clock, own_clock=own_clock)
         with self.engine.begin() as conn:
             row.beat(conn, Figures(), marks)
         return row
@@ -66,9 +69,8 @@ class Pair:
 
 @pytest.fixture
 def pair(database: Database, monkeypatch: pytest.MonkeyPatch) -> Pair:
-    database.prepare()
     pair = Pair(database.engine())
-    monkeypatch.setattr("dataserver.store.process_list.database_time", lambda _: pair.now)
+    monkeypatch.setattr("dataserver.store.process_list.database_time", pair.clock)
     return pair
 
 
@@ -87,6 +89,7 @@ def only(comparison: Comparison, what: str, outcome: Outcome) -> str:
     return found[what][1]
 
 
+@on_every_kind
 def test_twins_that_match_are_equal_in_everything(pair: Pair) -> None:
     for host in ("ds1", "ds2"):
         for instance in ("main", "second"):
@@ -107,29 +110,27 @@ def test_twins_that_match_are_equal_in_everything(pair: Pair) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("key", "what", "mend"),
-    [
+def test_files_that_differ_are_named_with_what_to_do(pair: Pair) -> None:
+    pair.server("ds1")
+    for key, what, mend in (
         ("host_keys", "SSH host keys", "copy /etc/ssh/ssh_host_"),
         ("authorized_keys", "authorized_keys", "copy uploads/authorized_keys"),
         ("pair", "pair.toml", "copy keepalived/pair.toml"),
-    ],
-)
-def test_files_that_differ_are_named_with_what_to_do(
-    pair: Pair, key: str, what: str, mend: str
-) -> None:
-    pair.server("ds1")
-    pair.server("ds2", marks=MARKS._replace(**{key: "other"}))
-    assert mend in only(pair.compare(), what, Outcome.DIFFERENT)
+    ):
+        twin = pair.server("ds2", marks=MARKS._replace(**{key: "other"}))
+        assert mend in only(pair.compare(), what, Outcome.DIFFERENT)
+        pair.leave(twin)
 
 
-@pytest.mark.parametrize("key", Marks._fields)
-def test_what_a_host_does_not_tell_is_not_called_equal(pair: Pair, key: str) -> None:
-    for host in ("ds1", "ds2"):
-        pair.server(host, marks=MARKS._replace(**{key: None}))
-    comparison = pair.compare()
-    assert [outcome for outcome, _ in unequal(comparison).values()] == [Outcome.UNKNOWN]
-    assert not comparison.equal
+def test_what_a_host_does_not_tell_is_not_called_equal(pair: Pair) -> None:
+    for key in Marks._fields:
+        marks = MARKS._replace(**{key: None})
+        servers = [pair.server(host, marks=marks) for host in ("ds1", "ds2")]
+        comparison = pair.compare()
+        assert [outcome for outcome, _ in unequal(comparison).values()] == [Outcome.UNKNOWN], key
+        assert not comparison.equal, key
+        for server in servers:
+            pair.leave(server)
 
 
 def test_instances_of_one_host_that_disagree_are_not_compared(pair: Pair) -> None:
@@ -181,18 +182,20 @@ def test_an_instance_of_one_host_only_is_a_difference(pair: Pair) -> None:
 
 
 class TestClock:
-    @pytest.mark.parametrize(("one", "two"), [(0.0, 1.0), (100.0, 100.9), (-0.5, 0.5)])
-    def test_a_second_apart_is_well(self, pair: Pair, one: float, two: float) -> None:
-        pair.server("ds1", ahead=one)
-        pair.server("ds2", ahead=two)
-        assert pair.compare().equal
+    def test_a_second_apart_is_well(self, pair: Pair) -> None:
+        for one, two in ((0.0, 1.0), (100.0, 100.9), (-0.5, 0.5)):
+            servers = pair.server("ds1", ahead=one), pair.server("ds2", ahead=two)
+            assert pair.compare().equal, (one, two)
+            for server in servers:
+                pair.leave(server)
 
-    @pytest.mark.parametrize(("one", "two", "first"), [(0, 1.2, "ds2"), (3, 1.5, "ds1")])
-    def test_more_is_not(self, pair: Pair, one: float, two: float, first: str) -> None:
-        pair.server("ds1", ahead=one)
-        pair.server("ds2", ahead=two)
-        text = only(pair.compare(), "clock", Outcome.DIFFERENT)
-        assert text.startswith(f"{first} is {abs(one - two):.1f} s ahead of ")
+    def test_more_is_not(self, pair: Pair) -> None:
+        for one, two, first in ((0, 1.2, "ds2"), (3, 1.5, "ds1")):
+            servers = pair.server("ds1", ahead=one), pair.server("ds2", ahead=two)
+            text = only(pair.compare(), "clock", Outcome.DIFFERENT)
+            assert text.startswith(f"{first} is {abs(one - two):.1f} s ahead of ")
+            for server in servers:
+                pair.leave(server)
 
 
 class TestHosts:
@@ -206,7 +209,7 @@ class TestHosts:
 
     def test_one_that_fell_silent_is_not_compared(self, pair: Pair) -> None:
         pair.server("ds2")
-        pair.now += LIVE + 1
+        pair.clock.advance(LIVE + 1)
         pair.server("ds1")
         text = only(pair.compare(), "hosts", Outcome.UNKNOWN)
         assert text.startswith("ds2: it was last heard of 91 s ago;")
@@ -222,7 +225,7 @@ class TestHosts:
     ) -> None:
         pair.server("ds1", configuration="old")
         pair.leave(pair.server("ds2", version="0.9"))
-        pair.now += 10
+        pair.clock.advance(10)
         pair.server("ds1")
         pair.server("ds2")
         assert pair.compare().equal
@@ -242,7 +245,7 @@ class TestHosts:
     @pytest.mark.parametrize("new", ["ds1.example.org", "DS1"])
     def test_one_that_was_renamed_is_found_by_its_new_name(self, pair: Pair, new: str) -> None:
         pair.server("ds1")
-        pair.now += LIVE + 1
+        pair.clock.advance(LIVE + 1)
         pair.server(new)
         pair.server("ds2.example.org")
         comparison = pair.compare("ds1", "ds2")
@@ -256,6 +259,7 @@ class TestHosts:
         assert text.startswith("ds2 of pair.toml never seen")
 
 
+@on_every_kind
 class TestOlderDatabase:
     """Its table of processes is that of an earlier version."""
 
@@ -263,7 +267,6 @@ class TestOlderDatabase:
 
     @pytest.fixture
     def older(self, database: Database) -> Database:
-        database.prepare()
         with database.engine().begin() as conn:
             for column in self.NEW:
                 conn.exec_driver_sql(f"ALTER TABLE tserver_process DROP COLUMN {column}")
@@ -299,9 +302,9 @@ class TestOlderDatabase:
 def test_where_the_columns_may_not_be_added_the_server_goes_on_and_says_so(
     mariadb_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mariadb_database.prepare()
-    assert mariadb_database.server is not None
-    mariadb_database.server.execute(
+    server = mariadb_database.server
+    assert server is not None
+    server.execute(
         "ALTER TABLE tserver_process DROP COLUMN pair",
         "CREATE OR REPLACE USER plain@127.0.0.1",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {mariadb_database.name}.* TO plain@127.0.0.1",
@@ -309,6 +312,8 @@ def test_where_the_columns_may_not_be_added_the_server_goes_on_and_says_so(
     )
     url = mariadb_database.url.replace("root@", "plain@")
     layout = replace(mariadb_database, url=url).prepare()
+    mariadb_database.dispose()
+    server.execute("DROP USER plain@127.0.0.1")
     assert not layout.has(schema.server_process.c.pair)
     assert "without tserver_process.pair: cannot add" in caplog.text
     assert "lacks a right" in caplog.text

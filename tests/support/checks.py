@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from dataserver.home import Home, Paths
 from dataserver.templates import render
 from dataserver.vrrp.health import Checked, Limits, read_result
+from tests.support.waiting import PATIENCE
 
 #: What /bin/sh is on one system or another.
 SHELLS = {
@@ -32,7 +34,10 @@ class Watched:
 
 
 class Checks:
-    """Both scripts for the instances ``names`` of a home; ``data_in`` where it is elsewhere."""
+    """Both scripts for the instances ``names`` of a home; ``data_in`` where it is elsewhere.
+
+    With ``uptime`` the machine has been up for so many seconds whenever they run.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Checks:
         *,
         limits: Limits | None = None,
         data_in: Mapping[str, Path] | None = None,
+        uptime: float | None = None,
     ) -> None:
         self.home = home
         self.names = names
@@ -48,6 +54,10 @@ class Checks:
         self.state_dir = home.root / "state"
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self._data_in = dict(data_in or {})
+        self._clock = "/proc/uptime"
+        if uptime is not None:
+            self._clock = str(self.state_dir.with_name("uptime"))
+            Path(self._clock).write_text(f"{uptime:.2f} 0.00\n")
         for name in names:
             self.data_in(name).mkdir(parents=True, exist_ok=True)
             self.paths(name).var.mkdir(parents=True, exist_ok=True)
@@ -76,7 +86,7 @@ class Checks:
             text=True,
             cwd="/",
             env={"PATH": path or os.environ["PATH"]},
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     def result(self, script: str = "check-health") -> Checked | None:
@@ -97,5 +107,6 @@ class Checks:
                 state_dir=str(self.state_dir),
             )
             path = self.home.root / script
-            path.write_text(text)
+            assert "< /proc/uptime" in text
+            path.write_text(text.replace("< /proc/uptime", f"< {shlex.quote(self._clock)}"))
             path.chmod(0o755)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from xml.sax.saxutils import escape
 
 from sqlalchemy import Engine, insert, select, update
 
@@ -18,6 +16,7 @@ from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
 from tests.support.databases import Database
 from tests.support.ingest import ZONE, arrival
+from tests.support.packets import module, packet
 
 INTERVAL = 300
 PACKETS = 576
@@ -30,12 +29,6 @@ TICK = 20
 #: Runs, where somebody lets it: sets window.hacked.
 SCRIPT = "<script>window.hacked=1</script>"
 HOSTILE = f'"\'><img src=x onerror="window.hacked=1">{SCRIPT}\u202eevil'
-
-_EXTRAS = {
-    "load": "<description>Of five minutes</description><unit>jobs</unit>"
-    "<min_warning>4</min_warning><max_warning>8</max_warning><min_critical>8</min_critical>",
-    "state": "<str_critical>^broken$</str_critical>",
-}
 
 
 @dataclass(frozen=True)
@@ -84,33 +77,23 @@ def state(place: int) -> str:
 
 def _packet(time: int, place: int) -> bytes:
     modules = [
-        _module("load", "generic_data", _data(f"{load(place)}")),
-        _module("up", "generic_proc", _data("0" if place % 100 < 3 else "1")),
-        _module("state", "generic_data_string", _data(state(place))),
-        _module("cold", "generic_data", _data("-3.5")),
+        module(
+            "load",
+            f"{load(place)}",
+            description="Of five minutes",
+            unit="jobs",
+            min_warning=4,
+            max_warning=8,
+            min_critical=8,
+        ),
+        module("up", "0" if place % 100 < 3 else "1", "generic_proc"),
+        module("state", state(place), "generic_data_string", str_critical="^broken$"),
+        module("cold", "-3.5"),
     ]
     if place == PACKETS - 1:
-        listed = (
-            f"<data><value>{number % 50}</value>"
-            f"<timestamp>{_text(time - (TICKS - number) * TICK)}</timestamp></data>"
-            for number in range(TICKS)
-        )
-        modules.append(_module("ticks", "generic_data", f"<datalist>{''.join(listed)}</datalist>"))
-    head = f'agent_name="web1" timestamp="{_text(time)}" interval="{INTERVAL}" os_name="Linux"'
-    return f"<agent_data {head}>{''.join(modules)}</agent_data>".encode()
-
-
-def _module(name: str, kind: str, data: str) -> str:
-    extra = _EXTRAS.get(name, "")
-    return f"<module><name>{name}</name><type>{kind}</type>{extra}{data}</module>"
-
-
-def _data(text: str) -> str:
-    return f"<data>{escape(text)}</data>"
-
-
-def _text(time: int) -> str:
-    return f"{datetime.fromtimestamp(time, UTC):%Y/%m/%d %H:%M:%S}"
+        listed = [(f"{number % 50}", time - (TICKS - number) * TICK) for number in range(TICKS)]
+        modules.append(module("ticks", listed))
+    return packet("web1", *modules, time=time, interval=INTERVAL, os_name="Linux")
 
 
 def _spoiled(engine: Engine, start: int, now: int) -> Exhibit:

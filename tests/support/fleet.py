@@ -6,14 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from dataserver.fleet.model import Managed, RunState, SupervisorState, supervisor_file
 from dataserver.health import process_start
-from tests.support.server import PATIENCE, Place
+from tests.support.server import Place
+from tests.support.waiting import PATIENCE, wait_until
 
 _MAIN = """
 import sys
@@ -123,12 +123,14 @@ class Fleet:
 
     def wait(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
         """Wait until ``condition()`` is true; fail when that takes too long or it ends."""
-        assert self.process is not None
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.process.poll() is None, f"it left instead of: {what}\n{self.log[-3000:]}"
-            assert time.monotonic() < deadline, f"waited for: {what}\n{self.log[-3000:]}"
-            time.sleep(0.02)
+        process = self.process
+        assert process is not None
+        wait_until(
+            condition,
+            lambda: f"{what}\n{self.log[-3000:]}",
+            alive=lambda: process.poll() is None,
+            seconds=seconds,
+        )
 
     def wait_state(self, state: RunState, *names: str) -> None:
         """Wait until all of ``names`` are in ``state``."""

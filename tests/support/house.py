@@ -1,6 +1,6 @@
 """A running server for a whole module of tests, with what a test asks of it and its database.
 
-A module takes the fixtures over by importing them: ``house`` (one on each kind of store),
+A module takes the fixtures over by importing them: ``house`` (one on SQLite, one on MariaDB),
 ``agent`` (a name that nobody has seen before).
 """
 
@@ -14,6 +14,7 @@ from sqlalchemy import Engine, func, select
 
 from dataserver.spool.reasons import RejectedPacket
 from dataserver.store import schema
+from tests.support import packets
 from tests.support.databases import MARIADB, SQLITE, Database, opened
 from tests.support.server import Place, Server
 
@@ -32,6 +33,11 @@ def packet(agent: str, modules: str = "", attributes: str = "") -> bytes:
 
 def module(name: str, value: str, kind: str = "generic_data") -> str:
     return f"<module><name>{name}</name><type>{kind}</type><data>{value}</data></module>"
+
+
+def good(agent: str) -> bytes:
+    """A packet with a value, but without a time, which is therefore its file's."""
+    return packets.packet(agent, packets.module("load", "1.5"))
 
 
 class House:
@@ -94,7 +100,7 @@ class House:
     def stays_well(self) -> None:
         """A good packet that comes now is stored."""
         agent = f"good{next(_numbers)}"
-        self.drop(packet(agent), f"{agent}.1.data")
+        self.drop(good(agent), f"{agent}.1.data")
         self.wait_stored(agent)
 
 
@@ -103,14 +109,16 @@ def house(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[House]:
     """One server for all the tests here, on each kind of store in turn."""
-    if request.param != SQLITE:
-        request.getfixturevalue("mariadb")
     with opened(request.param, tmp_path_factory.mktemp("odd") / "home") as database:
         place = Place(database.home, database.url, incomplete_after=1)
         with Server(place) as server:
             server.wait_ready()
             yield House(server, database)
             assert server.stop() == 0
+
+
+#: What becomes of files, whatever the database is.
+on_sqlite = pytest.mark.parametrize("house", [SQLITE], indirect=True)
 
 
 @pytest.fixture

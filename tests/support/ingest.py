@@ -1,19 +1,22 @@
 """Taking packets into a store inside a test's process: through the worker, or past it.
 
-:class:`Instance`  files in a drop directory, one pass of the real worker
+:class:`Instance`  files in a drop directory, for the real worker
 :class:`Ingest`    packets straight into the recorder, a batch at a time
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dataserver import config, packet
+from dataserver.health import Heartbeat
 from dataserver.home import Home
 from dataserver.model import Arrival
 from dataserver.spool.rejected import Rejected
@@ -22,7 +25,9 @@ from dataserver.store.agents import Learning
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
 from dataserver.times import packet_time
-from dataserver.worker import Summary, run
+from dataserver.worker import run
+from dataserver.worker.report import Report
+from dataserver.worker.session import Session
 from tests.support.databases import Database
 
 ZONE = ZoneInfo("UTC")
@@ -51,19 +56,28 @@ class Instance:
         self.paths.config.write_text('data_in = "data_in"\n', encoding="utf-8")
         self.data_in = self.paths.folder / "data_in"
         self.data_in.mkdir()
+        self._database = database
 
-    def take_in(self, files: Iterable[tuple[Path, int | None]]) -> Summary:
-        """Copy files, with the modification time that they must have if any, and run once."""
+    def place(self, files: Iterable[tuple[Path, int | None]]) -> None:
+        """Copy files into the drop directory, with the modification time that they must have."""
         for file, modified in files:
             copy = self.data_in / file.name
             shutil.copyfile(file, copy)
             if modified is not None:
                 os.utime(copy, (modified, modified))
-        return self.run_once()
 
-    def run_once(self) -> Summary:
-        """Take in what is there."""
-        return run(config.load(self.paths, {}), self.paths, once=True)
+    def run_once(self) -> None:
+        """Take in what is there, as a process that ends then."""
+        run(config.load(self.paths, {}), self.paths, once=True)
+
+    @contextlib.contextmanager
+    def one_process(self) -> Iterator[Session]:
+        """A process that goes on: each step takes in what is there; what it knows stays."""
+        report = Report(self.paths, time.time, time.monotonic, os.getpid())
+        heartbeat = Heartbeat(self.paths.heartbeat, report.run)
+        settings, engine = config.load(self.paths, {}), self._database.engine()
+        with Session(settings, engine, report, heartbeat, lambda _: False, patient=False) as own:
+            yield own
 
     @property
     def rejected(self) -> list[str]:

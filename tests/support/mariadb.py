@@ -13,16 +13,17 @@ import getpass
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import MySQLdb
 
-#: As a careful administrator runs it (each commit on disk), but small.
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, wait_until
+
+#: As a careful administrator runs it (each commit is written through), but small.
 OPTIONS = (
     "--innodb-flush-log-at-trx-commit=1",
     "--innodb-buffer-pool-size=128M",
@@ -30,8 +31,9 @@ OPTIONS = (
     "--skip-log-bin",
     "--skip-name-resolve",
 )
-_START_SECONDS = 30.0
-_STOP_SECONDS = 30.0
+_MEMORY = Path("/dev/shm")
+#: Bytes that must be free there.
+_ROOM = 2 << 30
 
 
 class MariaDB:
@@ -40,12 +42,16 @@ class MariaDB:
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self.options = options
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def data(self) -> Path:
         return self.directory / "data"
+
+    @property
+    def _temporary(self) -> Path:
+        return self.directory / "tmp"
 
     @property
     def socket(self) -> Path:
@@ -77,19 +83,18 @@ class MariaDB:
 
     def start(self) -> None:
         """Start (installing the system tables the first time) and wait until it answers."""
+        # A starting server removes what it takes for leftovers in its folder for temporary
+        # tables, also of a server that is being installed: so each needs one of its own.
+        self._temporary.mkdir(parents=True, exist_ok=True)
         if not self.data.exists():
             self._install()
-        temporary = self.directory / "tmp"
-        temporary.mkdir(exist_ok=True)
         # PDEATHSIG: the server dies with the test's process, however that ends.
         command = [
             *("setpriv", "--pdeathsig", "KILL", "mariadbd", "--no-defaults"),
             f"--datadir={self.data}",
             f"--user={getpass.getuser()}",
             f"--socket={self.socket}",
-            # A starting server removes what it takes for leftovers in its folder for temporary
-            # tables, so each needs one of its own.
-            f"--tmpdir={temporary}",
+            f"--tmpdir={self._temporary}",
             f"--pid-file={self.directory / 'pid'}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
@@ -108,7 +113,7 @@ class MariaDB:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
         try:
-            self.process.wait(_STOP_SECONDS)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -138,14 +143,14 @@ class MariaDB:
 
     def _wait_stopped(self) -> None:
         """Until none of its threads runs any more: the signal reaches them one by one."""
-        deadline = time.monotonic() + 10
-        while any(
-            path.read_text("utf-8", "replace").rpartition(")")[2].split()[0] != "T"
-            for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
-        ):
-            if time.monotonic() > deadline:
-                raise TimeoutError("the database server does not stop")
-            time.sleep(0.001)
+
+        def all_are() -> bool:
+            return all(
+                path.read_text("utf-8", "replace").rpartition(")")[2].split()[0] == "T"
+                for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
+            )
+
+        wait_until(all_are, "the database server to be stopped", pause=0.001)
 
     def remove(self) -> None:
         """Stop it and delete all it had."""
@@ -188,39 +193,55 @@ class MariaDB:
     # -- starting --------------------------------------------------------------
 
     def _install(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
+        done = subprocess.run(
             [
                 "mariadb-install-db",
                 "--no-defaults",
+                f"--tmpdir={self._temporary}",
                 f"--datadir={self.data}",
                 f"--user={getpass.getuser()}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--innodb-log-file-size=48M",
             ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            check=False,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
+        assert done.returncode == 0, f"MariaDB was not installed:\n{done.stdout[-2000:]}"
 
     def _wait_ready(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if not self.running:
-                break
-            with contextlib.suppress(MySQLdb.OperationalError):
+        refused = ""
+
+        def answers() -> bool:
+            nonlocal refused
+            try:
                 self.connect().close()
-                return
-            time.sleep(0.02)
-        self.stop()
-        tail = self.log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"MariaDB did not start:\n{tail}")
+            except MySQLdb.OperationalError as error:
+                refused = str(error)
+                return False
+            return True
+
+        def why() -> str:
+            return f"MariaDB to start: {refused}\n{self.log.read_text(errors='replace')[-2000:]}"
+
+        try:
+            wait_until(answers, why, alive=lambda: self.running, pause=0.02)
+        except AssertionError:
+            self.stop()
+            raise
 
 
-def _free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def in_memory() -> str | None:
+    """A directory in memory for what a test server writes, or None where there is none.
+
+    What is written there outlives the death of a process, which is all that tests do to a
+    database server, but costs no disk's time.
+    """
+    try:
+        found = os.statvfs(_MEMORY)
+    except OSError:
+        return None
+    is_roomy = found.f_bavail * found.f_frsize >= _ROOM and os.access(_MEMORY, os.W_OK)
+    return str(_MEMORY) if is_roomy else None

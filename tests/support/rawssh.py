@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Sequence
 from types import TracebackType
 
+from tests.support.waiting import PATIENCE
+
 OK, NO_SUCH_FILE, DENIED, UNSUPPORTED = 0, 2, 3, 8
 FAILURE = 4
 OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT, OPENDIR, READDIR = range(3, 13)
@@ -94,7 +96,7 @@ class Sftp:
 
 def sink(command: Sequence[str], sent: bytes) -> tuple[int, bytes]:
     """Send ``sent`` all at once and close; exit code, and what was answered."""
-    done = subprocess.run(command, input=sent, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(command, input=sent, capture_output=True, check=False, timeout=PATIENCE)
     return done.returncode, done.stdout
 
 

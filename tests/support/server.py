@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,11 +23,10 @@ from dataserver.health import Phase
 from dataserver.home import Home, Paths
 from dataserver.spool.reasons import RejectedPacket
 from dataserver.spool.rejected import Rejected
-from tests.conftest import COMMAND
+from tests.support.commands import COMMAND
+from tests.support.waiting import PATIENCE, wait_until
 
-#: Seconds for what takes a moment on an idle machine, and the pause between two looks.
-PATIENCE = 60.0
-_LOOK = 0.005
+__all__ = ["PATIENCE", "Place", "Server"]
 
 _numbers = itertools.count()
 
@@ -204,11 +202,13 @@ class Server:
 
     def wait(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
         """Wait until ``condition()`` is true; fail when that takes too long or the server dies."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.running, f"it left instead of: {what}\n{self.log[-2000:]}"
-            assert time.monotonic() < deadline, f"waited for: {what}\n{self.log[-2000:]}"
-            time.sleep(_LOOK)
+        wait_until(
+            condition,
+            lambda: f"{what}\n{self.log[-2000:]}",
+            alive=lambda: self.running,
+            seconds=seconds,
+            pause=0.005,
+        )
 
     def wait_phase(self, *phases: Phase, since: float = 0.0) -> None:
         """Wait until it is in one of the phases, which began after ``since`` (epoch seconds)."""

@@ -13,15 +13,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from dataserver.home import Home
-from tests.conftest import COMMAND
-from tests.support.uploads import free_port, wait_for_port
+from tests.support.commands import COMMAND
+from tests.support.ports import free_port
+from tests.support.uploads import wait_for_port
+from tests.support.waiting import PATIENCE, wait_until
+from tests.support.warm import Warm
 
 HOME = Path("/var/lib/dataserver")
 ALIAS = "/var/spool/pandora/data_in"
@@ -39,6 +43,7 @@ PrintMotd no
 AcceptEnv LANG LC_*
 Subsystem sftp /usr/lib/openssh/sftp-server
 """
+_SHARING = "/run/sshd-for-sharing"
 #: Makes the private parts; its first argument is a directory of ours that nobody else uses.
 _BEGIN = """\
 set -eu
@@ -51,7 +56,6 @@ mount -t tmpfs -o mode=755 private /run
 mount -t tmpfs -o mode=755 private /var/lib
 mkdir -m 755 /run/sshd
 """
-_PATIENCE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Machine:
     pid: int
     port: int
     directory: Path
+    warm: Warm
 
     @property
     def root(self) -> Path:
@@ -74,21 +79,24 @@ class Machine:
         self, *command: object, check: bool = True, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a program there, as root."""
-        enter = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--"]
         done = subprocess.run(
-            [*enter, *map(str, command)],
+            [*_entering(self.pid), *map(str, command)],
             check=False,
             capture_output=True,
             text=True,
             input=stdin,
-            timeout=_PATIENCE,
+            timeout=PATIENCE,
         )
         assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
         return done
 
-    def dataserver(self, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run the installed command there, as root."""
-        return self.run(COMMAND, "--home", HOME, *args, **options)
+    def dataserver(
+        self, *args: object, check: bool = True, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run our command there, as root."""
+        done = self.warm.run("--home", HOME, *args, stdin=stdin)
+        assert not check or done.returncode == 0, (args, done.stdout, done.stderr)
+        return done
 
     def agent(self, name: str) -> Agent:
         """Somebody whose key was added."""
@@ -119,8 +127,7 @@ class Machine:
         """An sshd with the configuration of this machine; gives its port."""
         port = free_port()
         settings = ("-p", str(port), "-o", "ListenAddress=127.0.0.1", "-o", "PidFile=none")
-        command = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--"]
-        command += ["/usr/sbin/sshd", "-D", "-e", *settings, *options]
+        command = [*_entering(self.pid), "/usr/sbin/sshd", "-D", "-e", *settings, *options]
         with (self.directory / "sshd.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -137,6 +144,20 @@ class Machine:
             process.kill()
             process.wait()
 
+    @contextmanager
+    def sshd_for_sharing(self) -> Iterator[int]:
+        """The same, but one connection may have many sessions (:meth:`Agent.sharing`)."""
+        more = f"""
+            rm -rf {_SHARING}
+            cp -a /etc/ssh {_SHARING}
+            grep -q 'MaxSessions 1$' {_SHARING}/sshd_config.d/*.conf
+            sed -i 's/MaxSessions 1$/MaxSessions 100/' {_SHARING}/sshd_config.d/*.conf
+            sed -i 's|/etc/ssh/sshd_config.d|{_SHARING}/sshd_config.d|' {_SHARING}/sshd_config
+        """
+        self.run("sh", "-e", stdin=more)
+        with self.sshd("-f", f"{_SHARING}/sshd_config") as port:
+            yield port
+
     def log(self) -> str:
         return (self.directory / "sshd.log").read_text("utf-8", errors="replace")
 
@@ -148,6 +169,8 @@ class Agent:
     port: int
     key: Path
     directory: Path
+    #: Where connections are that its programs share; None: each makes one of its own.
+    shared: Path | None = None
 
     @property
     def options(self) -> list[str]:
@@ -157,10 +180,35 @@ class Agent:
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
             "IdentitiesOnly=yes",
-            "ConnectTimeout=20",
+            f"ConnectTimeout={PATIENCE:.0f}",
             f"IdentityFile={self.key}",
+            # A sixth of the default's work, which is not what is tested.
+            "KexAlgorithms=curve25519-sha256",
+            f"ControlPath={self.shared / '%r' if self.shared else 'none'}",
         )
         return ["-F", "/dev/null", *(part for each in settings for part in ("-o", each))]
+
+    @contextmanager
+    def sharing(self, *accounts: str) -> Iterator[Agent]:
+        """The same with one connection to each account, over which all its programs go.
+
+        What a session may do is decided for each of them; only logging in happens once.
+        """
+        with TemporaryDirectory(prefix="ssh-") as folder, ExitStack() as stack:
+            made = replace(self, shared=Path(folder))
+            for account in accounts:
+                command = made.command(account, "-M", "-N")
+                process = subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL
+                )
+                stack.callback(process.wait)
+                stack.callback(process.kill)
+                wait_until(
+                    (Path(folder) / account).exists,
+                    f"a connection to {account}",
+                    alive=lambda process=process: process.poll() is None,
+                )
+            yield made
 
     def scp(self, account: str, *args: object) -> subprocess.CompletedProcess[str]:
         """Copy; an argument that begins with ``:`` is a path there."""
@@ -193,7 +241,7 @@ class Agent:
 
     def _run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, check=False, capture_output=True, text=True, input=stdin, timeout=_PATIENCE
+            command, check=False, capture_output=True, text=True, input=stdin, timeout=PATIENCE
         )
 
 
@@ -216,10 +264,12 @@ def machine(directory: Path) -> Iterator[Machine]:
         said = process.stdout.readline()
         assert said == b"ready\n", said + process.stdout.read()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-        made = Machine(int(children), 0, directory)
-        (made.root / "etc/ssh/sshd_config").write_text(SSHD_CONFIG)
-        made.run("ssh-keygen", "-A")
-        yield made
+        pid = int(children)
+        with Warm(_entering(pid)) as warm:
+            made = Machine(pid, 0, directory, warm)
+            (made.root / "etc/ssh/sshd_config").write_text(SSHD_CONFIG)
+            made.run("ssh-keygen", "-A")
+            yield made
     finally:
         process.kill()
         process.communicate()
@@ -235,7 +285,7 @@ def installed(directory: Path, *options: str) -> Iterator[Machine]:
         paths.config.write_text('data_in = "data_in"\n')
         bare.dataserver("uploads", "setup", "--install", "--alias", ALIAS)
         with bare.sshd(*options) as port:
-            yield Machine(bare.pid, port, directory)
+            yield replace(bare, port=port)
 
 
 def pretend(host: Machine, program: str, script: str) -> None:
@@ -272,6 +322,16 @@ def agent(host: Machine) -> Agent:
     return host.agent("web1")
 
 
+@pytest.fixture(scope="module")
+def sharing(host: Machine, agent: Agent) -> Iterator[Agent]:
+    """The same agent; all that it does goes over one connection to each account."""
+    with (
+        host.sshd_for_sharing() as port,
+        replace(agent, port=port).sharing(UPLOAD, SCP) as made,
+    ):
+        yield made
+
+
 @pytest.fixture(autouse=True)
 def unchanged(host: Machine, agent: Agent) -> Iterator[None]:
     """A packet lies in each drop directory, and everything in the home stays as it is."""
@@ -288,6 +348,11 @@ def unchanged(host: Machine, agent: Agent) -> Iterator[None]:
         path.unlink()
     assert elsewhere == []
     assert host.everything() == before
+
+
+def _entering(pid: int) -> Sequence[str]:
+    """What stands before a command that is to run there."""
+    return ("nsenter", "--target", str(pid), "--mount", "--pid", "--")
 
 
 def _checkout() -> Path:

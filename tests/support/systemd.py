@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from dataserver.home import Home
+from tests.support.waiting import PATIENCE, wait_until
+from tests.support.warm import Warm
 
 HOME = Path("/var/lib/dataserver")
 #: Where the program is, there.
 PYTHON = Path("/opt/dataserver/bin/python")
 #: A directory that is the same there and outside.
 SHARED = Path("/run/shared")
-PATIENCE = 90.0
 _LOOK = 0.05
 
 #: What of systemd's own is there: enough to boot, and nothing that touches devices or networks.
@@ -101,6 +102,7 @@ class Machine:
     pid: int
     #: Outside; ``shared`` in it is :data:`SHARED` there.
     directory: Path
+    warm: Warm
 
     @property
     def root(self) -> Path:
@@ -124,21 +126,22 @@ class Machine:
             text=True,
             stdin=subprocess.DEVNULL,
             timeout=PATIENCE,
-            env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
+            env=_ENVIRONMENT,
         )
         assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
         return done
 
     def entering(self) -> list[str]:
         """What stands before a command that is to run there."""
-        return ["nsenter", "--target", str(self.pid), "-m", "-p", "-u", "-i", "-C", "--"]
+        return _entering(self.pid)
 
     def dataserver(
         self, *args: object, check: bool = True, home: Path = HOME
     ) -> subprocess.CompletedProcess[str]:
         """Run our command there, as root."""
-        command = (PYTHON, "-P", "-m", "dataserver", "--home", home, *args)
-        return self.run(*command, check=check)
+        done = self.warm.run("--home", home, *args)
+        assert not check or done.returncode == 0, (args, done.stdout, done.stderr)
+        return done
 
     def account(self, name: str) -> tuple[int, int]:
         """Number and group of an account."""
@@ -193,10 +196,12 @@ class Machine:
 
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
         """Wait until ``condition()`` is true; fail when that takes too long."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"waited for: {what}\n{self.journal()[-4000:]}"
-            time.sleep(_LOOK)
+        wait_until(
+            condition,
+            lambda: f"{what}\n{self.journal()[-4000:]}",
+            seconds=seconds,
+            pause=_LOOK,
+        )
 
     def journal(self, *options: str) -> str:
         """What everybody there said."""
@@ -226,15 +231,17 @@ def machine(directory: Path) -> Iterator[Machine]:
             env={"PATH": _PATH},
         )
     try:
-        made = Machine(_first_child(process), directory)
+        pid = _first_child(process)
+        made = Machine(pid, directory, Warm(_entering(pid), PYTHON, _ENVIRONMENT))
         booted = ("systemctl", "is-system-running", "--wait")
-        deadline = time.monotonic() + PATIENCE
-        while made.run(*booted, check=False).stdout.strip() not in ("running", "degraded"):
-            said = (directory / "console").read_text(errors="replace")
-            assert process.poll() is None, f"it did not boot:\n{said[-4000:]}"
-            assert time.monotonic() < deadline, f"it does not boot:\n{said[-4000:]}"
-            time.sleep(_LOOK)
-        yield made
+        wait_until(
+            lambda: made.run(*booted, check=False).stdout.strip() in ("running", "degraded"),
+            lambda: f"its boot\n{(directory / 'console').read_text(errors='replace')[-4000:]}",
+            alive=lambda: process.poll() is None,
+            pause=_LOOK,
+        )
+        with made.warm:
+            yield made
     finally:
         process.kill()
         process.wait()
@@ -255,28 +262,32 @@ def installed(directory: Path) -> Iterator[Machine]:
         yield made
 
 
+def _entering(pid: int) -> list[str]:
+    return ["nsenter", "--target", str(pid), "-m", "-p", "-u", "-i", "-C", "--"]
+
+
 def _first_child(process: subprocess.Popen[bytes]) -> int:
     """The process 1 of the machine, as its number is outside."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+
+    def has_become_systemd() -> int:
         with suppress(OSError):
             found = children.read_text().split()
             if found and Path(f"/proc/{found[0]}/comm").read_text().strip() == "systemd":
                 return int(found[0])
-        assert process.poll() is None, "it ended while it was made"
-        time.sleep(_LOOK)
-    raise AssertionError("it does not become systemd")
+        return 0
+
+    return wait_until(has_become_systemd, "systemd", alive=lambda: process.poll() is None)
 
 
 def _clear(private: Path, group: str) -> None:
     """Remove the control groups that systemd made; they are empty once all have ended."""
     command = ["unshare", "--mount", "bash", "-c", _CLEAR, "bash", str(private), group]
-    deadline = time.monotonic() + PATIENCE
-    while subprocess.run(command, check=False, capture_output=True).returncode:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(_LOOK)
+    wait_until(
+        lambda: subprocess.run(command, check=False, capture_output=True).returncode == 0,
+        "the end of all that ran there",
+        pause=_LOOK,
+    )
 
 
 def _units() -> list[str]:
@@ -309,3 +320,4 @@ def _program() -> str:
 
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}

@@ -12,10 +12,9 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 from dataserver.vrrp.health import read_result
@@ -23,7 +22,7 @@ from dataserver.vrrp.model import Host, Pair
 from dataserver.vrrp.renderer import INSTALLED
 from dataserver.vrrp.status import Known, read_state
 from tests.support.pairs import rendered, write
-from tests.support.server import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 _NAMESPACES = ["--mount", "--net", "--pid", "--uts", "--fork", "--kill-child=KILL"]
 _STATE_DIR = "/run/dataserver-keepalived"
@@ -70,13 +69,6 @@ disk_ok_percent = 2
 [notify]
 command = ["/run/home/record"]
 """
-
-
-def wait_until(what: str, done: Callable[[], object]) -> None:
-    limit = monotonic() + PATIENCE
-    while not done():
-        assert monotonic() < limit, f"{what} expected"
-        sleep(0.02)
 
 
 class Box:
@@ -163,7 +155,7 @@ class Box:
         words = [*self._enter(), sys.executable, "-P", "-c", _BEATS]
         self._beats = subprocess.Popen(words)
         beat = self.root / "run/home/var/main/heartbeat.json"
-        wait_until("a heartbeat", beat.exists)
+        wait_until(beat.exists, "a heartbeat")
 
     def be_sick(self) -> None:
         """It is killed."""
@@ -261,5 +253,5 @@ def twins(home: Path, pair: Pair) -> Iterator[tuple[Box, Box]]:
             box.deploy()
             box.be_well()
         for box in boxes:
-            wait_until("a carrier", box.has_carrier)
+            wait_until(box.has_carrier, "a carrier")
         yield first, second

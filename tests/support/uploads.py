@@ -12,10 +12,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,8 @@ from dataserver.packet import ends_complete
 from dataserver.spool.directory import Spool
 from dataserver.spool.doorbell import Doorbell
 from dataserver.spool.waiting import Waiting
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, wait_until
 
 with warnings.catch_warnings():
     # It stands on asyncore, which Python 3.11 has and warns about.
@@ -39,15 +43,22 @@ _PRIVILEGE_SEPARATION = Path("/run/sshd")
 
 @dataclass(slots=True)
 class Receiver:
-    """Waits for the bell or a short timer, scans, reads, and takes what is complete."""
+    """Waits for the bell or a short timer, scans, reads, and takes what is complete.
+
+    As the worker does, it stores a packet before its file leaves.  A writer may touch a file
+    just then (scp cuts each to its length after the last byte, which gives it a new time): it
+    stays, is read once more, and is known by then.
+    """
 
     spool: Spool
     bell: Doorbell
     taken: dict[str, bytes] = field(default_factory=dict)
-    #: How often a file was found that was only begun.
-    partial: int = 0
+    #: How often a file was found that was only begun, by name.
+    partial: Counter[str] = field(default_factory=Counter)
+    #: How often a packet was read again that had been taken.
+    again: int = 0
     waiting: Waiting = field(
-        default_factory=lambda: Waiting(60, monotonic=time.monotonic, clock=time.time)
+        default_factory=lambda: Waiting(PATIENCE, monotonic=time.monotonic, clock=time.time)
     )
 
     def look(self) -> None:
@@ -57,23 +68,37 @@ class Receiver:
                 continue
             reading = self.spool.read(file)
             if reading.content is None:
-                self.partial += 1
+                self.partial[file.name] += 1
             elif not ends_complete(reading.content):
-                self.partial += 1
+                self.partial[file.name] += 1
                 self.waiting.add(reading.file)
             else:
                 self.waiting.forget(file)
-                assert file.name not in self.taken, f"{file.name} came twice"
-                self.taken[file.name] = reading.content
-                assert self.spool.done(reading.file)
+                self._store(file.name, reading.content)
+                self.spool.done(reading.file)
 
-    def take(self, count: int, patience: float = 60) -> None:
-        """Go on until ``count`` packets are there; a test that hangs ends after ``patience``."""
-        self.look()
-        deadline = time.monotonic() + patience
-        while len(self.taken) < count and time.monotonic() < deadline:
-            self.bell.wait(0.05)
+    def _store(self, name: str, content: bytes) -> None:
+        known = self.taken.setdefault(name, content)
+        if known is not content:
+            self.again += 1
+            # A line end may have come after the last byte that counts.
+            assert known.rstrip() == content.rstrip(), f"two packets are called {name}"
+
+    def look_until(self, condition: Callable[[], object], what: str) -> None:
+        """Look whenever the bell rings, until ``condition()`` is true."""
+
+        def is_true() -> bool:
             self.look()
+            if condition():
+                return True
+            self.bell.wait(0.05)
+            return False
+
+        wait_until(is_true, lambda: f"{what}; there are {sorted(self.taken)}", pause=0)
+
+    def take(self, count: int) -> None:
+        """Look until ``count`` packets are there."""
+        self.look_until(lambda: len(self.taken) >= count, f"{count} packets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,50 +176,91 @@ def ftp_server(root: Path) -> Iterator[int]:
         server.close_all()
 
 
-def ftp_put(port: int, source: Path, name: str, pause: float) -> None:
-    """Upload by FTP, a piece at a time with pauses in between."""
+def ftp_put(port: int, source: Path, name: str, half_way: Callable[[], object]) -> None:
+    """Upload by FTP, in pieces; ``half_way`` is called when half of it is sent."""
+    size = source.stat().st_size
     with ftplib.FTP() as ftp, source.open("rb") as file:
         ftp.connect("127.0.0.1", port)
         ftp.login("agent", "secret")
-        ftp.storbinary(f"STOR {name}", _Slowly(file, pause), blocksize=_piece(source))
+        ftp.storbinary(f"STOR {name}", _Interrupted(file, half_way), blocksize=size // 2 + 1)
 
 
 @dataclass(slots=True)
-class _Slowly:
-    """A file whose reader has to wait a little for each piece."""
+class _Interrupted:
+    """A file whose reader has something else to do between two pieces."""
 
     file: BinaryIO
-    pause: float
+    between: Callable[[], object]
 
     def read(self, size: int) -> bytes:
-        time.sleep(self.pause)
+        if self.file.tell():
+            self.between()
         return self.file.read(size)
 
 
-def _piece(source: Path) -> int:
-    return source.stat().st_size // 8 + 1
+#: Passes on what it reads; after so many bytes it waits while a file is there.
+_GATE = """\
+#!{python} -IS
+import os, select, subprocess, sys, time
+ssh = subprocess.Popen(["ssh", *sys.argv[1:]], stdin=subprocess.PIPE, bufsize=0)
+end = os.pidfd_open(ssh.pid)
+left = {size}
+while True:
+    # scp gives a socket for both directions, and ssh makes it one that does not block.
+    if end in select.select([0, end], [], [])[0]:
+        break
+    piece = os.read(0, min(left, 65536) or 65536)
+    if not piece:
+        break
+    try:
+        ssh.stdin.write(piece)
+    except BrokenPipeError:
+        break
+    left -= min(left, len(piece))
+    while not left and os.path.exists({closed!r}) and ssh.poll() is None:
+        time.sleep(0.02)
+ssh.stdin.close()
+sys.exit(ssh.wait())
+"""
 
 
-def free_port() -> int:
-    """A port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+class Gate:
+    """Stands in for ssh, and holds back what comes after the first bytes while it is closed.
+
+    scp and sftp take it with ``-S``, rsync with ``-e``.  So it is certain that a file is half
+    there, however slow or fast the machine is.
+    """
+
+    def __init__(self, directory: Path, size: int) -> None:
+        directory.mkdir()
+        self.program = directory / "gate"
+        self._closed = directory / "closed"
+        script = _GATE.format(python=sys.executable, size=size, closed=str(self._closed))
+        self.program.write_text(script)
+        self.program.chmod(0o755)
+
+    def close(self) -> None:
+        """No upload gets to its end from now on."""
+        self._closed.touch()
+
+    def open(self) -> None:
+        """All that was held back goes on."""
+        self._closed.unlink(missing_ok=True)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], patience: float = 30) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until a server that was started accepts connections."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
+
+    def is_listening() -> bool:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection(("127.0.0.1", port), PATIENCE).close()
         except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise AssertionError(f"nobody listens on port {port}")
+            return False
+        return True
+
+    wait_until(
+        is_listening, f"a server on port {port}", alive=lambda: process.poll() is None, pause=0.02
+    )
 
 
 def _program(name: str) -> str:

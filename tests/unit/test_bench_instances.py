@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import generator, instances
+from bench import __main__, generator, instances
 from bench.errors import BenchError
 from bench.instances import Bench, Fleet, Result, Waits, table, typical
 from bench.proc import Usage
@@ -39,6 +39,7 @@ def result(count: int, seconds: float, start: str = "empty", store: str = "sqlit
     return Result(store, start, count, 1_000, usage, None, Waits(None, 0.5, None, 0))
 
 
+@pytest.mark.long
 def test_the_work_is_done_on_an_empty_database_and_again_on_a_filled_one(tmp_path: Path) -> None:
     empty, filled = bench(tmp_path).measure(2)
     assert [empty.start, filled.start] == list(instances.STARTS)
@@ -60,18 +61,21 @@ def test_all_instances_get_as_many_agents_and_no_agent_is_split(tmp_path: Path) 
     assert {count for counter in stems for count in counter.values()} == {SMALL.rounds}
 
 
+@pytest.mark.long
 def test_a_lost_packet_is_an_error_and_no_figure(tmp_path: Path) -> None:
     instead = 'rm -f "$(ls "$2/instances/$name/data_in/"*.data 2>/dev/null | head -n 1)"'
     with pytest.raises(BenchError, match="the instances stored"):
         list(bench(tmp_path, server(tmp_path, instead)).measure(2))
 
 
+@pytest.mark.long
 def test_an_instance_that_fails_is_an_error_and_ends_the_others(tmp_path: Path) -> None:
     there = tmp_path / "there"
-    instead = f"case $name in 2) exit 5 ;; 3) echo $$ >{there}; exec sleep 300 ;; esac"
+    fails = f"while ! [ -s {there} ]; do sleep 0.01; done; exit 5"
+    instead = f"case $name in 2) {fails} ;; 3) echo $$ >{there}; exec sleep 300 ;; esac"
     with pytest.raises(BenchError, match="an instance exited 5"):
         list(bench(tmp_path, server(tmp_path, instead)).measure(3))
-    assert not there.exists() or not Path(f"/proc/{there.read_text().strip()}").exists()
+    assert not Path(f"/proc/{there.read_text().strip()}").exists()
 
 
 def test_what_mariadb_counted_is_the_difference_in_seconds() -> None:
@@ -106,9 +110,19 @@ def test_the_gain_is_against_the_fewest_instances_of_the_same_row() -> None:
     ]
 
 
-@pytest.mark.parametrize("counts", ["0", "1,x", "", "1,,2", "-1"])
-def test_counts_that_are_none_are_refused_in_one_line(counts: str) -> None:
-    command = [sys.executable, "-m", "bench", "instances", f"--counts={counts}"]
+def test_counts_that_are_none_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for counts in ("0", "1,x", "", "1,,2", "-1"):
+        monkeypatch.setattr(sys, "argv", ["bench", "instances", f"--counts={counts}"])
+        with pytest.raises(SystemExit, match="2"):
+            __main__.main()
+        said = capsys.readouterr().err.splitlines()
+        assert "no list of numbers" in said[-1], counts
+
+
+def test_the_benchmark_is_started_as_its_documentation_says() -> None:
+    command = [sys.executable, "-m", "bench", "instances", "--counts=0"]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )

@@ -17,6 +17,7 @@ from dataserver.errors import ConfigError, UsageError
 from dataserver.home import Home
 from dataserver.setting_kinds import masked, size_text
 from dataserver.settings import ABOUT
+from tests.support.failures import failures
 
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
@@ -107,38 +108,31 @@ class TestPaths:
 
 
 class TestValues:
-    @pytest.mark.parametrize(
-        ("text", "count"),
-        [
-            ("1048576", MIB),
-            ('"64MB"', 64_000_000),
-            ('"64 MiB"', 64 * MIB),
-            ('"1 gib"', 1024 * MIB),
-            ('"2000 kB"', 2_000_000),
-        ],
-    )
-    def test_sizes_are_bytes_or_text_with_a_unit(self, home: Home, text: str, count: int) -> None:
-        home.config.write_text(f"max_packet = {text}\n")
-        assert loaded(home).max_packet == count
+    def test_sizes_are_bytes_or_text_with_a_unit(self, home: Home) -> None:
+        sizes = {
+            "1048576": MIB,
+            '"64MB"': 64_000_000,
+            '"64 MiB"': 64 * MIB,
+            '"1 gib"': 1024 * MIB,
+            '"2000 kB"': 2_000_000,
+        }
+        found = {}
+        for text in sizes:
+            home.config.write_text(f"max_packet = {text}\n")
+            found[text] = loaded(home).max_packet
+        assert found == sizes
 
-    @pytest.mark.parametrize(
-        ("text", "value"), [("yes", True), ("ON", True), ("0", False), ("false", False)]
-    )
-    def test_switches_in_the_environment_take_the_usual_words(
-        self, home: Home, text: str, value: bool
-    ) -> None:
-        assert loaded(home, DATASERVER_AUTOCREATE=text).autocreate is value
+    def test_switches_in_the_environment_take_the_usual_words(self, home: Home) -> None:
+        words = {"yes": True, "ON": True, "0": False, "false": False}
+        assert {w: loaded(home, DATASERVER_AUTOCREATE=w).autocreate for w in words} == words
 
-    @pytest.mark.parametrize(("text", "value"), [("true", True), ('"on"', True), ('"off"', False)])
-    def test_a_switch_in_a_file_is_a_boolean_or_on_or_off(
-        self, home: Home, text: str, value: bool
-    ) -> None:
-        home.config.write_text(f"unknown = {text}\n")
-        assert loaded(home).unknown is value
+    def test_a_switch_in_a_file_is_a_boolean_or_on_or_off(self, home: Home) -> None:
+        for text, value in {"true": True, '"on"': True, '"off"': False}.items():
+            home.config.write_text(f"unknown = {text}\n")
+            assert loaded(home).unknown is value, text
 
-    @pytest.mark.parametrize(
-        "line",
-        [
+    def test_a_wrong_value_names_key_file_and_what_is_allowed(self, home: Home) -> None:
+        lines = [
             "settle = true",
             'settle = "5"',
             "settle = nan",
@@ -166,15 +160,17 @@ class TestValues:
             'database = "mysql://u@::1/n"',
             'database_password_file = ""',
             "checksum = []",
-        ],
-    )
-    def test_a_wrong_value_names_key_file_and_what_is_allowed(self, home: Home, line: str) -> None:
-        home.config.write_text(line + "\n")
-        key = line.partition(" ")[0]
-        text = complaint(home)
-        assert str(home.config) in text
-        assert key in text
-        assert ABOUT[key].kind.allowed in text
+        ]
+
+        def check(line: str) -> None:
+            home.config.write_text(line + "\n")
+            key = line.partition(" ")[0]
+            text = complaint(home)
+            assert str(home.config) in text
+            assert key in text
+            assert ABOUT[key].kind.allowed in text
+
+        assert failures(check, lines) == {}
 
     def test_a_wrong_value_in_the_environment_names_the_key(self, home: Home) -> None:
         assert "DATASERVER_SETTLE = 'soon'" in complaint(home, DATASERVER_SETTLE="soon")
@@ -202,19 +198,19 @@ class TestValues:
         home.config.write_bytes(b'server_name = "\xff"\n')
         assert f"{home.config} is not TOML" in complaint(home)
 
-    @pytest.mark.parametrize(
-        "text",
-        [
+    def test_what_no_reader_can_take_is_an_error_like_others(self, home: Home) -> None:
+        def check(text: str) -> None:
+            home.config.write_text(text)
+            with pytest.raises(ConfigError, match=r"dataserver\.toml is not TOML"):
+                load(home.instance(), {})
+
+        texts = [
             "a = " + "[" * 5000,
             "a = " + "1" * 5000,
             "scan_interval = 0x" + "f" * 6000,
             "#" * 2**20 + "#",
-        ],
-    )
-    def test_what_no_reader_can_take_is_an_error_like_others(self, home: Home, text: str) -> None:
-        home.config.write_text(text)
-        with pytest.raises(ConfigError, match=r"dataserver\.toml is not TOML"):
-            load(home.instance(), {})
+        ]
+        assert failures(check, texts) == {}
 
     def test_a_pipe_is_not_waited_for(self, home: Home) -> None:
         home.config.unlink(missing_ok=True)
@@ -275,33 +271,30 @@ class TestSecrets:
         home.config.write_text('database = "oracle://me:hush@host/name"\n')
         assert "hush" not in complaint(home)
 
-    @pytest.mark.parametrize(
-        "url",
-        [
+    def test_urls_of_databases_are_taken_as_they_are(self, home: Home) -> None:
+        def check(url: str) -> None:
+            home.config.write_text(f'database = "{url}"\n')
+            assert load(home.instance(), {}).database == url
+
+        urls = [
             "mysql:///n",
             "mysql://h/n",
             "mysql://u@h:3306/n",
             "mariadb://u:p:q@w@h:1/n?ssl_ca=/ca.pem",
             "mysql+mysqldb://pan%2Fdora@[fe80::1]:65535/pandora",
             "sqlite:////var/lib/x.db",
-        ],
-    )
-    def test_urls_of_databases_are_taken_as_they_are(self, home: Home, url: str) -> None:
-        home.config.write_text(f'database = "{url}"\n')
-        assert load(home.instance(), {}).database == url
+        ]
+        assert failures(check, urls) == {}
 
-    @pytest.mark.parametrize(
-        ("text", "shown"),
-        [
-            ("mysql://u:p@h/n", "mysql://u:***@h/n"),
-            ("mysql://u:p@ss:w/rd@h/n", "mysql://u:***@h/n"),
-            ("mysql://h/n?passwd=p&charset=x", "mysql://h/n?passwd=***&charset=x"),
-            ("sqlite:///a/b.db", "sqlite:///a/b.db"),
-            ("mysql://u@h:3306/n", "mysql://u@h:3306/n"),
-        ],
-    )
-    def test_a_urls_password_is_masked(self, text: str, shown: str) -> None:
-        assert masked(text) == shown
+    def test_a_urls_password_is_masked(self) -> None:
+        shown = {
+            "mysql://u:p@h/n": "mysql://u:***@h/n",
+            "mysql://u:p@ss:w/rd@h/n": "mysql://u:***@h/n",
+            "mysql://h/n?passwd=p&charset=x": "mysql://h/n?passwd=***&charset=x",
+            "sqlite:///a/b.db": "sqlite:///a/b.db",
+            "mysql://u@h:3306/n": "mysql://u@h:3306/n",
+        }
+        assert {text: masked(text) for text in shown} == shown
 
 
 class TestZone:
@@ -334,9 +327,6 @@ class TestReference:
             if default is not None and key != "data_in":
                 assert about.kind.decode(default, home.root) == default
 
-    @pytest.mark.parametrize(
-        ("count", "text"),
-        [(0, "0 B"), (1023, "1023 B"), (2048, "2 KiB"), (64 * MIB, "64 MiB"), (2**50, "1024 TiB")],
-    )
-    def test_sizes_read_as_people_write_them(self, count: int, text: str) -> None:
-        assert size_text(count) == text
+    def test_sizes_read_as_people_write_them(self) -> None:
+        texts = {0: "0 B", 1023: "1023 B", 2048: "2 KiB", 64 * MIB: "64 MiB", 2**50: "1024 TiB"}
+        assert {count: size_text(count) for count in texts} == texts

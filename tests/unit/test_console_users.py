@@ -14,6 +14,7 @@ import pytest
 from dataserver.console import users as module
 from dataserver.console.users import Users
 from dataserver.errors import ConfigError
+from tests.support.clock import Clock
 
 NAME, PASSWORD = b"ann", b"correct horse"
 #: Always the same: the names of tests are made of it.
@@ -28,16 +29,6 @@ def hashed(password: bytes, cost: int = 4) -> bytes:
 
 def line(name: bytes = NAME, password: bytes = PASSWORD) -> bytes:
     return name + b":" + hashed(password) + b"\n"
-
-
-class Clock:
-    """Seconds, set by the test."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

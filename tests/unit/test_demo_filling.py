@@ -6,6 +6,7 @@ import itertools
 import os
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,13 @@ from dataserver.store.opening import open_store
 
 #: 2026-11-20 15:00:00 UTC, a Friday.
 END = 1_795_186_800
-DAYS = 9
 ENVIRONMENT = {"TZ": "UTC"}
+#: Days, how many of them the ledger has, agents, and the reasons of what is set aside.
+SOME_DAYS = (2, 1, 7, {"malformed", "incomplete", "clock", "too-old"})
+MANY_DAYS = (9, 7, 12, {"malformed", "incomplete", "no-agent", "clock", "too-old"})
 
 
-def make(root: Path, days: int = DAYS, count: int = 12) -> DemoHome:
+def make(root: Path, days: int = 1, count: int = 2) -> DemoHome:
     return open_demo(root, END, days=days, agents=count, seed=3)
 
 
@@ -52,9 +55,11 @@ def sent(demo: DemoHome) -> list[Agent]:
 class Filling:
     """One home for the tests that only read it."""
 
-    def __init__(self, root: Path) -> None:
-        self.demo = make(root)
-        self.filled = taken(self.demo)
+    def __init__(self, root: Path, days: int, ledger: int, count: int, odd: set[str]) -> None:
+        self.begin, self.odd = END - days * DAY, odd
+        self.demo = make(root, days, count)
+        environment = {**ENVIRONMENT, "DATASERVER_LEDGER_DAYS": str(ledger)}
+        self.filled = fill(self.demo, END, environment=environment)
         self.engine = opened(self.demo)
         self.layout = inspect(self.engine)
         self.zone = load(self.demo.home.instance(), ENVIRONMENT).zone(ENVIRONMENT)
@@ -67,13 +72,21 @@ class Filling:
             }
 
 
-@pytest.fixture(scope="module")
-def filling(tmp_path_factory: pytest.TempPathFactory) -> Filling:
-    return Filling(tmp_path_factory.mktemp("demo") / "home")
+@pytest.fixture(
+    scope="module",
+    params=[SOME_DAYS, pytest.param(MANY_DAYS, marks=pytest.mark.long)],
+    ids=lambda param: f"{param[0]}-days",
+)
+def filling(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Filling]:
+    found = Filling(tmp_path_factory.mktemp("demo") / "home", *request.param)
+    yield found
+    found.engine.dispose()
 
 
 def test_every_packet_is_taken_in_once(filling: Filling) -> None:
-    count = sum(len(list(agent.times(END - DAYS * DAY, END))) for agent in sent(filling.demo))
+    count = sum(len(list(agent.times(filling.begin, END))) for agent in sent(filling.demo))
     assert filling.filled.packets == count
     assert filling.filled.whole
     assert os.listdir(filling.demo.data_in) == []
@@ -82,10 +95,10 @@ def test_every_packet_is_taken_in_once(filling: Filling) -> None:
 def test_each_module_reads_back_as_its_packets_said(filling: Filling) -> None:
     history = History(filling.engine, filling.layout)
     for agent in sent(filling.demo):
-        times = list(agent.times(END - DAYS * DAY, END))
+        times = list(agent.times(filling.begin, END))
         for module in agent.modules:
             record = filling.modules[agent.name, module.name]
-            points = list(history.points(record.id, END - DAYS * DAY - 1, END))
+            points = list(history.points(record.id, filling.begin - 1, END))
             for time, value in _told(module, times):
                 place = bisect_right(points, time, key=lambda point: point[0])
                 assert place, (agent.name, module.name, time)
@@ -115,14 +128,14 @@ def test_the_ledger_has_the_packets_of_each_hour_folded_or_not(filling: Filling)
     with filling.engine.connect() as conn:
         single = conn.execute(select(p.agent_id, p.time)).all()
         folded = conn.execute(select(h.agent_id, h.hour, h.packets)).all()
-    assert folded, "nine days with a ledger of seven"
+    assert folded, "more days than the ledger has"
     found: Counter[tuple[int, int]] = Counter((row[0], row[1] // HOUR) for row in single)
     for agent_id, hour, packets in folded:
         found[agent_id, hour // HOUR] += packets
     wanted: Counter[tuple[int, int]] = Counter()
     for agent in sent(filling.demo):
         agent_id = filling.agents[agent.name].id
-        wanted.update((agent_id, time // HOUR) for time in agent.times(END - DAYS * DAY, END))
+        wanted.update((agent_id, time // HOUR) for time in agent.times(filling.begin, END))
     assert found == wanted
 
 
@@ -134,7 +147,7 @@ def test_all_statuses_are_there_to_be_seen(filling: Filling) -> None:
 def test_statuses_are_those_of_the_limits_and_of_silence(filling: Filling) -> None:
     names = (Status.NORMAL, Status.WARNING, Status.CRITICAL)
     for agent in sent(filling.demo):
-        last = max(agent.times(END - DAYS * DAY, END))
+        last = max(agent.times(filling.begin, END))
         for module in agent.modules:
             record = filling.modules[agent.name, module.name]
             if record.type is not None and record.type.startswith("async_"):
@@ -154,7 +167,7 @@ def test_events_have_the_times_of_what_they_tell(filling: Filling) -> None:
         module = next(each for each in agent.modules if each.name == module_name)
         levels = [
             (time, module.limits.level(module.kind, module.value(time) or "0"))
-            for time in agent.times(END - DAYS * DAY, END)
+            for time in agent.times(filling.begin, END)
         ]
         changed = [b[0] for a, b in itertools.pairwise(levels) if a[1] != b[1]]
         record: ModuleRecord = filling.modules[name, module_name]
@@ -179,7 +192,7 @@ def test_something_is_set_aside_for_most_reasons(filling: Filling) -> None:
     found = list(Rejected(filling.demo.home.instance().rejected).list())
     assert filling.filled.rejected == len(found)
     reasons = {packet.reason for packet in found}
-    assert {"malformed", "incomplete", "no-agent", "clock", "too-old"} <= reasons
+    assert filling.odd <= reasons
     # What one is kept for is what it holds, whatever else was uploaded after it.
     folder = filling.demo.home.instance().rejected
     for packet in found:
@@ -226,11 +239,11 @@ def test_a_demo_leaves_other_folders_alone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["mine"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": "x"}', "[" * 100_000])
-def test_a_state_that_is_no_demos_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / STATE).write_text(text)
-    with pytest.raises(UsageError, match="not what a demo wrote"):
-        make(tmp_path)
+def test_a_state_that_is_no_demos_is_refused(tmp_path: Path) -> None:
+    for text in ("", "[]", "{}", '{"seed": "x"}', "[" * 100_000):
+        (tmp_path / STATE).write_text(text)
+        with pytest.raises(UsageError, match="not what a demo wrote"):
+            make(tmp_path)
 
 
 def test_a_demo_home_is_not_continued_as_another_one(tmp_path: Path) -> None:

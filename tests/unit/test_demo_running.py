@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from dataserver.demo.running import Running, port_is_free
 from dataserver.demo.uploading import Uploader
 from dataserver.errors import NotRunning
 from dataserver.zone import named
-from tests.support.server import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 END = 1_795_186_800
 UTC = named("UTC")
@@ -92,24 +90,17 @@ def child(tmp_path: Path, *arguments: str) -> Child:
     return Child("test", arguments, tmp_path / "log", os.environ)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_child_that_ended_is_told_with_its_last_word(tmp_path: Path) -> None:
     with Children(lambda: False) as children:
         one = children.add(child(tmp_path, "--home", str(tmp_path / "none"), "status"))
-        wait_until(lambda: one.ended)
+        wait_until(lambda: one.ended, "its end")
         with pytest.raises(NotRunning, match=r"`dataserver test` ended \(exit code 2\): .*no home"):
             children.check()
 
 
 def test_a_log_of_any_bytes_has_a_last_word(tmp_path: Path) -> None:
     one = child(tmp_path, "--version")
-    wait_until(lambda: one.ended)
+    wait_until(lambda: one.ended, "its end")
     (tmp_path / "log").write_bytes(b"x" * 100_000 + b"\n\xff\xfe word\n\n  \n")
     assert one.last_word() == "\ufffd\ufffd word"
     (tmp_path / "log").write_bytes(b"")
@@ -124,7 +115,7 @@ def test_signals_ask_for_the_end_and_mean_what_they_did_afterwards() -> None:
         assert ending.wait(PATIENCE)
         assert not ending.is_urgent
         os.kill(os.getpid(), signal.SIGINT)
-        wait_until(lambda: ending.is_urgent)
+        wait_until(lambda: ending.is_urgent, "the second signal")
     assert signal.getsignal(signal.SIGTERM) is before
 
 

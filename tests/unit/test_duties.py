@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from zoneinfo import ZoneInfo
@@ -15,40 +14,31 @@ from dataserver.errors import StoreLacking, StoreRefused, StoreUnavailable
 from dataserver.home import Home
 from dataserver.settings import Settings
 from dataserver.store import schema
-from dataserver.store.engine import open_engine
 from dataserver.store.layout import Layout
-from dataserver.store.probe import prepare
 from dataserver.store.processes import Figures
-from dataserver.worker.duties import EVERY, REST, Duties, Sweep, own_address
+from dataserver.worker.duties import EVERY, Duties, Sweep, own_address
+from dataserver.worker.duties import REST as BY_DEFAULT
 from dataserver.worker.report import Report
+from tests.support.clock import Clocks
+from tests.support.databases import Database
 
 START = 1_800_000_000.0
-
-
-@dataclass
-class Time:
-    """Both of the worker's clocks."""
-
-    monotonic: float = 1000.0
-    clock: float = START
-
-    def pass_by(self, seconds: float) -> None:
-        self.monotonic += seconds
-        self.clock += seconds
+#: Shorter than it is by default: fewer rounds, of which each writes to the database.
+REST = 60.0
 
 
 @dataclass
 class FakeSweep:
     """Notes when it was asked; does what the test wants."""
 
-    time: Time
+    time: Clocks
     more: int = 0
     error: Exception | None = None
     asked: list[float] = field(default_factory=list)
     given: list[tuple[int, int]] = field(default_factory=list)
 
     def __call__(self, conn: Connection, now: int, horizon: int) -> bool:
-        self.asked.append(self.time.monotonic)
+        self.asked.append(self.time.monotonic.now)
         self.given.append((now, horizon))
         if self.error is not None:
             # What it wrote is not to stay.
@@ -65,15 +55,16 @@ class Server:
     engine: Engine
     layout: Layout
     home: Path
-    time: Time
+    time: Clocks
     sweep: FakeSweep
     figures: Figures = field(default_factory=Figures)
+    rest: float = REST
     duties: Duties = field(init=False)
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
         paths = Home(self.home).instance("main")
-        self.report = Report(paths, lambda: self.time.clock, lambda: self.time.monotonic, 42)
+        self.report = Report(paths, self.time.wall, self.time.monotonic, 42)
         self.duties = Duties(
             self.engine,
             self.layout,
@@ -82,36 +73,30 @@ class Server:
             self.report,
             lambda: self.figures,
             [Sweep("sweep", self.sweep, rests=True)],
+            rest=self.rest,
         )
 
     def run(self, seconds: float, step: float = 1.0) -> None:
         """Live for a while, as the worker does."""
-        until = self.time.monotonic + seconds
-        while self.time.monotonic < until:
-            self.time.pass_by(step)
+        until = self.time.monotonic.now + seconds
+        while self.time.monotonic.now < until:
+            self.time.advance(step)
             if self.duties.due():
                 self.duties.round()
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    time = Time()
+def time(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    time = Clocks(START, 1000.0)
     # SQLite's clock is the machine's.
-    machine = SimpleNamespace(time=lambda: time.clock)
-    monkeypatch.setattr("dataserver.store.clock.time", machine)
+    monkeypatch.setattr("dataserver.store.clock.time", SimpleNamespace(time=time.wall))
     return time
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine("sqlite:///data.db", home=tmp_path)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def server(engine: Engine, tmp_path: Path, time: Time) -> Server:
-    return Server(engine, prepare(engine), tmp_path, time, FakeSweep(time))
+def server(sqlite_database: Database, tmp_path: Path, time: Clocks) -> Server:
+    layout = sqlite_database.prepare()
+    return Server(sqlite_database.engine(), layout, tmp_path, time, FakeSweep(time))
 
 
 def another(server: Server) -> Server:
@@ -138,11 +123,12 @@ def test_the_server_shows_that_it_lives_every_few_seconds(server: Server) -> Non
 
 
 def test_sweeps_that_rest_begin_when_it_has_run_for_a_while(server: Server) -> None:
-    begun = server.time.monotonic
-    server.run(REST - 1)
+    server = replace(server, rest=BY_DEFAULT)
+    begun = server.time.monotonic.now
+    server.run(BY_DEFAULT - 1)
     assert server.sweep.asked == []
     server.run(30)
-    assert server.sweep.asked[0] == begun + REST
+    assert server.sweep.asked[0] == begun + BY_DEFAULT
     gaps = [b - a for a, b in zip(server.sweep.asked, server.sweep.asked[1:], strict=False)]
     assert set(gaps) == {EVERY}
 
@@ -154,19 +140,19 @@ def test_one_that_has_more_to_do_is_called_again_at_once(server: Server) -> None
     for _ in range(3):
         assert server.duties.due()
         server.duties.round()
-    assert server.sweep.asked == [server.time.monotonic] * 4
+    assert server.sweep.asked == [server.time.monotonic.now] * 4
     assert not server.duties.due()
 
 
 def test_of_two_servers_one_sweeps_and_the_other_when_it_is_gone(server: Server) -> None:
     server.run(10)
     other = another(server)
-    for _ in range(400):
+    for _ in range(80):
         server.run(1)
         other.run(0.5, step=0.5)  # the same clock
     assert server.sweep.asked
     assert other.sweep.asked == []
-    gone = server.time.monotonic
+    gone = server.time.monotonic.now
     other.run(60)
     assert other.sweep.asked
     assert 25 <= other.sweep.asked[0] - gone <= 35
@@ -175,7 +161,7 @@ def test_of_two_servers_one_sweeps_and_the_other_when_it_is_gone(server: Server)
 def test_one_that_leaves_in_good_order_is_replaced_at_once(server: Server) -> None:
     server.run(10)
     other = another(server)
-    for _ in range(400):
+    for _ in range(80):
         server.run(1)
         other.run(0.5, step=0.5)
     assert other.sweep.asked == []
@@ -191,7 +177,7 @@ def test_the_horizon_is_what_the_figures_say_by_the_clock_of_the_worker(server: 
     server.figures = Figures(queue=1, oldest_age=200.0, scan_age=1.0)
     server.run(REST)
     now, horizon = server.sweep.given[0]
-    assert now == int(server.time.clock)
+    assert now == int(server.time.wall.now)
     assert now - 200 - EVERY <= horizon <= now - 200
 
 
@@ -206,16 +192,16 @@ class TestRest:
         server.run(2)
         assert len(server.sweep.asked) == done + 1
 
-    @pytest.mark.parametrize("by", [{"monotonic": 600.0}, {"clock": 600.0}, {"clock": -600.0}])
-    def test_after_a_sleep_or_a_clock_that_was_set(
-        self, server: Server, by: dict[str, float]
-    ) -> None:
-        server.run(REST + 10)
-        done = len(server.sweep.asked)
-        for clock, seconds in by.items():
-            setattr(server.time, clock, getattr(server.time, clock) + seconds)
-        server.run(REST - 1)
-        assert len(server.sweep.asked) == done
+    def test_after_a_sleep_or_a_clock_that_was_set(self, server: Server) -> None:
+        time = server.time
+        for clock, seconds in ((time.monotonic, 600.0), (time.wall, 600.0), (time.wall, -600.0)):
+            before = len(server.sweep.asked)
+            server.run(REST + 10)
+            done = len(server.sweep.asked)
+            assert done > before
+            clock.advance(seconds)
+            server.run(REST - 1)
+            assert len(server.sweep.asked) == done, (clock, seconds)
 
     def test_not_of_those_that_judge_nobody(self, server: Server) -> None:
         duties = Duties(

@@ -15,6 +15,7 @@ from dataserver.worker.fingerprints import (
     host_keys_digest,
     pair_digest,
 )
+from tests.support.clock import Clock
 
 KEY, OTHER = b"ssh-ed25519 AAAAC3Nz", b"ecdsa-sha2-nistp256 AAAAE2Vj"
 
@@ -27,9 +28,8 @@ class TestAuthorizedKeys:
         KEY + b" web1\n" + KEY + b" again\n" + OTHER,
     )
 
-    @pytest.mark.parametrize("text", SAME[1:])
-    def test_order_comments_and_repetitions_do_not_matter(self, text: bytes) -> None:
-        assert authorized_keys_digest(text) == authorized_keys_digest(self.SAME[0])
+    def test_order_comments_and_repetitions_do_not_matter(self) -> None:
+        assert len({authorized_keys_digest(text) for text in self.SAME}) == 1
 
     def test_keys_and_options_do(self) -> None:
         texts = [
@@ -68,24 +68,23 @@ def test_of_pair_toml_counts_what_it_says() -> None:
     assert len(broken) == 3
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"a = " + b"[" * 5000 + b"]" * 5000,
-        b".".join([b"a"] * 5000) + b" = 1",
-        b"a = 0x" + b"f" * 5000,
-        b"a = " + b"9" * 5000,
-    ],
-    ids=["deep", "deep keys", "a number that cannot be written", "a number that cannot be read"],
-)
-def test_a_pair_toml_that_nothing_can_be_made_of_has_a_fingerprint_too(text: bytes) -> None:
-    assert pair_digest(text) != pair_digest(text + b" ")
+def test_a_pair_toml_that_nothing_can_be_made_of_has_a_fingerprint_too() -> None:
+    texts = {
+        "deep": b"a = " + b"[" * 5000 + b"]" * 5000,
+        # Going through its keys takes quadratic time.
+        "deep keys": b".".join([b"a"] * 1500) + b" = 1",
+        "a number that cannot be written": b"a = 0x" + b"f" * 5000,
+        "a number that cannot be read": b"a = " + b"9" * 5000,
+    }
+    # Of its bytes: what it says would be the same with a blank more.
+    same = [what for what, text in texts.items() if pair_digest(text) == pair_digest(text + b" ")]
+    assert same == []
 
 
 class TestLooking:
     @pytest.fixture
     def time(self) -> list[float]:
-        return [100.0]
+        return Clock(100.0)
 
     @pytest.fixture
     def home(self, tmp_path: Path) -> Path:
@@ -97,8 +96,8 @@ class TestLooking:
         return tmp_path
 
     @pytest.fixture
-    def prints(self, home: Path, time: list[float]) -> Fingerprints:
-        return Fingerprints(home, lambda: time[0], ssh=home / "ssh")
+    def prints(self, home: Path, time: Clock) -> Fingerprints:
+        return Fingerprints(home, time, ssh=home / "ssh")
 
     def test_all_that_is_there_is_told(self, prints: Fingerprints) -> None:
         assert prints.current() == Marks(
@@ -108,17 +107,20 @@ class TestLooking:
         )
 
     def test_a_change_is_seen_within_a_minute_and_not_looked_for_before(
-        self, prints: Fingerprints, home: Path, time: list[float]
+        self, prints: Fingerprints, home: Path, time: Clock
     ) -> None:
         before = prints.current()
-        (home / "uploads" / "authorized_keys").write_bytes(KEY)
-        time[0] += EVERY - 1
+        changed = home / "uploads" / "authorized_keys"
+        changed.write_bytes(KEY)
+        # The clock of the file system may not have moved since the file was made.
+        os.utime(changed, (1_000_000_000, 1_000_000_000))
+        time.advance(EVERY - 1)
         assert prints.current() is before
-        time[0] += 1
+        time.advance(1)
         assert prints.current() == before._replace(authorized_keys=authorized_keys_digest(KEY))
 
     def test_nothing_is_read_again_that_did_not_change(
-        self, prints: Fingerprints, time: list[float], monkeypatch: pytest.MonkeyPatch
+        self, prints: Fingerprints, time: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = prints.current()
 
@@ -126,17 +128,17 @@ class TestLooking:
             raise AssertionError("it was read again")
 
         monkeypatch.setattr(Path, "read_bytes", fail)
-        time[0] += EVERY
+        time.advance(EVERY)
         assert prints.current() is before
 
     def test_what_is_not_there_has_no_fingerprint(self, tmp_path: Path) -> None:
         assert Fingerprints(tmp_path, lambda: 0.0, ssh=tmp_path / "x").current() == Marks()
 
-    def test_what_appears_later_is_told(self, tmp_path: Path, time: list[float]) -> None:
-        prints = Fingerprints(tmp_path, lambda: time[0], ssh=tmp_path)
+    def test_what_appears_later_is_told(self, tmp_path: Path, time: Clock) -> None:
+        prints = Fingerprints(tmp_path, time, ssh=tmp_path)
         assert prints.current() == Marks()
         (tmp_path / "ssh_host_a_key.pub").write_bytes(KEY)
-        time[0] += EVERY
+        time.advance(EVERY)
         assert prints.current() == Marks(host_keys=host_keys_digest([KEY]))
 
     def test_of_host_keys_that_cannot_all_be_read_there_is_none(

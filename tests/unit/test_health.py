@@ -23,16 +23,8 @@ from dataserver.health import (
     process_start,
     write_atomic,
 )
-
-
-class Clock:
-    """A clock that only the test moves."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -119,7 +111,7 @@ class TestHeartbeat:
         heart = Heartbeat(path, "r", interval=0.001, clock=clock)
         heart.start()
         try:
-            assert twice.wait(20)
+            assert twice.wait(PATIENCE)
         finally:
             heart.stop()
         beat = Beat.read(path)
@@ -154,10 +146,10 @@ class TestHeartbeat:
         assert text.count("\n") == 1
         assert '"phase": "stopped"' in text
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"phase": "dancing"}'])
-    def test_what_is_no_heartbeat_is_none(self, tmp_path: Path, text: str) -> None:
-        (tmp_path / "h").write_text(text)
-        assert Beat.read(tmp_path / "h") is None
+    def test_what_is_no_heartbeat_is_none(self, tmp_path: Path) -> None:
+        for text in ("", "{", "[]", "{}", '{"phase": "dancing"}'):
+            (tmp_path / "h").write_text(text)
+            assert Beat.read(tmp_path / "h") is None, text
 
 
 class TestStatus:
@@ -228,14 +220,14 @@ class TestTelling:
         self, heart: Heartbeat, clock: Clock, told
     ) -> None:
         assert "READY=1" not in self.beat(heart, told)
-        clock.now += 5
+        clock.advance(5)
         assert "READY=1" in self.beat(heart, told)
 
     def test_a_loop_that_does_not_move_is_not_said_to_be_well(
         self, heart: Heartbeat, clock: Clock, told
     ) -> None:
         heart.enter(Phase.STORING)
-        clock.now += STUCK_AFTER + 1
+        clock.advance(STUCK_AFTER + 1)
         assert "WATCHDOG=1" not in self.beat(heart, told)
         heart.step()
         assert "WATCHDOG=1" in self.beat(heart, told)
@@ -244,7 +236,7 @@ class TestTelling:
         self, heart: Heartbeat, clock: Clock, told
     ) -> None:
         heart.enter(Phase.WAITING_FOR_DATABASE)
-        clock.now += 10 * STUCK_AFTER
+        clock.advance(10 * STUCK_AFTER)
         assert "WATCHDOG=1" in self.beat(heart, told)
 
     def test_a_longer_patience_is_kept_and_written(
@@ -252,7 +244,7 @@ class TestTelling:
     ) -> None:
         heart.stuck_after = 1000.0
         heart.enter(Phase.STORING)
-        clock.now += STUCK_AFTER + 1
+        clock.advance(STUCK_AFTER + 1)
         assert "WATCHDOG=1" in self.beat(heart, told)
         beat = Beat.read(tmp_path / "h")
         assert beat is not None

@@ -8,6 +8,7 @@ import pytest
 
 from dataserver.errors import UsageError
 from dataserver.home import SYSTEM_HOME, Home, find
+from tests.support.failures import failures
 
 
 def test_the_option_wins_over_everything(tmp_path: Path) -> None:
@@ -34,17 +35,18 @@ def test_a_relative_home_starts_at_the_current_directory(tmp_path: Path) -> None
     assert find(Path("mine"), {}, tmp_path).root == tmp_path / "mine"
 
 
-@pytest.mark.parametrize("name", ["main", "a", "site-2", "0", "a_b", "x" * 64])
-def test_good_names_are_taken(name: str) -> None:
-    assert Home(Path("/h")).instance(name).folder == Path("/h/instances") / name
+def test_good_names_are_taken() -> None:
+    for name in ("main", "a", "site-2", "0", "a_b", "x" * 64):
+        assert Home(Path("/h")).instance(name).folder == Path("/h/instances") / name
 
 
-@pytest.mark.parametrize(
-    "name", ["", "..", ".", "a/b", "a b", "A", "ä", "-x", "_x", "x" * 65, "units", "a\n", "a@b"]
-)
-def test_names_that_are_no_good_are_refused(name: str) -> None:
-    with pytest.raises(UsageError):
-        Home(Path("/h")).instance(name)
+def test_names_that_are_no_good_are_refused() -> None:
+    def check(name: str) -> None:
+        with pytest.raises(UsageError):
+            Home(Path("/h")).instance(name)
+
+    names = ["", "..", ".", "a/b", "a b", "A", "ä", "-x", "_x", "x" * 65, "units", "a\n", "a@b"]
+    assert failures(check, names) == {}
 
 
 def test_instances_are_the_folders_with_a_configuration(home: Home) -> None:

@@ -145,13 +145,11 @@ def test_a_message_goes_above_the_live_line(stream: io.StringIO) -> None:
     assert below == line(status(), 199)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["[" * 100_000, '{"time":' * 5000]
-    + [
-        json.dumps({"time": time, "level": "info", "message": "\x1b[2J"})
-        for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "noon")
-    ],
-)
-def test_a_line_that_is_none_of_ours_is_retold_as_it_is(text: str) -> None:
-    assert retold(text, "beta ") == printable(f"beta {text}")
+def test_a_line_that_is_none_of_ours_is_retold_as_it_is() -> None:
+    times = ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "noon")
+    texts = [
+        *("[" * 100_000, '{"time":' * 5000),
+        *(json.dumps({"time": time, "level": "info", "message": "\x1b[2J"}) for time in times),
+    ]
+    changed = [each[:80] for each in texts if retold(each, "beta ") != printable(f"beta {each}")]
+    assert changed == []

@@ -9,6 +9,7 @@ import pytest
 
 from dataserver.errors import UsageError
 from dataserver.moments import Span, duration, moment, span
+from tests.support.failures import failures
 
 MADRID = ZoneInfo("Europe/Madrid")
 NOW = 1_767_312_000  # 2026-01-02 00:00:00 UTC
@@ -16,49 +17,46 @@ HOUR, DAY = 3600, 86_400
 
 
 class TestDuration:
-    @pytest.mark.parametrize(
-        ("text", "seconds"),
-        [("90", 90), ("90s", 90), ("5m", 300), ("5 min", 300), ("2h", 2 * HOUR), ("7d", 7 * DAY)],
-    )
-    def test_a_number_with_a_unit(self, text: str, seconds: int) -> None:
-        assert duration(text) == seconds
+    def test_a_number_with_a_unit(self) -> None:
+        spans = {"90": 90, "90s": 90, "5m": 300, "5 min": 300, "2h": 2 * HOUR, "7d": 7 * DAY}
+        assert {text: duration(text) for text in spans} == spans
 
-    @pytest.mark.parametrize("text", ["", "0", "0h", "-5m", "h", "5x", "1.5h", "1h30m", "9" * 30])
-    def test_anything_else_is_an_error_that_says_how(self, text: str) -> None:
-        with pytest.raises(UsageError, match="90s, 5m"):
-            duration(text)
+    def test_anything_else_is_an_error_that_says_how(self) -> None:
+        def check(text: str) -> None:
+            with pytest.raises(UsageError, match="90s, 5m"):
+                duration(text)
+
+        texts = ["", "0", "0h", "-5m", "h", "5x", "1.5h", "1h30m", "9" * 30]
+        assert failures(check, texts) == {}
 
 
 class TestMoment:
-    @pytest.mark.parametrize(
-        ("text", "epoch"),
-        [
-            ("2026-01-01", 1_767_225_600 - HOUR),
-            ("2026/1/1", 1_767_225_600 - HOUR),
-            ("2026-01-01 12:30", 1_767_225_600 + 11 * HOUR + 1800),
-            ("2026-01-01T12:30:15", 1_767_225_600 + 11 * HOUR + 1815),
-            ("1767225600", 1_767_225_600),
-            ("0", 0),
-            ("now", NOW),
-            ("-2h", NOW - 2 * HOUR),
-            ("-999999999d", 0),
-        ],
-    )
-    def test_local_times_epochs_and_what_is_before_now(self, text: str, epoch: int) -> None:
-        assert moment(text, now=NOW, zone=MADRID) == epoch
+    def test_local_times_epochs_and_what_is_before_now(self) -> None:
+        epochs = {
+            "2026-01-01": 1_767_225_600 - HOUR,
+            "2026/1/1": 1_767_225_600 - HOUR,
+            "2026-01-01 12:30": 1_767_225_600 + 11 * HOUR + 1800,
+            "2026-01-01T12:30:15": 1_767_225_600 + 11 * HOUR + 1815,
+            "1767225600": 1_767_225_600,
+            "0": 0,
+            "now": NOW,
+            "-2h": NOW - 2 * HOUR,
+            "-999999999d": 0,
+        }
+        assert {text: moment(text, now=NOW, zone=MADRID) for text in epochs} == epochs
 
     def test_a_doubled_hour_is_the_earlier_one_unless_the_later_is_wanted(self) -> None:
         text = "2026-10-25 02:30"
         earlier = moment(text, now=NOW, zone=MADRID)
         assert moment(text, now=NOW, zone=MADRID, later=True) == earlier + HOUR
 
-    @pytest.mark.parametrize(
-        "text",
-        ["", "yesterday", "2026-13-01", "2026-02-30", "2026-01-01 25:00", "12:00", "12345678901"],
-    )
-    def test_what_is_no_time_is_an_error(self, text: str) -> None:
-        with pytest.raises(UsageError):
-            moment(text, now=NOW, zone=MADRID)
+    def test_what_is_no_time_is_an_error(self) -> None:
+        def check(text: str) -> None:
+            with pytest.raises(UsageError):
+                moment(text, now=NOW, zone=MADRID)
+
+        texts = ["", "yesterday", "2026-13-01", "2026-02-30", "2026-01-01 25:00", "12:00"]
+        assert failures(check, [*texts, "12345678901"]) == {}
 
 
 class TestSpan:

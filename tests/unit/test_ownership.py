@@ -14,6 +14,7 @@ from dataserver.errors import UsageError
 from dataserver.fleet.ownership import check, claims, configured
 from dataserver.fleet.registry import Registry
 from dataserver.home import Home
+from tests.support.failures import failures
 
 _BOUND = """
 import sys
@@ -22,10 +23,12 @@ from dataserver.errors import UsageError
 from dataserver.fleet.ownership import check
 from dataserver.home import Home
 home = Home(Path(sys.argv[1]))
-try:
-    check(home, "beta", Path(sys.argv[2]), [home.instance()])
-except UsageError as error:
-    print(error.message)
+for path in sys.argv[2:]:
+    try:
+        check(home, "beta", Path(path), [home.instance()])
+        print()
+    except UsageError as error:
+        print(error.message)
 """
 
 
@@ -37,6 +40,10 @@ def refused(home: Home, data_in: Path, why: str) -> None:
     with pytest.raises(UsageError, match=re.escape(why)) as caught:
         checked(home, data_in)
     assert "\n" not in str(caught.value)
+
+
+def all_refused(home: Home, places: list[str], why: str) -> None:
+    assert failures(lambda place: refused(home, home.root / place, why), places) == {}
 
 
 class TestOfAnotherInstance:
@@ -68,52 +75,49 @@ class TestOfAnotherInstance:
         home.instance().config.write_text(f'data_in = "{link}"\n')
         refused(home, home.root / "data_in", "is that of instance main")
 
-    @pytest.mark.parametrize(
-        ("bound", "named", "why"),
-        [
-            ("data_in", "", "is that of instance main"),
-            ("data_in", "new", "lies inside that of instance main"),
-            ("data_in/sub", "", None),
-            (".", "data_in", "is that of instance main"),
-        ],
-    )
-    def test_a_bind_mount_does_not_hide_it(
-        self, home: Home, tmp_path: Path, bound: str, named: str, why: str | None
-    ) -> None:
+    def test_a_bind_mount_does_not_hide_it(self, home: Home, tmp_path: Path) -> None:
         assert os.geteuid() == 0, "this test mounts: run it as root"
         (home.root / "data_in/sub").mkdir()
-        (tmp_path / "mnt").mkdir()
-        script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
-        python = [sys.executable, "-c", _BOUND, home.root, tmp_path / "mnt" / named]
-        shell = ["sh", "-c", script, "sh", home.root / bound, tmp_path / "mnt"]
-        command = ["unshare", "--mount", *shell, *python]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stderr == ""
-        if why is None:
+        mounts = ("data_in", "data_in/sub", ".")
+        binds = []
+        for number, bound in enumerate(mounts):
+            target = tmp_path / f"mnt{number}"
+            target.mkdir()
+            binds.append(f'mount --bind "{home.root / bound}" "{target}"')
+        asked = {
+            "mnt0": "is that of instance main",
+            "mnt0/new": "lies inside that of instance main",
             # Nothing is taken from below a drop directory: the two do not meet.
-            assert done.stdout == ""
-        else:
-            assert why in done.stdout
+            "mnt1": "",
+            "mnt2/data_in": "is that of instance main",
+        }
+        script = " && ".join([*binds, 'exec "$@"'])
+        paths = [tmp_path / path for path in asked]
+        command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", _BOUND]
+        done = subprocess.run(
+            [*command, home.root, *paths], capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
+        said = dict(zip(asked, done.stdout.splitlines(), strict=True))
+        wrong = {path: text for path, text in said.items() if asked[path] not in text}
+        assert wrong == {}
+        assert said["mnt1"] == ""
 
     def test_its_folder_is_no_place_either(self, home: Home) -> None:
         refused(home, home.instances / "main/mine", "lies in the folder of instance main")
 
 
 class TestOfTheHome:
-    @pytest.mark.parametrize("where", [".", "instances", "var", ".."])
-    def test_what_holds_the_homes_own_files_is_refused(self, home: Home, where: str) -> None:
+    def test_what_holds_the_homes_own_files_is_refused(self, home: Home) -> None:
         home.var.mkdir()
-        refused(home, home.root / where, "holds the data server's own")
+        all_refused(home, [".", "instances", "var", ".."], "holds the data server's own")
 
-    @pytest.mark.parametrize("where", ["var/in", "uploads", "keepalived/in"])
-    def test_so_is_what_lies_in_folders_that_are_not_for_agents(
-        self, home: Home, where: str
-    ) -> None:
-        refused(home, home.root / where, "which is not for agents")
+    def test_so_is_what_lies_in_folders_that_are_not_for_agents(self, home: Home) -> None:
+        all_refused(home, ["var/in", "uploads", "keepalived/in"], "which is not for agents")
 
-    @pytest.mark.parametrize("where", ["instances/in", "instances/beta", "instances/units/in"])
-    def test_among_the_instances_only_below_its_own_folder(self, home: Home, where: str) -> None:
-        refused(home, home.root / where, "but not below beta")
+    def test_among_the_instances_only_below_its_own_folder(self, home: Home) -> None:
+        places = ["instances/in", "instances/beta", "instances/units/in"]
+        all_refused(home, places, "but not below beta")
 
     def test_below_its_own_folder_beside_the_others_or_elsewhere_it_is_free(
         self, home: Home, tmp_path: Path
@@ -126,14 +130,16 @@ class TestOfTheHome:
 
 
 class TestBrokenFiles:
-    @pytest.mark.parametrize(
-        "text", ["settle = 'soon'\n", "no such key = 1\n", "surprise = 1\n", "\0"]
-    )
-    def test_of_one_do_not_keep_the_rest_from_being_asked(self, home: Home, text: str) -> None:
+    def test_of_one_do_not_keep_the_rest_from_being_asked(self, home: Home) -> None:
         broken = home.instances / "alpha"
         broken.mkdir()
-        (broken / "instance.toml").write_text(text)
-        refused(home, home.root / "data_in", "is that of instance main")
+
+        def check(text: str) -> None:
+            (broken / "instance.toml").write_text(text)
+            refused(home, home.root / "data_in", "is that of instance main")
+
+        texts = ["settle = 'soon'\n", "no such key = 1\n", "surprise = 1\n", "\0"]
+        assert failures(check, texts) == {}
 
     def test_what_a_broken_one_says_still_counts(self, home: Home, tmp_path: Path) -> None:
         home.instance().config.write_text(f'data_in = "{tmp_path}/in"\nsettle = "soon"\n')
@@ -143,7 +149,7 @@ class TestBrokenFiles:
         home.instance().config.write_bytes(b"\xff\xfe")
         assert claims(home.instance()) == [home.instances / "main/data_in"]
 
-    @pytest.mark.parametrize("value", ["7", '""', '"a\\u0000b"'])
-    def test_a_value_that_is_no_path_means_the_default(self, home: Home, value: str) -> None:
-        home.instance().config.write_text(f"data_in = {value}\n")
-        assert configured(home.instance()) == home.instances / "main/data_in"
+    def test_a_value_that_is_no_path_means_the_default(self, home: Home) -> None:
+        for value in ("7", '""', '"a\\u0000b"'):
+            home.instance().config.write_text(f"data_in = {value}\n")
+            assert configured(home.instance()) == home.instances / "main/data_in", value

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from dataserver.errors import IncompletePacket, PacketError, Reason
 from dataserver.model import InventoryModule, Log, Module, Sample, Section
-from dataserver.packet import MAX_DEPTH, ends_complete, parse
+from dataserver.packet import MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, ends_complete, parse
+from tests.support.failures import failures
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BEGIN = b"<agent_data agent_name='a'>"
@@ -197,9 +199,8 @@ def test_threads_parse_at_the_same_time() -> None:
 # --- what is refused --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_what_can_never_be_a_packet_is_malformed_at_once() -> None:
+    contents = [
         b"\x89PNG\r\n\x1a\n\0\0",
         b"hello",
         b"<html></html>",
@@ -222,35 +223,33 @@ def test_threads_parse_at_the_same_time() -> None:
         packet(b"&#1;"),
         packet("\ufffe"),
         "<agent_data agent_name='\ud800'/>".encode("utf-16", "surrogatepass"),
-    ],
-)
-def test_what_can_never_be_a_packet_is_malformed_at_once(content: bytes) -> None:
+    ]
+    assert failures(is_malformed, contents) == {}
+
+
+def is_malformed(content: bytes) -> None:
     error = refusal(content)
     assert error.reason is Reason.MALFORMED
     assert not isinstance(error, IncompletePacket)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_a_packet_without_agent_name_is_refused_as_that() -> None:
+    contents = [
         b"<agent_data></agent_data>",
         b"<agent_data/>",
         b"<agent_data agent_name=''></agent_data>",
         b"<agent_data agent_name='&lt;script src=x>&lt;/SCRIPT>' server_name=''></agent_data>",
-    ],
-)
-def test_a_packet_without_agent_name_is_refused_as_that(content: bytes) -> None:
-    assert refusal(content).reason is Reason.NO_AGENT
+    ]
+    assert [refusal(content).reason for content in contents] == [Reason.NO_AGENT] * len(contents)
 
 
-@pytest.mark.parametrize("tag", ["data>", "!-- ", "?pi "])
-def test_the_closing_tag_as_text_at_the_cut_is_incomplete(tag: str) -> None:
-    start = "<![CDATA[" if tag == "data>" else f"<{tag}"
-    content = packet(f"<module><data>{start}")
-    assert ends_complete(content)
-    assert isinstance(refusal(content), IncompletePacket)
-    rest = {"data>": b"]]>", "!-- ": b"-->", "?pi ": b"?>"}[tag] + b"</data></module>" + END
-    assert parse(content + rest).agent_name == "a"
+def test_the_closing_tag_as_text_at_the_cut_is_incomplete() -> None:
+    for start, end in (("<![CDATA[", "]]>"), ("<!-- ", "-->"), ("<?pi ", "?>")):
+        content = packet(f"<module><data>{start}")
+        assert ends_complete(content), start
+        assert isinstance(refusal(content), IncompletePacket), start
+        rest = f"{end}</data></module>".encode() + END
+        assert parse(content + rest).agent_name == "a"
 
 
 def test_a_cut_packet_is_incomplete_and_rejected_as_that() -> None:
@@ -259,11 +258,11 @@ def test_a_cut_packet_is_incomplete_and_rejected_as_that() -> None:
     assert error.reason is Reason.INCOMPLETE
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096])
-def test_an_empty_file_may_still_grow_and_is_malformed_if_it_does_not(content: bytes) -> None:
-    error = refusal(content)
-    assert isinstance(error, IncompletePacket)
-    assert error.reason is Reason.MALFORMED
+def test_an_empty_file_may_still_grow_and_is_malformed_if_it_does_not() -> None:
+    for content in (b"", b"\0" * 4096):
+        error = refusal(content)
+        assert isinstance(error, IncompletePacket)
+        assert error.reason is Reason.MALFORMED
 
 
 def test_a_file_that_got_its_size_before_its_content_is_incomplete() -> None:
@@ -274,22 +273,24 @@ def test_a_file_that_got_its_size_before_its_content_is_incomplete() -> None:
         )
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
-@pytest.mark.parametrize(
-    "prolog",
-    [
+def test_a_document_type_is_malformed_in_any_encoding() -> None:
+    encodings = ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "latin-1"]
+    prologs = [
         '<!DOCTYPE a [<!ENTITY b "x"><!ENTITY c "&b;&b;">]>',
         '<?xml version="1.0"?>\n<!-- <agent_data> -->\n'
         '<!DOCTYPE agent_data [<!ENTITY e SYSTEM "file:///etc/hostname">]>',
         '<!DOCTYPE agent_data SYSTEM "http://127.0.0.1:9/x.dtd">',
         "<?a?><!DOCTYPE agent_data>",
-    ],
-)
-def test_a_document_type_is_malformed_in_any_encoding(prolog: str, encoding: str) -> None:
-    content = f"{prolog}<agent_data agent_name='a'><x>&c;&e;</x></agent_data>".encode(encoding)
-    error = refusal(content)
-    assert error.reason is Reason.MALFORMED
-    assert "document type" in str(error)
+    ]
+
+    def check(case: tuple[str, str]) -> None:
+        prolog, encoding = case
+        content = f"{prolog}<agent_data agent_name='a'><x>&c;&e;</x></agent_data>"
+        error = refusal(content.encode(encoding))
+        assert error.reason is Reason.MALFORMED
+        assert "document type" in str(error)
+
+    assert failures(check, product(prologs, encodings)) == {}
 
 
 def test_a_document_type_that_is_text_is_text() -> None:
@@ -306,21 +307,25 @@ def test_the_levels_are_bounded_at_the_same_depth_in_small_and_large_packets() -
         assert error.reason is Reason.MALFORMED
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_more_than_the_bounds_is_malformed() -> None:
+    contents = [
         packet(b"<a>" * 200_000 + b"</a>" * 200_000),
         BEGIN + b"<a>" * 200_000,
-        packet(b"<a/>" * 1_000_000),
         packet(b"<a " + b" ".join(b"a%d=''" % n for n in range(100_001)) + b"/>"),
         b"<agent_data agent_name='a' " + b" ".join(b"a%d=''" % n for n in range(1001)) + b"/>",
-    ],
-    ids=["levels", "open-levels", "elements", "attributes", "root-attributes"],
-)
-def test_more_than_the_bounds_is_malformed(content: bytes) -> None:
-    error = refusal(content)
-    assert error.reason is Reason.MALFORMED
-    assert not isinstance(error, IncompletePacket)
+    ]
+    assert failures(is_malformed, contents) == {}
+
+
+@pytest.mark.parametrize("bound", [1_000, pytest.param(MAX_ELEMENTS, marks=pytest.mark.long)])
+def test_more_elements_than_the_bound_are_malformed(
+    bound: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataserver.packet.MAX_ELEMENTS", bound)
+    # In a small packet there is no room for as many as are too many.
+    filler = b" " * (5 * MAX_ATTRIBUTES)
+    assert len(parse(packet(filler + b"<a/>" * (bound - 1))).sections) == bound - 1
+    is_malformed(packet(filler + b"<a/>" * bound))
 
 
 def test_a_text_of_twenty_megabytes_is_read_whole() -> None:
@@ -341,15 +346,19 @@ def test_the_reason_stays_short_however_long_the_name_in_it() -> None:
 # --- complete or not --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize("end", ["</agent_data>", "</agent_data >\r\n \t", "<agent_data a='1'/>"])
-def test_the_roots_end_is_complete_whatever_white_space_follows(end: str, encoding: str) -> None:
-    assert ends_complete(f"<?xml version='1.0'?><agent_data>{end}".encode(encoding))
+def test_the_roots_end_is_complete_whatever_white_space_follows() -> None:
+    encodings = ["utf-8", "utf-16", "utf-16-le", "utf-16-be"]
+    ends = ["</agent_data>", "</agent_data >\r\n \t", "<agent_data a='1'/>"]
+    incomplete = [
+        (end, encoding)
+        for end, encoding in product(ends, encodings)
+        if not ends_complete(f"<?xml version='1.0'?><agent_data>{end}".encode(encoding))
+    ]
+    assert incomplete == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_anything_else_is_not_complete() -> None:
+    contents = [
         b"",
         b"</agent_data",
         b"<module/>",
@@ -358,7 +367,5 @@ def test_the_roots_end_is_complete_whatever_white_space_follows(end: str, encodi
         b"</agent_database>",
         "<a></agent_data>".encode("utf-16-le")[:-1],
         b"\xff\xfe\x00\xd8\x00\x00",
-    ],
-)
-def test_anything_else_is_not_complete(content: bytes) -> None:
-    assert not ends_complete(content)
+    ]
+    assert [content for content in contents if ends_complete(content)] == []

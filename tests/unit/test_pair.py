@@ -73,11 +73,11 @@ class TestReading:
         with pytest.raises(ConfigError, match="is not TOML"):
             read_pair(path)
 
-    @pytest.mark.parametrize("record", [Pair, Host, Check, Notify])
-    def test_every_field_says_what_it_is(self, record: type) -> None:
-        for name, each in about(record).items():
-            assert each.meaning.endswith("."), name
-            assert each.kind.allowed, name
+    def test_every_field_says_what_it_is(self) -> None:
+        for record in (Pair, Host, Check, Notify):
+            for name, each in about(record).items():
+                assert each.meaning.endswith("."), (record, name)
+                assert each.kind.allowed, (record, name)
 
 
 #: What stands there (of the simple pair), what instead, and what the message has to say.
@@ -163,23 +163,28 @@ REFUSED_TABLES = [
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(("old", "new", "says"), REFUSED)
-    def test_a_wrong_field_is_named(self, old: str, new: str, says: list[str]) -> None:
-        line = refusal(changed(old, new))
-        assert [word for word in says if word not in line] == [], line
+    def test_a_wrong_field_is_named(self) -> None:
+        lines = {(old, new): refusal(changed(old, new)) for old, new, _ in REFUSED}
+        assert [
+            (old, new, word, lines[old, new])
+            for old, new, says in REFUSED
+            for word in says
+            if word not in lines[old, new]
+        ] == []
 
-    @pytest.mark.parametrize(("tail", "says"), REFUSED_TABLES)
-    def test_a_wrong_field_of_a_table_is_named(self, tail: str, says: list[str]) -> None:
-        text = f"{tail}\n{SIMPLE}" if tail.startswith("check =") else f"{SIMPLE}\n{tail}\n"
-        line = refusal(text)
-        assert [word for word in says if word not in line] == [], line
+    def test_a_wrong_field_of_a_table_is_named(self) -> None:
+        wrong = []
+        for tail, says in REFUSED_TABLES:
+            text = f"{tail}\n{SIMPLE}" if tail.startswith("check =") else f"{SIMPLE}\n{tail}\n"
+            line = refusal(text)
+            wrong += [(tail, word, line) for word in says if word not in line]
+        assert wrong == []
 
     def test_what_is_no_toml_is_refused(self) -> None:
         assert "is not TOML" in refusal("virtual_addresses = [")
 
-    @pytest.mark.parametrize(
-        "line",
-        [
+    def test_what_is_much_too_long_or_too_deep_is_refused_in_a_line_of_some_length(self) -> None:
+        for line in (
             f"x = {'[' * 5000}{']' * 5000}",
             f"x = {'{a=' * 3000}1{'}' * 3000}",
             f"virtual_router_id = {'9' * 5000}",
@@ -188,16 +193,11 @@ class TestRefusals:
             f"instances = [0x{'f' * 5000}]",
             f"check = 0x{'f' * 5000}",
             f"home = '{'x' * 5000}'",
-        ],
-        ids=lambda line: line[:25],
-    )
-    def test_what_is_much_too_long_or_too_deep_is_refused_in_a_line_of_some_length(
-        self, line: str
-    ) -> None:
-        with pytest.raises(ConfigError) as caught:
-            parse(f"{line}\n{SIMPLE}", "pair.toml")
-        assert str(caught.value).startswith("pair.toml")
-        assert len(str(caught.value)) < 500
+        ):
+            with pytest.raises(ConfigError) as caught:
+                parse(f"{line}\n{SIMPLE}", "pair.toml")
+            assert str(caught.value).startswith("pair.toml"), line[:25]
+            assert len(str(caught.value)) < 500, line[:25]
 
     def test_ipv6_addresses_beside_a_host_of_ipv6_are_refused(self) -> None:
         text = SIMPLE.replace(
@@ -211,10 +211,10 @@ class TestRefusals:
         text = text.replace('"192.0.2.12/24"', '"192.0.2.12/24"\naddress6 = "2001:db8::12/64"')
         assert "virtual_addresses has no IPv4 address" in refusal(text)
 
-    @pytest.mark.parametrize("hosts", ["", "host = 1", "host = {}", "[host]\nname = 'a'"])
-    def test_hosts_that_are_no_two_tables_are_refused(self, hosts: str) -> None:
+    def test_hosts_that_are_no_two_tables_are_refused(self) -> None:
         head = SIMPLE.partition(HOST)[0]
-        assert "[[host]] twice" in refusal(f"{head}\n{hosts}\n")
+        for hosts in ("", "host = 1", "host = {}", "[host]\nname = 'a'"):
+            assert "[[host]] twice" in refusal(f"{head}\n{hosts}\n"), hosts
 
     def test_hosts_that_are_no_tables_are_refused(self) -> None:
         assert "[[host]]" in refusal(SIMPLE.partition(HOST)[0] + "host = [1, 2]\n")
@@ -293,9 +293,8 @@ class TestPriorities:
 
 
 class TestShipped:
-    @pytest.mark.parametrize("name", NAMES)
-    def test_every_case_is_a_pair(self, name: str) -> None:
-        assert len(read_case(name).hosts) == 2
+    def test_every_case_is_a_pair(self) -> None:
+        assert {name: len(read_case(name).hosts) for name in NAMES} == dict.fromkeys(NAMES, 2)
 
     def test_the_commented_file_is_a_pair_and_has_every_field(self) -> None:
         text = (Path(__file__).parents[2] / "keepalived" / "pair.toml").read_text("utf-8")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
 
-from dataserver.health import Beat, Phase, uptime
-from dataserver.vrrp import status
+from dataserver.health import Beat, Phase
+from dataserver.vrrp import health, status
 from dataserver.vrrp.health import (
     Checked,
     Facts,
@@ -30,7 +29,7 @@ from dataserver.vrrp.health import (
 from dataserver.vrrp.reading import parse
 from dataserver.vrrp.status import read_state
 from tests.support.pairs import SIMPLE
-from tests.support.server import PATIENCE
+from tests.support.waiting import wait_until
 
 LIMITS = Limits(warn=5, ok=10)
 BEAT = Beat(
@@ -84,24 +83,23 @@ def test_waiting_for_the_database_is_told_and_no_sickness() -> None:
     assert health.reasons == (Reason(Verdict.WAITING, "waiting for the database"),)
 
 
-@pytest.mark.parametrize(
-    ("percent", "was_low", "sick"),
-    [
-        (4, False, True),
-        (5, False, False),
-        (10, False, False),
-        (4, True, True),
-        (5, True, True),
-        (10, True, True),
-        (11, True, False),
-    ],
-)
-def test_a_folder_is_low_below_one_limit_and_until_above_the_other(
-    percent: int, was_low: bool, sick: bool
-) -> None:
-    facts = replace(WELL, rooms=(Room("var", percent),))
-    low = {"main:var"} if was_low else {"main:data_in", "other:var"}
-    assert (judge(facts, LIMITS, low).verdict is Verdict.SICK) is sick
+def test_a_folder_is_low_below_one_limit_and_until_above_the_other() -> None:
+    #: By the percentage that is free, and whether it was low before.
+    sick = {
+        (4, False): True,
+        (5, False): False,
+        (10, False): False,
+        (4, True): True,
+        (5, True): True,
+        (10, True): True,
+        (11, True): False,
+    }
+    found = {}
+    for percent, was_low in sick:
+        facts = replace(WELL, rooms=(Room("var", percent),))
+        low = {"main:var"} if was_low else {"main:data_in", "other:var"}
+        found[percent, was_low] = judge(facts, LIMITS, low).verdict is Verdict.SICK
+    assert found == sick
 
 
 def test_a_result_is_read_back(tmp_path: Path) -> None:
@@ -114,29 +112,29 @@ def test_a_result_is_read_back(tmp_path: Path) -> None:
     assert result.low == {"main:var", "second:data_in"}
 
 
-@pytest.mark.parametrize("text", ["", "result=sick\n", "result=\nuptime=x\ntext=\n", "\0\n"])
-def test_what_is_no_result_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "drop").write_text(text)
-    assert read_result("check-drop", tmp_path) is None
+def test_what_is_no_result_is_none(tmp_path: Path) -> None:
     assert read_result("check-health", tmp_path) is None
+    for text in ("", "result=sick\n", "result=\nuptime=x\ntext=\n", "\0\n"):
+        (tmp_path / "drop").write_text(text)
+        assert read_result("check-drop", tmp_path) is None, text
 
 
-@pytest.mark.parametrize("seen", ["nan", "inf", "-inf", "-1", "1e12", "9" * 400])
-def test_a_result_of_no_time_is_none(tmp_path: Path, seen: str) -> None:
-    (tmp_path / "drop").write_text(f"result=takes\nuptime={seen}\ntext=\n")
-    assert read_result("check-drop", tmp_path) is None
+def test_a_result_of_no_time_is_none(tmp_path: Path) -> None:
+    for seen in ("nan", "inf", "-inf", "-1", "1e12", "9" * 400):
+        (tmp_path / "drop").write_text(f"result=takes\nuptime={seen}\ntext=\n")
+        assert read_result("check-drop", tmp_path) is None, seen
 
 
-@pytest.mark.parametrize("result", ["", "well", "fault", "healthy\x1b[31m"])
-def test_a_result_that_the_check_never_has_is_none(tmp_path: Path, result: str) -> None:
-    (tmp_path / "health").write_text(f"result={result}\nuptime=1\ntext=\n")
-    assert read_result("check-health", tmp_path) is None
+def test_a_result_that_the_check_never_has_is_none(tmp_path: Path) -> None:
+    for result in ("", "well", "fault", "healthy\x1b[31m"):
+        (tmp_path / "health").write_text(f"result={result}\nuptime=1\ntext=\n")
+        assert read_result("check-health", tmp_path) is None, result
 
 
-@pytest.mark.parametrize("since", ["-1", "99999999999999999999", "9" * 400, "9" * 5000, "nan"])
-def test_a_state_since_no_time_is_none(tmp_path: Path, since: str) -> None:
-    (tmp_path / "state").write_text(f"state=MASTER\nsince={since}\npriority=1\n")
-    assert read_state(tmp_path / "state") is None
+def test_a_state_since_no_time_is_none(tmp_path: Path) -> None:
+    for since in ("-1", "99999999999999999999", "9" * 400, "9" * 5000, "nan"):
+        (tmp_path / "state").write_text(f"state=MASTER\nsince={since}\npriority=1\n")
+        assert read_state(tmp_path / "state") is None, since
 
 
 def _pipe(path: Path) -> None:
@@ -155,35 +153,33 @@ def _socket(path: Path) -> None:
         there.bind(str(path))
 
 
-@pytest.mark.parametrize("make", [_pipe, _link, _socket, Path.mkdir])
-def test_what_is_no_file_says_nothing_and_holds_nobody_up(
-    tmp_path: Path, make: Callable[[Path], None]
-) -> None:
-    make(tmp_path / "health")
-    assert read_result("check-health", tmp_path) is None
-    assert read_state(tmp_path / "health") is None
+def test_what_is_no_file_says_nothing_and_holds_nobody_up(tmp_path: Path) -> None:
+    for number, make in enumerate((_pipe, _link, _socket, Path.mkdir)):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        make(folder / "health")
+        assert read_result("check-health", folder) is None, make
+        assert read_state(folder / "health") is None, make
 
 
-@pytest.mark.parametrize(
-    ("age", "says"),
-    [
-        (-5000, "check-health has never run"),
-        (10, None),
-        (30, "check-health has not come to an end for 3"),
-    ],
-)
-def test_a_check_that_hangs_is_told(age: float, says: str | None) -> None:
-    # The 18 s are three times `interval` and `timeout`.
-    now = uptime()
-    assert now is not None
+def test_a_check_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10_000.0
+    monkeypatch.setattr(health, "uptime", lambda: now)
     pair = parse(SIMPLE, "pair.toml")
     known = status.Known("BACKUP", 1.0, 200)
-    checked = Checked("healthy", now - age, "", frozenset())
     well = Checked("takes", now, "", frozenset())
-    standing = status.Standing(pair, pair.hosts[0], (), 1, known, True, checked, well)
-    problems = list(standing.problems())
-    assert [each[: len(says)] for each in problems if says] == ([says] if says else [])
-    assert len(problems) == bool(says)
+    # Three times `interval` and `timeout`.
+    longest = 18.0
+    found = {}
+    for age in (-5000.0, longest, 30.0):
+        checked = Checked("healthy", now - age, "", frozenset())
+        standing = status.Standing(pair, pair.hosts[0], (), 1, known, True, checked, well)
+        found[age] = [re.split("[:;]", problem)[0] for problem in standing.problems()]
+    assert found == {
+        -5000.0: ["check-health has never run"],
+        longest: [],
+        30.0: ["check-health has not come to an end for 30 s"],
+    }
 
 
 def test_a_zombie_of_keepalived_does_not_run(
@@ -195,10 +191,7 @@ def test_a_zombie_of_keepalived_does_not_run(
     with subprocess.Popen(["setpriv", "--pdeathsig", "KILL", program, "1000"]) as process:
         try:
             pid_file.write_text(f"{process.pid}\n")
-            limit = monotonic() + PATIENCE
-            while status._keepalived() != process.pid:
-                assert monotonic() < limit
-                sleep(0.005)
+            wait_until(lambda: status._keepalived() == process.pid, "its name")
         finally:
             process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

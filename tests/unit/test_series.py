@@ -13,13 +13,9 @@ POINTS = [(10, 1.0), (20, 2.0), (30, 4.0)]
 
 
 class TestValueAt:
-    @pytest.mark.parametrize(
-        ("time", "value"), [(9, None), (10, 1.0), (19, 1.0), (20, 2.0), (30, 4.0), (10**9, 4.0)]
-    )
-    def test_a_value_holds_from_its_time_until_the_next(
-        self, time: int, value: float | None
-    ) -> None:
-        assert value_at(POINTS, time) == value
+    def test_a_value_holds_from_its_time_until_the_next(self) -> None:
+        values = {9: None, 10: 1.0, 19: 1.0, 20: 2.0, 30: 4.0, 10**9: 4.0}
+        assert {time: value_at(POINTS, time) for time in values} == values
 
     def test_of_several_at_one_second_the_last_one_holds(self) -> None:
         assert value_at([(10, 1.0), (10, 3.0), (10, 2.0)], 10) == 2.0
@@ -153,6 +149,6 @@ class TestInsertLate:
         assert insert_late([(10, "a")], 15, "b", 16) == [(15, "b"), (16, "a")]
 
 
-@pytest.mark.parametrize(("time", "found"), [(5, 10), (10, 20), (19, 20), (20, None), (25, None)])
-def test_the_next_time_is_strictly_after(time: int, found: int | None) -> None:
-    assert next_after([10, 20], time) == found
+def test_the_next_time_is_strictly_after() -> None:
+    following = {5: 10, 10: 20, 19: 20, 20: None, 25: None}
+    assert {time: next_after([10, 20], time) for time in following} == following

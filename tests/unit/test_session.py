@@ -15,8 +15,8 @@ def test_sections_are_counted_by_name() -> None:
 
 def test_any_number_of_names_makes_only_a_few_figures() -> None:
     counts: Counter[str] = Counter()
-    for number in range(10_000):
+    for number in range(1_000):
         count_bounded(counts, {f"section{number}": 1, "x" * 100_000: 1})
     assert len(counts) < 100
     assert max(map(len, counts)) < 100
-    assert counts.total() == 20_000
+    assert counts.total() == 2_000

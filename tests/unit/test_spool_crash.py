@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-
-import pytest
 
 from dataserver.spool.directory import Spool
 from dataserver.spool.rejected import Rejected
@@ -15,38 +14,53 @@ from dataserver.spool.rejected import Rejected
 FIRST = b"<agent_data agent_name='first'></agent_data>"
 SECOND = b"<agent_data agent_name='second'></agent_data>"
 
+#: Does each job in a process of its own; says how they ended.
 WORK = """
-import sys
+import os, sys
 from pathlib import Path
+from dataserver import failpoints
 from dataserver.errors import Reason
 from dataserver.spool.directory import Spool
 from dataserver.spool.rejected import Rejected
-base = Path(sys.argv[1])
-rejected = Rejected(base / "var" / "rejected")
-spool = Spool(base / "data_in", max_packet=1000, checksum="ignore", rejected=rejected)
-for file in spool.scan():
-    file = spool.read(file).file
-    if sys.argv[2] == "done":
-        spool.done(file)
-    else:
-        spool.reject(file, Reason.MALFORMED, "broken")
+
+def work(base, what):
+    rejected = Rejected(base / "var" / "rejected")
+    spool = Spool(base / "data_in", max_packet=1000, checksum="ignore", rejected=rejected)
+    for file in spool.scan():
+        file = spool.read(file).file
+        if what == "done":
+            spool.done(file)
+        else:
+            spool.reject(file, Reason.MALFORMED, "broken")
+
+what, *jobs = sys.argv[1:]
+for base, failpoint in zip(jobs[::2], jobs[1::2]):
+    child = os.fork()
+    if child == 0:
+        failpoints._armed = failpoints._parse(failpoint)
+        work(Path(base), what)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    (tmp_path / "data_in").mkdir()
-    (tmp_path / "data_in" / "a.1.data").write_bytes(FIRST)
-    (tmp_path / "data_in" / "b.2.data").write_bytes(SECOND)
-    os.utime(tmp_path / "data_in" / "a.1.data", (1, 1))
-    return tmp_path
+def made(base: Path) -> Path:
+    """A drop directory with two packets in it."""
+    (base / "data_in").mkdir(parents=True)
+    (base / "data_in" / "a.1.data").write_bytes(FIRST)
+    (base / "data_in" / "b.2.data").write_bytes(SECOND)
+    os.utime(base / "data_in" / "a.1.data", (1, 1))
+    return base
 
 
-def work(base: Path, what: str, failpoint: str) -> None:
-    environment = os.environ | {"DATASERVER_FAILPOINT": failpoint}
-    command = [sys.executable, "-c", WORK, str(base), what]
-    result = subprocess.run(command, env=environment, check=False)
-    assert result.returncode == (-9 if failpoint else 0)
+def worked(folder: Path, what: str, failpoints: Iterable[str]) -> dict[str, Path]:
+    """Let a process work at its own packets up to each fail point; where they are."""
+    bases = {each: made(folder / f"at {each}") for each in failpoints}
+    jobs = [word for each, base in bases.items() for word in (str(base), each)]
+    command = [sys.executable, "-c", WORK, what, *jobs]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert result.stdout.split() == ["-9" if each else "0" for each in bases]
+    return bases
 
 
 def restart(base: Path) -> tuple[list[bytes | None], list[bytes]]:
@@ -60,40 +74,34 @@ def restart(base: Path) -> tuple[list[bytes | None], list[bytes]]:
         return readable, [rejected.content(record.id) for record in rejected.list()]
 
 
-@pytest.mark.parametrize(
-    ("failpoint", "left"),
-    [
-        ("before-unlink", [FIRST, SECOND]),
-        ("inside-done", [FIRST, SECOND]),
-        ("after-unlink", [SECOND]),
-        ("inside-done:2", [SECOND]),
-        ("", []),
-    ],
-)
-def test_a_file_is_there_until_it_is_done_and_every_other_stays(base, failpoint, left) -> None:
-    work(base, "done", failpoint)
-    assert restart(base) == (left, [])
+def test_a_file_is_there_until_it_is_done_and_every_other_stays(tmp_path: Path) -> None:
+    expected = {
+        "before-unlink": [FIRST, SECOND],
+        "inside-done": [FIRST, SECOND],
+        "after-unlink": [SECOND],
+        "inside-done:2": [SECOND],
+        "": [],
+    }
+    bases = worked(tmp_path, "done", expected)
+    found = {failpoint: restart(base) for failpoint, base in bases.items()}
+    assert found == {failpoint: (left, []) for failpoint, left in expected.items()}
 
 
-def test_a_file_put_back_after_a_crash_keeps_its_name_and_its_time(base) -> None:
-    before = (base / "data_in" / "a.1.data").stat().st_mtime_ns
-    work(base, "done", "inside-done")
+def test_a_file_put_back_after_a_crash_keeps_its_name_and_its_time(tmp_path: Path) -> None:
+    base = worked(tmp_path, "done", ["inside-done"])["inside-done"]
     assert sorted(os.listdir(base / "data_in")) == ["b.2.data"]
     restart(base)
-    assert (base / "data_in" / "a.1.data").stat().st_mtime_ns == before
+    assert (base / "data_in" / "a.1.data").stat().st_mtime == 1
 
 
-@pytest.mark.parametrize(
-    ("failpoint", "left", "rejected"),
-    [
-        ("inside-reject", [FIRST, SECOND], []),
-        ("inside-reject:2", [SECOND], [FIRST]),
-        ("", [], [FIRST, SECOND]),
-    ],
-)
-def test_a_file_is_in_data_in_or_among_the_rejected_and_never_in_neither(
-    base, failpoint, left, rejected
-) -> None:
-    work(base, "reject", failpoint)
-    readable, kept = restart(base)
-    assert (readable, sorted(kept)) == (left, rejected)
+def test_a_file_is_in_data_in_or_among_the_rejected_and_never_in_neither(tmp_path: Path) -> None:
+    expected = {
+        "inside-reject": ([FIRST, SECOND], []),
+        "inside-reject:2": ([SECOND], [FIRST]),
+        "": ([], [FIRST, SECOND]),
+    }
+    found = {}
+    for failpoint, base in worked(tmp_path, "reject", expected).items():
+        readable, kept = restart(base)
+        found[failpoint] = (readable, sorted(kept))
+    assert found == expected

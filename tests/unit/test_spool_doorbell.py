@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from dataserver.spool import doorbell
 from dataserver.spool.doorbell import Doorbell
+from dataserver.spool.files import is_packet_name
+from tests.support.waiting import PATIENCE, wait_until
 
-#: Longer than any event takes; only a test that fails waits for it.
-SOON = 10.0
-#: For what must not ring: an event that was on its way has arrived by then.
-MOMENT = 0.3
+
+class Watched(Doorbell):
+    """A bell that tells when it has heard of everything that happened so far."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, matters=self._look)
+        self._heard: set[str] = set()
+        self._marks = count()
+
+    def _look(self, name: str) -> bool:
+        self._heard.add(name)
+        return is_packet_name(name)
+
+    def is_silent(self) -> bool:
+        """Whether nothing of what happened so far rang; to be asked while it is hooked.
+
+        Events come in order: once a file with a foreign name was heard of, all before were too.
+        """
+        mark = f"mark-{next(self._marks)}"
+        write(self.path / mark)
+        wait_until(lambda: mark in self._heard or not self.hooked, "the bell to hear of a file")
+        return self.hooked and not rang(self)
 
 
 @pytest.fixture
@@ -28,8 +50,8 @@ def data_in(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bell(data_in: Path) -> Iterator[Doorbell]:
-    bell = Doorbell(data_in)
+def bell(data_in: Path) -> Iterator[Watched]:
+    bell = Watched(data_in)
     bell.start()
     yield bell
     bell.stop()
@@ -39,15 +61,26 @@ def write(path: Path) -> None:
     path.write_bytes(b"x")
 
 
-def settle(bell: Doorbell) -> None:
+def rang(bell: Doorbell, seconds: float = 0.0) -> bool:
+    """Whether it has rung, or does so in this time; without answering."""
+    poll = select.poll()
+    poll.register(bell._bell, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def settle(bell: Watched) -> None:
     """Take in every ring that is still on its way."""
-    while bell.wait(MOMENT):
-        pass
+    bell.wait(0)
+    while not bell.is_silent():
+        bell.wait(0)
 
 
-def test_a_written_file_rings(bell, data_in) -> None:
+def test_a_written_file_rings(data_in) -> None:
+    bell = Doorbell(data_in)
+    bell.start()
     write(data_in / "a.1.data")
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
+    bell.stop()
 
 
 def test_a_file_that_is_closed_after_a_while_rings_again(bell, data_in) -> None:
@@ -55,39 +88,39 @@ def test_a_file_that_is_closed_after_a_while_rings_again(bell, data_in) -> None:
         settle(bell)
         file.write(b"x")
         file.flush()
-        assert not bell.wait(MOMENT)
-    assert bell.wait(SOON)
+        assert bell.is_silent()
+    assert bell.wait(PATIENCE)
 
 
 def test_a_file_moved_in_rings(bell, data_in, tmp_path) -> None:
     write(tmp_path / "new")
     (tmp_path / "new").rename(data_in / "a.1.data")
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
 
 
 def test_a_file_renamed_in_place_rings(bell, data_in) -> None:
     write(data_in / ".a.1.data.Ab12Cd")
     settle(bell)
     (data_in / ".a.1.data.Ab12Cd").rename(data_in / "a.1.data")
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
 
 
 def test_a_hard_link_rings(bell, data_in, tmp_path) -> None:
     write(tmp_path / "new")
     os.link(tmp_path / "new", data_in / "a.1.data")
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
 
 
 def test_a_file_that_becomes_readable_rings(bell, data_in) -> None:
     write(data_in / "a.1.data")
     settle(bell)
     (data_in / "a.1.data").chmod(0o600)
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
 
 
 def test_a_name_that_is_not_utf8_rings(bell, data_in) -> None:
     write(Path(os.fsdecode(os.fsencode(data_in) + b"/caf\xe9.1.data")))
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
 
 
 def test_foreign_names_folders_and_what_leaves_do_not_ring(bell, data_in, tmp_path) -> None:
@@ -98,47 +131,40 @@ def test_foreign_names_folders_and_what_leaves_do_not_ring(bell, data_in, tmp_pa
     (data_in / "x.1.data").mkdir()
     (data_in / "a.1.data").read_bytes()
     (data_in / "a.1.data").rename(tmp_path / "gone")
-    assert not bell.wait(MOMENT)
+    assert bell.is_silent()
 
 
 def test_unlinking_does_not_ring(bell, data_in) -> None:
     write(data_in / "a.1.data")
     settle(bell)
     (data_in / "a.1.data").unlink()
-    assert not bell.wait(MOMENT)
+    assert bell.is_silent()
 
 
 def test_a_burst_is_one_ring_and_the_bell_rings_again_after_it(bell, data_in) -> None:
     for number in range(500):
         write(data_in / f"a.{number}.data")
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
     settle(bell)
     write(data_in / "b.1.data")
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
 
 
 def test_a_bell_that_rang_takes_no_further_events_until_it_is_answered(bell, data_in) -> None:
     write(data_in / "a.1.data")
-    select_ready(bell)
+    assert rang(bell, PATIENCE)
     assert not bell.hooked
     bell.wait(0)
     assert bell.hooked
 
 
-def select_ready(bell: Doorbell) -> None:
-    """Wait until it has rung, without answering."""
-    poll = doorbell.select.poll()
-    poll.register(bell._bell, doorbell.select.POLLIN)
-    assert poll.poll(SOON * 1000)
-
-
 def test_what_comes_between_the_ring_and_the_answer_is_there_for_the_scan(bell, data_in) -> None:
     write(data_in / "a.1.data")
-    select_ready(bell)
+    assert rang(bell, PATIENCE)
     write(data_in / "b.1.data")
     assert bell.wait(0)
     write(data_in / "c.1.data")
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
 
 
 def test_nothing_rings_and_the_timer_ends_the_wait(bell) -> None:
@@ -148,7 +174,7 @@ def test_nothing_rings_and_the_timer_ends_the_wait(bell) -> None:
 def test_it_can_be_rung_from_another_thread(bell) -> None:
     timer = threading.Timer(0.05, bell.ring)
     timer.start()
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
     timer.join()
 
 
@@ -156,7 +182,7 @@ def test_it_can_be_rung_from_a_signal_handler_of_the_waiting_thread(bell) -> Non
     previous = signal.signal(signal.SIGALRM, lambda *_: bell.ring())
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        assert bell.wait(SOON)
+        assert bell.wait(PATIENCE)
     finally:
         signal.signal(signal.SIGALRM, previous)
 
@@ -168,20 +194,20 @@ def test_an_overflow_rings_and_is_counted(data_in) -> None:
 
     def block_on_the_first(name: str) -> bool:
         blocked.set()
-        assert release.wait(60)
+        assert release.wait(PATIENCE)
         return False
 
     bell = Doorbell(data_in, matters=block_on_the_first)
     bell.start()
     try:
         write(data_in / "first")
-        assert blocked.wait(SOON)
+        assert blocked.wait(PATIENCE)
         # Two kinds of events in turn, so that the kernel cannot make them one.
         for _ in range(limit):
             os.chmod(data_in / "first", 0o600)
             os.close(os.open(data_in / "first", os.O_WRONLY))
         release.set()
-        assert bell.wait(SOON)
+        assert bell.wait(PATIENCE)
         assert bell.overflows == 1
     finally:
         release.set()
@@ -209,13 +235,13 @@ def test_without_inotify_it_is_a_timer_and_says_so_once(data_in, monkeypatch, ca
 
 def test_a_deleted_directory_rings_and_a_new_one_is_watched_again(bell, data_in, caplog) -> None:
     data_in.rmdir()
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
     bell.wait(0)
     assert "No such file or directory" in caplog.text
     data_in.mkdir()
     assert not bell.wait(0)
     write(data_in / "a.1.data")
-    assert bell.wait(SOON)
+    assert bell.wait(PATIENCE)
 
 
 def test_stopping_leaves_no_thread_and_no_descriptor(data_in) -> None:

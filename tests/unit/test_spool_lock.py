@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -24,6 +25,17 @@ with InstanceLock(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])):
     sys.stdin.read()
 """
 
+#: The same with a child, which is there when it is said to be, and lives on when this one dies.
+HOLD_WITH_A_CHILD = """
+import os, sys
+from pathlib import Path
+from dataserver.spool.lock import InstanceLock
+with InstanceLock(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])):
+    if os.fork() == 0:
+        print("locked", flush=True)
+    sys.stdin.read()
+"""
+
 
 @pytest.fixture
 def data_in(tmp_path: Path) -> Path:
@@ -33,9 +45,11 @@ def data_in(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def held_elsewhere(name: str, directory: Path, data_in: Path) -> Iterator[subprocess.Popen[bytes]]:
+def held_elsewhere(
+    name: str, directory: Path, data_in: Path, program: str = HOLD
+) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that holds the locks until the block ends."""
-    command = [sys.executable, "-c", HOLD, name, str(directory), str(data_in)]
+    command = [sys.executable, "-c", program, name, str(directory), str(data_in)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout.readline() == b"locked\n"
@@ -97,22 +111,13 @@ def test_a_killed_process_holds_nothing(tmp_path, data_in) -> None:
 
 
 def test_a_forked_child_does_not_keep_its_dead_parents_lock(tmp_path, data_in) -> None:
-    lock = InstanceLock("main", tmp_path / "main", data_in)
-    lock.acquire()
-    go_read, go_write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(go_write)
-        os.read(go_read, 1)
-        os._exit(0)
-    os.close(go_read)
-    try:
-        lock.release()
-        with InstanceLock("main", tmp_path / "main", data_in):
-            pass
-    finally:
-        os.close(go_write)
-        os.waitpid(child, 0)
+    var = tmp_path / "main"
+    with held_elsewhere("main", var, data_in, HOLD_WITH_A_CHILD) as process:
+        process.kill()
+        process.wait()
+        with InstanceLock("main", var, data_in):
+            # The child ends with its input: it has lived until here.
+            assert select.select([process.stdout], [], [], 0) == ([], [], [])
 
 
 def test_the_holder_of_an_instance_is_known(tmp_path, data_in) -> None:

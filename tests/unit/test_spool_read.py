@@ -181,12 +181,10 @@ def read_verified(data_in: Path, checksum: bytes | None, data: bytes = WHOLE) ->
         return spool.read(spool.scan()[0]).content
 
 
-@pytest.mark.parametrize(
-    "checksum",
-    [md5sum(WHOLE), md5sum(WHOLE).upper(), b"\\" + md5sum(WHOLE), b"No valid checksum", b"", None],
-)
-def test_a_packet_whose_checksum_says_nothing_against_it_is_read(data_in, checksum) -> None:
-    assert read_verified(data_in, checksum) == WHOLE
+def test_a_packet_whose_checksum_says_nothing_against_it_is_read(data_in) -> None:
+    right = md5sum(WHOLE)
+    for checksum in (None, right, right.upper(), b"\\" + right, b"No valid checksum", b""):
+        assert read_verified(data_in, checksum) == WHOLE, checksum
 
 
 def test_a_packet_with_another_checksum_is_refused(data_in) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from dataserver.spool.files import SpoolFile
 from dataserver.spool.intake import Load
 from dataserver.spool.reader import Reader, ReadOptions, intake_of
 from dataserver.spool.rejected import Rejected
+from tests.support.waiting import PATIENCE
 
 GOOD = (
     "<agent_data agent_name='a{n}' timestamp='2026/01/01 00:0{n}:00' interval='300'>"
@@ -109,6 +109,7 @@ def test_a_killed_process_is_replaced_and_its_batch_read_again(
     first = reader.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
     reader.begin(files)
     assert names(reader.finish()) == ["a1", "a2", "a3", "a4", "a5"]
     assert reader.pid != first
@@ -215,7 +216,4 @@ def test_it_ends_with_its_input_and_not_by_the_signals_that_stop_the_worker(
     process = reader._process
     assert process is not None
     process._into.close()
-    deadline = time.monotonic() + 20
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        assert time.monotonic() < deadline, "it goes on without input"
-        time.sleep(0.01)
+    assert process._popen.wait(PATIENCE) == 0

@@ -16,24 +16,20 @@ from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
 from dataserver.spool.reasons import new_id
 from dataserver.spool.rejected import Rejected
+from tests.support.clock import Clock
+from tests.support.failures import failures
 
 CONTENT = b"\x00\xffnot a packet"
 SHM = Path("/dev/shm")
+ONE, TWO = "one file system", "two file systems"
 
-
-class Clock:
-    """Epoch seconds that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+#: What moves a file from or to the drop directory: a rename or a copy.
+on_both = pytest.mark.parametrize("var", [ONE, TWO], indirect=True)
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_700_000_000.0)
 
 
 @pytest.fixture
@@ -43,9 +39,10 @@ def data_in(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["one file system", "two file systems"])
+@pytest.fixture
 def var(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    if request.param == "one file system":
+    """On the file system of the drop directory; for tests of :data:`on_both`, on another too."""
+    if getattr(request, "param", ONE) == ONE:
         yield tmp_path / "var"
         return
     with tempfile.TemporaryDirectory(dir=SHM) as far:
@@ -75,6 +72,7 @@ def reject(spool: Spool, name: str = "a.1.data", content: bytes = CONTENT) -> st
     return spool._rejected.list()[-1].id
 
 
+@on_both
 def test_a_rejected_file_is_kept_whole_with_its_reason(spool, rejected, data_in, clock) -> None:
     file = spool.read(drop_in(spool)).file
     assert spool.reject(file, Reason.CLOCK, "a year ahead", agent="host")
@@ -94,18 +92,21 @@ def test_the_reason_file_is_json_for_everyone(spool, rejected) -> None:
     assert fields["when"] == "2023-11-14T22:13:20.000+00:00"
 
 
+@on_both
 def test_two_rejected_files_of_one_name_are_both_kept(spool, rejected) -> None:
     reject(spool, content=b"first")
     reject(spool, content=b"second")
     assert sorted(rejected.content(r.id) for r in rejected.list()) == [b"first", b"second"]
 
 
+@on_both
 def test_a_file_that_was_never_read_can_be_rejected(spool, rejected) -> None:
     file = drop_in(spool, content=b"x" * 101)
     assert spool.reject(file, Reason.TOO_LARGE, "101 bytes")
     assert rejected.list()[0].size == 101
 
 
+@on_both
 def test_a_hostile_name_stands_only_inside_the_json(spool, rejected) -> None:
     name = os.fsdecode(b"x..\\\n\xff'\";rm -rf ~.1.data")
     reject(spool, name)
@@ -114,6 +115,7 @@ def test_a_hostile_name_stands_only_inside_the_json(spool, rejected) -> None:
                for path in rejected.path.iterdir())  # fmt: skip
 
 
+@on_both
 def test_the_checksum_is_kept_with_its_packet(spool, rejected, data_in) -> None:
     (data_in / "a.1.checksum").write_bytes(b"0" * 32)
     rid = reject(spool)
@@ -121,6 +123,7 @@ def test_the_checksum_is_kept_with_its_packet(spool, rejected, data_in) -> None:
     assert (rejected.path / f"{rid}.checksum").read_bytes() == b"0" * 32
 
 
+@on_both
 def test_a_file_that_was_replaced_is_not_rejected_in_its_place(spool, rejected, data_in) -> None:
     file = drop_in(spool)
     (data_in / "a.1.data").write_bytes(b"a new packet")
@@ -129,6 +132,7 @@ def test_a_file_that_was_replaced_is_not_rejected_in_its_place(spool, rejected, 
     assert rejected.list() == ()
 
 
+@on_both
 def test_a_file_replaced_at_the_last_moment_is_left(spool, rejected, data_in, monkeypatch) -> None:
     path = data_in / "a.1.data"
     file = drop_in(spool)
@@ -138,6 +142,7 @@ def test_a_file_replaced_at_the_last_moment_is_left(spool, rejected, data_in, mo
     assert all(rejected.content(record.id) == CONTENT for record in rejected.list())
 
 
+@on_both
 def test_a_file_that_is_gone_is_not_rejected(spool, rejected, data_in) -> None:
     file = drop_in(spool)
     (data_in / "a.1.data").unlink()
@@ -145,6 +150,7 @@ def test_a_file_that_is_gone_is_not_rejected(spool, rejected, data_in) -> None:
     assert rejected.list() == ()
 
 
+@on_both
 def test_a_full_disk_leaves_the_file_where_it_is_and_nothing_half_done(
     spool, rejected, data_in, monkeypatch
 ) -> None:
@@ -160,6 +166,7 @@ def test_a_full_disk_leaves_the_file_where_it_is_and_nothing_half_done(
     assert list(rejected.path.iterdir()) == []
 
 
+@on_both
 def test_the_content_and_its_reason_are_synced_before_the_file_leaves(
     spool, rejected, data_in, monkeypatch
 ) -> None:
@@ -181,6 +188,7 @@ class Died(BaseException):
     """Stands for SIGKILL: nothing in between may catch it."""
 
 
+@on_both
 def test_a_crash_inside_of_a_rejection_loses_nothing_and_leaves_nothing(
     spool, rejected, data_in, monkeypatch
 ) -> None:
@@ -222,6 +230,7 @@ def test_a_damaged_reason_file_does_not_hide_its_packet(spool, rejected, clock) 
     assert rejected.content(rid) == CONTENT
 
 
+@on_both
 def test_a_retried_packet_is_back_under_its_name_with_its_time(spool, rejected, data_in) -> None:
     (data_in / "a.1.checksum").write_bytes(b"0" * 32)
     file = drop_in(spool)
@@ -233,6 +242,7 @@ def test_a_retried_packet_is_back_under_its_name_with_its_time(spool, rejected, 
     assert list(rejected.path.iterdir()) == []
 
 
+@on_both
 def test_a_retry_never_overwrites_a_packet(spool, rejected, data_in) -> None:
     (data_in / "a.1.checksum").write_bytes(b"0" * 32)
     rid = reject(spool)
@@ -244,14 +254,17 @@ def test_a_retry_never_overwrites_a_packet(spool, rejected, data_in) -> None:
     assert rejected.content(rid) == CONTENT
 
 
-@pytest.mark.parametrize("name", ["../a.1.data", "x/a.1.data", ".bashrc", "a.data", ""])
-def test_a_retry_goes_nowhere_but_into_the_drop_directory(spool, rejected, data_in, name) -> None:
+def test_a_retry_goes_nowhere_but_into_the_drop_directory(spool, rejected, data_in) -> None:
     rid = reject(spool)
     reason = rejected.path / f"{rid}.json"
-    reason.write_text(json.dumps(json.loads(reason.read_text()) | {"name": name}))
-    with pytest.raises(UsageError, match="no usable file name"):
-        rejected.retry(rid, data_in)
-    assert rejected.content(rid) == CONTENT
+
+    def check(name: str) -> None:
+        reason.write_text(json.dumps(json.loads(reason.read_text()) | {"name": name}))
+        with pytest.raises(UsageError, match="no usable file name"):
+            rejected.retry(rid, data_in)
+        assert rejected.content(rid) == CONTENT
+
+    assert failures(check, ["../a.1.data", "x/a.1.data", ".bashrc", "a.data", ""]) == {}
 
 
 def test_what_a_crash_left_of_a_retry_is_removed_at_the_next_start(spool, rejected, data_in):
@@ -266,18 +279,21 @@ def test_a_dropped_packet_is_gone(spool, rejected) -> None:
     assert list(rejected.path.iterdir()) == []
 
 
-@pytest.mark.parametrize("rid", ["1700000000000-abcdef-clock", "../../etc/passwd", "", "x\0y"])
-def test_an_id_that_is_none_is_a_usage_error(rejected, rid) -> None:
-    for use in (rejected.show, rejected.content, rejected.drop):
-        with pytest.raises(UsageError, match="no rejected packet"):
-            use(rid)
+def test_an_id_that_is_none_is_a_usage_error(rejected) -> None:
+    def check(rid: str) -> None:
+        for use in (rejected.show, rejected.content, rejected.drop):
+            with pytest.raises(UsageError, match="no rejected packet"):
+                use(rid)
+
+    ids = ["1700000000000-abcdef-clock", "../../etc/passwd", "", "x\0y"]
+    assert failures(check, ids) == {}
 
 
 def test_pruning_removes_what_is_older(spool, rejected, clock) -> None:
     old = reject(spool, content=b"old")
-    clock.now += 10 * 86_400
+    clock.advance(10 * 86_400)
     young = reject(spool, content=b"young")
-    clock.now += 86_400
+    clock.advance(86_400)
     assert rejected.prune(max_age_days=7, max_bytes=10**9) == 1
     assert [record.id for record in rejected.list()] == [young]
     assert not list(rejected.path.glob(f"{old}*"))
@@ -287,7 +303,7 @@ def test_pruning_removes_the_oldest_until_the_rest_is_small_enough(spool, reject
     ids = []
     for _ in range(5):
         ids.append(reject(spool, content=b"x" * 100_000))
-        clock.now += 1
+        clock.advance(1)
     assert rejected.prune(max_age_days=7, max_bytes=250_000) == 3
     assert [record.id for record in rejected.list()] == ids[3:]
 

@@ -46,22 +46,21 @@ def names(spool: Spool) -> list[str]:
     return [file.name for file in spool.scan()]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a.1.data", "a_1.data", "a.b_c.17.data", "0123456789abcdef.1700000000.data", "ä b.1.data",
-     "a\n.1.data", "a..1.data", "x.00.data", "_1.data", "a." + "9" * 240 + ".data"],
-)  # fmt: skip
-def test_a_stem_a_separator_and_a_number_make_a_packet_name(name: str) -> None:
-    assert is_packet_name(name)
+def test_a_stem_a_separator_and_a_number_make_a_packet_name() -> None:
+    names = [
+        "a.1.data", "a_1.data", "a.b_c.17.data", "0123456789abcdef.1700000000.data", "ä b.1.data",
+        "a\n.1.data", "a..1.data", "x.00.data", "_1.data", "a." + "9" * 240 + ".data",
+    ]  # fmt: skip
+    assert [name for name in names if not is_packet_name(name)] == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["a.data", "a.1.data.tmp", ".a.1.data", "1.data", ".1.data", "a-1.data", "a.1.DATA",
-     "a.1x.data", "a.1.data\n", "a.1.checksum", "a.\u0661.data", ".a.1.data.Xy12Ab", "a.-1.data"],
-)  # fmt: skip
-def test_every_other_name_is_foreign(name: str) -> None:
-    assert not is_packet_name(name)
+def test_every_other_name_is_foreign() -> None:
+    names = [
+        "a.data", "a.1.data.tmp", ".a.1.data", "1.data", ".1.data", "a-1.data", "a.1.DATA",
+        "a.1x.data", "a.1.data\n", "a.1.checksum", "a.\u0661.data", ".a.1.data.Xy12Ab",
+        "a.-1.data",
+    ]  # fmt: skip
+    assert [name for name in names if is_packet_name(name)] == []
 
 
 def test_files_are_listed_oldest_first_then_by_number_then_by_name(spool, data_in) -> None:
@@ -194,13 +193,14 @@ def test_a_file_in_place_of_the_directory_is_an_error(tmp_path) -> None:
         spool.scan()
 
 
-def test_sixty_thousand_files_are_listed_whole(spool, data_in) -> None:
+@pytest.mark.parametrize("count", [5_000, pytest.param(60_000, marks=pytest.mark.long)])
+def test_thousands_of_files_are_listed_whole(spool, data_in, count: int) -> None:
     one = data_in / "host.0.data"
     one.write_bytes(WHOLE)
-    for number in range(1, 60_000):
+    for number in range(1, count):
         os.link(one, data_in / f"host.{number}.data")
     listed = spool.scan()
-    assert [file.number for file in listed] == list(range(60_000))
+    assert [file.number for file in listed] == list(range(count))
 
 
 def test_an_entry_of_which_the_disk_knows_nothing_does_not_hide_the_others(

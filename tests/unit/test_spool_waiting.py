@@ -6,30 +6,19 @@ import pytest
 
 from dataserver.spool.files import SpoolFile
 from dataserver.spool.waiting import Waiting
+from tests.support.clock import Clocks
 
 START = 1_700_000_000.0
 
 
-class Clocks:
-    """A monotonic clock and a wall clock that the test moves, together or not."""
-
-    def __init__(self) -> None:
-        self.monotonic = 500.0
-        self.wall = START
-
-    def pass_by(self, seconds: float) -> None:
-        self.monotonic += seconds
-        self.wall += seconds
-
-
 @pytest.fixture
 def clocks() -> Clocks:
-    return Clocks()
+    return Clocks(START)
 
 
 @pytest.fixture
 def waiting(clocks: Clocks) -> Waiting:
-    return Waiting(60.0, monotonic=lambda: clocks.monotonic, clock=lambda: clocks.wall)
+    return Waiting(60.0, monotonic=clocks.monotonic, clock=clocks.wall)
 
 
 def file(size: int = 10, mtime: float = START, name: str = "a.1.data") -> SpoolFile:
@@ -49,33 +38,33 @@ def test_an_incomplete_file_is_not_read_again_until_it_changes(waiting) -> None:
 
 def test_a_file_is_due_when_it_was_quiet_for_long_enough(waiting, clocks) -> None:
     waiting.add(file())
-    clocks.pass_by(59.9)
+    clocks.advance(59.9)
     assert not waiting.due(file())
-    clocks.pass_by(0.1)
+    clocks.advance(0.1)
     assert waiting.due(file())
 
 
 def test_every_change_starts_the_quiet_time_again(waiting, clocks) -> None:
     waiting.add(file(size=10))
-    clocks.pass_by(59)
+    clocks.advance(59)
     waiting.add(file(size=20))
-    clocks.pass_by(59)
+    clocks.advance(59)
     assert not waiting.due(file(size=20))
-    clocks.pass_by(1)
+    clocks.advance(1)
     assert waiting.due(file(size=20))
 
 
 def test_reading_an_unchanged_file_again_does_not_prolong_its_wait(waiting, clocks) -> None:
     waiting.add(file())
-    clocks.pass_by(30)
+    clocks.advance(30)
     waiting.add(file())
-    clocks.pass_by(30)
+    clocks.advance(30)
     assert waiting.due(file())
 
 
 def test_a_changed_file_is_not_due_whatever_it_was_before(waiting, clocks) -> None:
     waiting.add(file(size=10))
-    clocks.pass_by(100)
+    clocks.advance(100)
     assert not waiting.due(file(size=11))
 
 
@@ -91,7 +80,7 @@ def test_a_file_modified_a_moment_ago_is_not_due_at_first_sight(waiting) -> None
 
 def test_a_file_that_changed_after_we_saw_it_is_watched_whatever_its_time(waiting, clocks) -> None:
     waiting.add(file(size=10))
-    clocks.pass_by(1)
+    clocks.advance(1)
     old_time = file(size=20, mtime=START - 9999)
     waiting.add(old_time)
     assert not waiting.due(old_time)
@@ -100,10 +89,10 @@ def test_a_file_that_changed_after_we_saw_it_is_watched_whatever_its_time(waitin
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_setting_the_clock_makes_no_difference_to_a_watched_file(waiting, clocks, jump) -> None:
     waiting.add(file())
-    clocks.wall += jump
-    clocks.pass_by(59.9)
+    clocks.wall.advance(jump)
+    clocks.advance(59.9)
     assert not waiting.due(file())
-    clocks.pass_by(0.1)
+    clocks.advance(0.1)
     assert waiting.due(file())
 
 
@@ -111,7 +100,7 @@ def test_a_file_from_the_future_waits_its_time_and_no_longer(waiting, clocks) ->
     ahead = file(mtime=START + 9999)
     waiting.add(ahead)
     assert not waiting.due(ahead)
-    clocks.pass_by(60)
+    clocks.advance(60)
     assert waiting.due(ahead)
 
 
@@ -133,8 +122,8 @@ def test_files_that_are_no_longer_listed_are_forgotten(waiting) -> None:
 def test_the_next_one_due_is_known(waiting, clocks) -> None:
     assert waiting.next_due() is None
     waiting.add(file(name="a.1.data"))
-    clocks.pass_by(20)
-    waiting.add(file(name="b.1.data", mtime=clocks.wall))
+    clocks.advance(20)
+    waiting.add(file(name="b.1.data", mtime=clocks.wall.now))
     assert waiting.next_due() == pytest.approx(40)
-    clocks.pass_by(100)
+    clocks.advance(100)
     assert waiting.next_due() == 0

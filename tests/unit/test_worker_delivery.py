@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -27,6 +28,7 @@ from dataserver.worker.delivery import (
 )
 from dataserver.worker.failing import INTERNAL_PER_HOUR, PAUSES, Failing
 from tests.support.clock import Clocks
+from tests.support.failures import failures
 
 
 class Store:
@@ -167,25 +169,26 @@ def test_being_told_to_stop_ends_the_wait() -> None:
     assert (len(desk.waits), store.taken) == (3, [])
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_one_poisonous_packet_is_rejected_alone() -> None:
+    names = [f"agent{number:02}" for number in range(13)]
+    errors = [
         StoreRefused("too long"),
         OverflowError("inf"),
         KeyError("x"),
         RecursionError(),
         MemoryError(),
-    ],
-)
-@pytest.mark.parametrize("place", [0, 6, 11])
-def test_one_packet_that_fails_is_rejected_alone(error: Exception, place: int) -> None:
-    names = [f"agent{number:02}" for number in range(13)]
-    store = Store()
-    store.poison[names[place]] = error
-    desk = Desk(store)
-    assert list(desk.refused(packets(*names))) == [names[place]]
-    assert sorted(store.taken) == sorted(set(names) - {names[place]})
-    assert len(desk.failing) == 0
+    ]
+
+    def check(case: tuple[Exception, int]) -> None:
+        error, place = case
+        store = Store()
+        store.poison[names[place]] = error
+        desk = Desk(store)
+        assert list(desk.refused(packets(*names))) == [names[place]]
+        assert sorted(store.taken) == sorted(set(names) - {names[place]})
+        assert len(desk.failing) == 0
+
+    assert failures(check, product(errors, [0, 6, 11])) == {}
 
 
 def test_several_failing_packets_of_one_agent_are_all_rejected() -> None:
