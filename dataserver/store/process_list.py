@@ -11,7 +11,6 @@ from dataserver.store.clock import database_time
 from dataserver.store.layout import Layout
 from dataserver.store.processes import STOPPED
 
-
 #: Seconds by which a sign of life may lie ahead of the database's clock.
 _AHEAD = 5.0
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two status files.
 EVERY = 1.0
+#: Seconds for which a lock is waited (a little less: clocks differ) before that is an outage.
+HELD = 9.5
 #: Seconds after which the queue is counted beside the main loop, and how many times longer than
 #: counting took the pause between two counts is.
 _RECOUNT, _SHARE = 5.0, 20.0

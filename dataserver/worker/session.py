@@ -44,15 +44,13 @@ from dataserver.worker.delivery import Delivery, Stopped
 from dataserver.worker.failing import Failing
 from dataserver.worker.holds import Holds, has_gap
 from dataserver.worker.nearby import Nearby
-from dataserver.worker.report import Report
+from dataserver.worker.report import HELD, Report
 from dataserver.worker.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
 #: Seconds after which a long queue is scanned anew, so that its length is known.
 _RESCAN = 5.0
-#: Seconds for which a lock may be held by another program before that is an outage.
-_HELD = 10.0
 #: Sections that are counted by name, the length of such a name, and the name of all others.
 _NAMES, _LONGEST_NAME, _OTHER = 50, 50, "(other)"
 #: Threads that unlink.
@@ -434,7 +432,7 @@ class Session:
         """A try failed, ``seconds`` after the first one began."""
         self._report.counters.retries[type(error).__name__] += 1
         # Another program that keeps a lock is no different from a database that is away.
-        held = isinstance(error, StoreConflict) and seconds >= _HELD
+        held = isinstance(error, StoreConflict) and seconds >= HELD
         if held or isinstance(error, StoreUnavailable):
             self._report.away(error)
             self._upkeep.note_outage()
