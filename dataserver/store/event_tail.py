@@ -68,6 +68,8 @@ class EventTail:
                 yield from found
             self._newest = max(self._newest, after)
             self._close_gaps()
+            # What a gap that closed let go of is not to be read again.
+            after = max(after, self._low)
         # Not before all was read: what committed while the database was away comes first.
         self._lose_patience(now)
 

@@ -128,9 +128,10 @@ class Layout:
         """``query``, made to read the history ``table`` along its index over module and time."""
         c = table.c
         for index, columns in self.found.indexes.get(table.name, {}).items():
-            if columns[:2] == (c.module_id.name, c.time.name):
-                # SQLAlchemy formats the hint with %.
-                quoted = index.replace("`", "``").replace("%", "%%")
+            # Over more columns it would put the values of one second in their order.
+            if columns == (c.module_id.name, c.time.name):
+                # Both SQLAlchemy and the driver format the statement with %.
+                quoted = index.replace("`", "``").replace("%", "%%%%")
                 return query.with_hint(table, f"FORCE INDEX (`{quoted}`)")
         return query
 

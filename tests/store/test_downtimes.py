@@ -18,7 +18,7 @@ from dataserver.times import local_text
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, ZONE, Ingest
 from tests.support.kinds import database_of
-from tests.support.packets import arrival_at
+from tests.support.packets import Value, arrival_at
 
 database = database_of(SQLITE, PANDORA)
 
@@ -129,8 +129,8 @@ def site(database: Database) -> Site:
 
 def with_agents(database: Database) -> Site:
     site = Site(database)
-    for agent in ("web1", "web2"):
-        site.send({"load": "1", "disk": "1"}, agent)
+    values: dict[str, Value] = {"load": "1", "disk": "1"}
+    site.server.record([arrival_at(0, values, agent=agent) for agent in ("web1", "web2")])
     return site
 
 

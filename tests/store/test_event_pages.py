@@ -12,7 +12,6 @@ from dataserver import entities
 from dataserver.store import event_list, schema
 from dataserver.store.engine import open_readonly
 from dataserver.store.event_list import EventList, EventPage, Wanted
-from dataserver.store.layout import inspect
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.kinds import database_of
 from tests.support.monitored import NOW, Monitored
@@ -32,7 +31,6 @@ class Told:
     def __init__(self, database: Database) -> None:
         self.store = Monitored(database)
         self.engine = open_readonly(database.url, home=database.home)
-        self.layout = inspect(self.engine)
 
     def fill(self, *rows: dict[str, Any]) -> None:
         """Events of these ids; whatever else a row does not say is the same of all."""
@@ -51,7 +49,7 @@ class Told:
         limit: int = 5,
         since: int = NOW - DAY,
     ) -> EventPage:
-        return EventList(self.engine, self.layout).page(wanted, before, limit, since)
+        return EventList(self.engine, self.store.layout).page(wanted, before, limit, since)
 
     def all(self, wanted: Wanted = ALL, limit: int = 5, since: int = NOW - DAY) -> list[int]:
         """The ids of all pages, the newest first."""

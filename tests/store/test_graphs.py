@@ -37,8 +37,8 @@ def engine(database: Database, ingest: Ingest) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def graphs(engine: Engine) -> Graphs:
-    return Graphs(engine, inspect(engine), ZONE)
+def graphs(engine: Engine, ingest: Ingest) -> Graphs:
+    return Graphs(engine, ingest.recorder.layout, ZONE)
 
 
 def module_id(engine: Engine, name: str) -> int:

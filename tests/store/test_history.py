@@ -38,8 +38,8 @@ def engine(database: Database, ingest: Ingest) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def layout(engine: Engine) -> Layout:
-    return inspect(engine)
+def layout(ingest: Ingest) -> Layout:
+    return ingest.recorder.layout
 
 
 def module_id(engine: Engine, name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import pytest
 from sqlalchemy import Engine, delete, func, insert, select, update
@@ -12,6 +13,7 @@ from dataserver.store import schema
 from dataserver.store.admission import Outcome
 from dataserver.store.agents import Learning
 from dataserver.store.engine import limits
+from dataserver.store.layout import Layout, inspect
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
 from tests.support import packets
@@ -40,7 +42,10 @@ class Console:
 
     def __init__(self, database: Database) -> None:
         self.engine: Engine = database.engine()
-        self.layout = database.prepare()
+
+    @cached_property
+    def layout(self) -> Layout:
+        return inspect(self.engine)
 
     def delete_agent(self, name: str = "one") -> None:
         a, m, s = schema.agent, schema.module, schema.state

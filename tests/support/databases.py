@@ -32,6 +32,7 @@ from dataserver.store.probe import Layout, prepare
 from tests.support import pandora
 from tests.support.mariadb import MariaDB, in_memory
 from tests.support.reset import Pool
+from tests.support.waiting import PATIENCE
 
 SQLITE = "sqlite"
 MARIADB = "mariadb"
@@ -55,8 +56,9 @@ class Database:
 
     def engine(self, **options: Any) -> Engine:
         """Open it as the server does; disposed of at the test's end."""
-        timeouts = {"connect_timeout": 5.0, "read_timeout": 20.0, **options}
-        engine = open_engine(self.url, home=self.home, **timeouts)
+        names = ("connect_timeout", "read_timeout", "lock_timeout", "idle_timeout")
+        patient = dict.fromkeys(names, PATIENCE)
+        engine = open_engine(self.url, home=self.home, **{**patient, **options})
         self._engines.append(engine)
         return engine
 
