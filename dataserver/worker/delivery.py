@@ -119,14 +119,17 @@ class Delivery:
         Raises Stopped, and StoreUnavailable where it is not to wait.  What was recorded of a
         halved batch before that is found in the ledger the next time.
         """
-        new: list[Arrival] = []
+        new: Sequence[Arrival] = arrivals
         failed: list[Arrival] = []
-        for arrival in arrivals:
-            (failed if self._key(arrival) in self._failing else new).append(arrival)
+        if self._failing:
+            failed = [each for each in arrivals if self._key(each) in self._failing]
+            new = [each for each in arrivals if self._key(each) not in self._failing]
         delivered = self._deliver(new) if new else []
         # By themselves, and after the others: their batch would only be halved again.
         for arrival in sorted(failed, key=_order):
             delivered += self._deliver([arrival])
+        if not self._failing:
+            return delivered
         return [each for pair in delivered for each in self._again(*pair)]
 
     def _again(self, arrival: Arrival, outcome: Outcome | None) -> Delivered:
@@ -183,8 +186,9 @@ class Delivery:
             for arrival, outcome in pairs
             if not outcome.duplicate and outcome.error is None
         )
-        for arrival in arrivals:
-            self._failing.forget(self._key(arrival))
+        if self._failing:
+            for arrival in arrivals:
+                self._failing.forget(self._key(arrival))
         return list(pairs)
 
 

@@ -69,6 +69,8 @@ class Report:
     #: When the queue was counted last (monotonic seconds), and how long that took beside the loop.
     _counted: float = float("-inf")
     _counting: float = 0.0
+    #: When the last transaction was committed (monotonic seconds).
+    _progress: float = float("-inf")
     _writing: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
@@ -91,7 +93,8 @@ class Report:
         Called beside the main loop, which may wait for the database or for a long statement.
         """
         now = self.monotonic()
-        if now - self._counted < max(_RECOUNT, _SHARE * self._counting):
+        # While batches go through, the main loop scans often enough.
+        if now - max(self._counted, self._progress) < max(_RECOUNT, _SHARE * self._counting):
             return
         try:
             found = count_queue(data_in)
@@ -114,6 +117,7 @@ class Report:
         counters.agents_created += tally.new_agents
         counters.modules_created += tally.new_modules
         self.gauges.last_commit_time_seconds = round(self.clock(), 3)
+        self._progress = self.monotonic()
         self.back()
 
     def back(self) -> None:
