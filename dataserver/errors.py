@@ -65,6 +65,10 @@ class SpoolError(DataserverError):
     exit_code = 5
 
 
+class SpoolReplaced(SpoolError):
+    """The drop directory's path leads to another directory now: stop, and begin anew there."""
+
+
 class StoreError(DataserverError):
     """Base of what the database says no with."""
 
@@ -75,7 +79,14 @@ class StoreUnavailable(StoreError):
     """The database cannot be reached or cannot take anything now: wait, then do all again."""
 
 
-class StoreLacking(StoreUnavailable):
+class StoreReplaced(StoreError):
+    """The database's file is not the one that was opened: stop, and begin anew with what is there.
+
+    What was written last may be in a file that nobody finds again.
+    """
+
+
+class StoreLacking(StoreError):
     """The database answers, but a table, a column or a right that this takes is missing."""
 
 
@@ -84,7 +95,10 @@ class StoreConflict(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The database refuses these rows on their own account: split the batch, reject the packet."""
+    """The database does not accept these rows: split the batch to find the packet that fails.
+
+    Also any error that is not known to mean that the connection or the server is gone.
+    """
 
 
 class SchemaError(StoreError):

@@ -117,7 +117,8 @@ class Heartbeat:
 
     ``enter`` and ``step`` are called by the main loop and only set attributes; so may be
     ``stuck_after``, the seconds after which a loop that has not moved is stuck.  ``notify`` tells
-    whoever started the process, in the words of sd_notify(3).
+    whoever started the process, in the words of sd_notify(3).  ``beside`` is called by its thread
+    after each beat.
     """
 
     def __init__(
@@ -129,8 +130,10 @@ class Heartbeat:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         notify: Notify = lambda _: None,
+        beside: Callable[[], object] = lambda: None,
     ) -> None:
         self.stuck_after = STUCK_AFTER
+        self._beside = beside
         self._notify = notify
         self._ready = False
         self._path = path
@@ -205,6 +208,7 @@ class Heartbeat:
             if self._stopped:
                 return
             self._write()
+            self._beside()
 
     def _write(self) -> None:
         beat = self.current()
@@ -229,6 +233,17 @@ class Heartbeat:
         self._notify("\n".join(lines))
 
 
+class Trouble(StrEnum):
+    """What may be wrong besides the database; the words of the status file and of commands."""
+
+    #: The drop directory cannot be used.
+    DATA_IN = "data_in"
+    #: Packets fail to be stored though the database can be used.
+    STORING = "storing"
+    #: A changed configuration cannot be used; the one before is in force.
+    CONFIGURATION = "configuration"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Everything that ``dataserver status`` shows.  Times are epoch seconds."""
@@ -248,6 +263,8 @@ class Status:
     database_error: str | None = None
     #: Since when it could not be used.
     database_down_since: float | None = None
+    #: What else is wrong, by what it is about (:class:`Trouble`).
+    troubles: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: Over the last minute.
     packets_per_second: float = 0.0
     values_per_second: float = 0.0
@@ -273,6 +290,11 @@ class Status:
             return cls(**{key: data[key] for key in data if key in known}) if data else None
         except (TypeError, ValueError):
             return None
+
+    def trouble(self, what: Trouble) -> str | None:
+        """Why, where this is wrong."""
+        found = self.troubles.get(what)
+        return str(found.get("error")) if isinstance(found, dict) else None
 
     def write(self, path: Path) -> None:
         """Replace ``path`` with this; OSError where it cannot be."""

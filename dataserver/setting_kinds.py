@@ -8,6 +8,7 @@ the part of the message that says why; the caller knows key and file.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,10 @@ class Location:
     def decode(self, raw: object, base: Path) -> Path:
         if not isinstance(raw, str) or not raw or "\0" in raw:
             raise ValueError("is not a path")
-        return (base / raw).resolve()
+        real = (base / raw).resolve()
+        # With its links, so that one that is pointed elsewhere later is noticed.
+        named = Path(os.path.normpath(base.absolute() / raw))
+        return named if named.resolve() == real else real
 
 
 @dataclass(frozen=True, slots=True)

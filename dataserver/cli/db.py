@@ -9,10 +9,11 @@ from dataserver.cli.output import print_json, print_line
 from dataserver.cli.store import instance_option
 from dataserver.home import Paths
 from dataserver.settings import Settings
+from dataserver.store import sqlite_file
 from dataserver.store.engine import shown
 from dataserver.store.layout import inspect
-from dataserver.store.opening import open_store
-from dataserver.store.probe import Finding, check, prepare
+from dataserver.store.opening import make_ready, open_store, sqlite_path
+from dataserver.store.probe import Finding, check
 from dataserver.store.readonly import missing_file
 
 
@@ -46,8 +47,10 @@ def create(app: App, instance: str, as_json: bool) -> None:
     settings, paths = app.settings(instance)
     engine = open_store(settings, paths.home)
     try:
+        if (file := sqlite_path(engine)) is not None:
+            sqlite_file.forget_missing(file)
         before = inspect(engine)
-        after = prepare(engine, accept_no_alerts=settings.accept_no_alerts)
+        after = make_ready(settings, engine)
     finally:
         engine.dispose()
     made = sorted(after.tables - before.tables)
@@ -93,6 +96,10 @@ def _findings(settings: Settings, paths: Paths) -> list[Finding]:
         return [Finding("database", True, f"{missing}: the first start makes it")]
     engine = open_store(settings, paths.home, readonly=True)
     try:
-        return check(engine, accept_no_alerts=settings.accept_no_alerts)
+        findings = check(engine, accept_no_alerts=settings.accept_no_alerts)
+        if (file := sqlite_path(engine)) is not None:
+            problem = sqlite_file.damage(file)
+            findings.append(Finding("file", problem is None, problem or "whole"))
+        return findings
     finally:
         engine.dispose()

@@ -18,7 +18,7 @@ from dataserver.cli.output import print_cells, print_json_list, print_line
 from dataserver.cli.store import instance_option, reading_store
 from dataserver.cli.text import shortened, time_text
 from dataserver.cli.words import EVENT_STATES, SEVERITIES, painted, word_list, word_of
-from dataserver.errors import StoreConflict, StoreUnavailable
+from dataserver.errors import SchemaError, StoreError
 from dataserver.logs import printable
 from dataserver.moments import duration_text
 from dataserver.setting_kinds import masked
@@ -157,7 +157,9 @@ def _follow(tail: EventTail, limit: int, since: int, show: Callable[[EventRecord
         try:
             for record in tail.look(time.monotonic()):
                 show(record)
-        except (StoreUnavailable, StoreConflict) as exc:
+        except SchemaError:
+            raise
+        except StoreError as exc:
             if not away:
                 _say(f"{exc}; waiting for it to come back")
             pause, away = min(2 * pause, _LONGEST_PAUSE), True

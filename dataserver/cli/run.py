@@ -13,9 +13,17 @@ from dataclasses import asdict
 import click
 
 from dataserver import lifeline, logs, notify
-from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
+from dataserver.cli.base import (
+    INTERNAL_ERROR,
+    App,
+    Command,
+    instance_argument,
+    json_option,
+    pass_app,
+)
 from dataserver.cli.live import AboveLine, LiveLine
 from dataserver.cli.output import print_json, print_line
+from dataserver.errors import StoreError
 from dataserver.health import Status
 from dataserver.home import Paths
 from dataserver.settings import Settings
@@ -30,8 +38,11 @@ log = logging.getLogger(__name__)
 @click.option("--once", is_flag=True, help="Take in what is there, print a summary, leave.")
 @click.option("--child-of", type=int, hidden=True, help="End with this process.")
 @json_option
+@click.pass_context
 @pass_app
-def run(app: App, instance: str, once: bool, child_of: int | None, as_json: bool) -> None:
+def run(
+    app: App, context: click.Context, instance: str, once: bool, child_of: int | None, as_json: bool
+) -> None:
     """Run an instance (default: main) in the foreground.
 
     SIGTERM or Ctrl-C finishes the batch under way and leaves; SIGHUP reads the configuration
@@ -68,6 +79,8 @@ def run(app: App, instance: str, once: bool, child_of: int | None, as_json: bool
         print_json(asdict(summary))
     else:
         print_line(_text(summary))
+    if once and summary.failing:
+        context.exit(INTERNAL_ERROR if summary.internal_error else StoreError.exit_code)
 
 
 @contextmanager
@@ -103,6 +116,7 @@ def _text(summary: Summary) -> str:
         (summary.ignored, "of disabled agents"),
         (summary.rejected, "rejected"),
         (summary.waiting, "not complete yet"),
+        (summary.failing, "could not be stored and wait"),
     ):
         if count:
             parts.append(f"{count} {word}")

@@ -61,8 +61,12 @@ def _lines(
     if state is not State.RUNNING:
         lines.append(("as of", f"{local_time(status.written)} (what follows was true then)"))
     counters, gauges = status.counters, status.gauges
+    lines.append(("database", _database(status, now)))
     lines += [
-        ("database", _database(status, now)),
+        (what, f"for {duration_text(now - float(found.get('since') or now))}: {found.get('error')}")
+        for what, found in status.troubles.items()
+    ]
+    lines += [
         ("queue", _queue(gauges)),
         (
             "rates",

@@ -38,8 +38,8 @@ from dataserver.console.source import Source
 from dataserver.errors import (
     ConfigError,
     DataserverError,
-    SchemaError,
     StoreConflict,
+    StoreError,
     StoreUnavailable,
     UsageError,
 )
@@ -99,7 +99,7 @@ def _said(request: Request, error: Exception) -> Response:
         return _answer(request, 400, str(error))
     if isinstance(error, StoreUnavailable | StoreConflict):
         return _answer(request, 503, str(error), "The database is away")
-    if isinstance(error, SchemaError):
+    if isinstance(error, StoreError):
         return _answer(request, 503, str(error), "The database cannot be read")
     if isinstance(error, ConfigError):
         return _answer(request, 503, str(error), "The settings cannot be used")

@@ -20,6 +20,7 @@ from dataserver.fleet import queued
 from dataserver.fleet.ownership import configured
 from dataserver.home import Home, Paths
 from dataserver.spool.moves import open_directory
+from dataserver.spool.queue import count_queue
 
 NEW = ".new-"
 REMOVED = ".removed-"
@@ -117,7 +118,7 @@ def _packets_in(home: Home, name: str) -> bool:
     before = home.instances / name.removeprefix(REMOVED)
     part = own_part(before, configured(Paths(home.root, name)), folder)
     try:
-        return part is not None and queued.queue(folder / part).files > 0
+        return part is not None and count_queue(folder / part).files > 0
     except FileNotFoundError:
         return False
 

@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from dataserver.config import load
 from dataserver.errors import DataserverError
-from dataserver.fleet import queued
 from dataserver.fleet.model import Instance, Managed, RunState
 from dataserver.fleet.ownership import configured
-from dataserver.health import Beat, Phase, State, Status
+from dataserver.health import Beat, Phase, State, Status, Trouble
 from dataserver.spool.lock import holder
+from dataserver.spool.queue import BOUND, Queue, count_queue
 
 _T = TypeVar("_T")
 
@@ -209,7 +209,21 @@ def _of_process(known: _Known, now: float) -> tuple[Condition, str | None]:
     if beat.phase is Phase.WAITING_FOR_DATABASE:
         error = known.status.database_error if known.status else None
         return Condition.WAITING_FOR_DATABASE, error or detail
-    return Condition.RUNNING, detail
+    return Condition.RUNNING, detail or _troubles(known)
+
+
+def _troubles(known: _Known) -> str | None:
+    """What a running instance says is wrong."""
+    status = known.status if known.status and known.status.pid == known.pid else None
+    if status is None:
+        return None
+    said = (
+        f"{what}: {status.trouble(Trouble(what))}" for what in status.troubles if what in _WORDS
+    )
+    return "; ".join(said) or None
+
+
+_WORDS = frozenset(Trouble)
 
 
 #: What whoever runs it says of one whose lock nobody holds; the rest tells nothing.
@@ -232,18 +246,18 @@ def _since(known: _Known, status: Status | None) -> float | None:
     return known.beat.time if known.beat else None
 
 
-def _queue_told(status: Status) -> queued.Queue | None:
+def _queue_told(status: Status) -> Queue | None:
     """What the instance itself counted."""
     try:
         files = int(status.gauges["queue"])
         oldest = status.written - float(status.gauges["oldest_age_seconds"])
     except (KeyError, TypeError, ValueError):
         return None
-    return queued.Queue(files, oldest if files else None)
+    return Queue(files, oldest if files else None)
 
 
-def _queue_counted(known: _Known) -> queued.Queue | None:
+def _queue_counted(known: _Known) -> Queue | None:
     """Counted now: it does not run, or not so that it would count."""
     with suppress(OSError):
-        return queued.queue(known.data_in, queued.BOUND)
+        return count_queue(known.data_in, BOUND)
     return None

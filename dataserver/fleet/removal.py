@@ -12,6 +12,7 @@ from dataserver.errors import DataserverError, LockedError, UsageError
 from dataserver.fleet import ownership, queued
 from dataserver.fleet.aside import REMOVED, erase, flock_patiently, move, own_part
 from dataserver.home import MAIN, Paths
+from dataserver.spool.queue import count_queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def _held(paths: Paths) -> Iterator[None]:
 
 def _remains(paths: Paths, data_in: Path) -> Remains:
     try:
-        files = queued.queue(data_in).files
+        files = count_queue(data_in).files
     except (FileNotFoundError, NotADirectoryError):
         files = 0
     return Remains(

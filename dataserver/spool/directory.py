@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self
 
-from dataserver.errors import PacketError, Reason, SpoolError
+from dataserver.errors import PacketError, Reason, SpoolError, SpoolReplaced
 from dataserver.failpoints import reach
 from dataserver.packet import ends_complete
 from dataserver.spool import checksums
@@ -188,9 +188,9 @@ class Spool:
     def _must_be_the_same(self, fd: int) -> None:
         """SpoolError where the path leads to another directory than the one we opened."""
         if not os.path.samestat(os.stat(self.path), os.fstat(fd)):
-            raise SpoolError(
+            raise SpoolReplaced(
                 f"the drop directory {self.path} was replaced by another one",
-                hint="restart the instance: its lock is on the old one",
+                hint="a restart uses the new one; packets in the old one are not read any more",
             )
 
     def _unusable(self, doing: str, error: OSError) -> SpoolError:

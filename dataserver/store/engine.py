@@ -27,11 +27,12 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, event
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
-from dataserver.errors import ConfigError
+from dataserver.errors import ConfigError, StoreReplaced
+from dataserver.store.sqlite_file import identity, must_not_be_missing
 
 #: Execution option of a connection that will not write in its next transaction:
 #: on SQLite it then does not queue behind the writers.
@@ -197,8 +198,39 @@ def _sqlite(path: Path, lock_timeout: float) -> Engine:
         pool_size=1,
         hide_parameters=True,
     )
-    event.listen(engine, "begin", _sqlite_begin)
+    event.listen(engine, "connect", partial(_sqlite_opened, path))
+    event.listen(engine, "begin", partial(_sqlite_begin, path))
+    event.listen(engine, "handle_error", _sqlite_failed)
     return engine
+
+
+def verify_file(engine: Engine) -> None:
+    """Make sure that what was committed last is in the file that has the database's name.
+
+    Of SQLite only.  Raises StoreReplaced.
+    """
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as conn:
+            _must_be_the_same(Path(engine.url.database or ""), conn)
+
+
+def _must_be_the_same(path: Path, conn: Connection) -> None:
+    now = identity(path)
+    if now != conn.info[_FILE]:
+        # It is not to be used again, also where the process goes on.
+        conn.invalidate()
+        what = "moved or deleted" if now is None else "replaced by another one"
+        raise StoreReplaced(
+            f"the database file {path} was {what} while this server used it",
+            hint="nothing more is stored into it; a restart uses what is there then",
+        )
+
+
+def _sqlite_failed(context: ExceptionContext) -> None:
+    """A file that could only be opened for reading is opened anew: its rights may be mended."""
+    code = getattr(context.original_exception, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_READONLY:
+        context.is_disconnect = True
 
 
 def _sqlite_readonly(path: Path, lock_timeout: float, *, keep: bool) -> Engine:
@@ -226,21 +258,13 @@ class _Still(sqlite3.Connection):
 
 
 def _sqlite_opened(path: Path, _raw: object, record: ConnectionPoolEntry) -> None:
-    record.info[_FILE] = _identity(path)
+    record.info[_FILE] = identity(path)
 
 
 def _sqlite_taken(path: Path, _raw: object, record: ConnectionPoolEntry, _proxy: object) -> None:
     """Another file may have been put in its place, or none: open anew, and find out."""
-    if record.info[_FILE] != _identity(path):
+    if record.info[_FILE] != identity(path):
         raise DisconnectionError
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _sqlite_returned(raw: object, record: ConnectionPoolEntry) -> None:
@@ -253,6 +277,7 @@ def _sqlite_open(path: Path, lock_timeout: float) -> sqlite3.Connection:
     # SQLite gives its log and index files the mode of the database file.  One that is there is
     # not even opened: closing it would release the locks of all our other connections, and who
     # closes the database elsewhere would then remove the log under them (fcntl(2), POSIX locks).
+    must_not_be_missing(path)
     with contextlib.suppress(OSError):  # what is wrong, SQLite says in a moment
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
@@ -292,7 +317,8 @@ def _sqlite_connect(
     )
 
 
-def _sqlite_begin(conn: Connection) -> None:
+def _sqlite_begin(path: Path, conn: Connection) -> None:
+    _must_be_the_same(path, conn)
     options = conn.get_execution_options()
     if options.get(READING, False):
         conn.exec_driver_sql("BEGIN")
@@ -329,6 +355,8 @@ def _mysql(
             pool_size=pool_size,
             pool_timeout=pool_timeout,
             pool_reset_on_return="rollback",
+            # A reader's connection may lie idle until the server ends it.
+            pool_pre_ping=pool_size > 1,
             hide_parameters=True,
             connect_args={
                 "charset": "utf8mb4",

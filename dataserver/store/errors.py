@@ -1,8 +1,9 @@
 """What the database's errors mean for us: wait, do it again now, or refuse the rows.
 
-Two tables of codes, MySQL's and SQLite's, decide.  A code that is in neither falls to
-what the driver calls it: faults of the data refuse, everything else waits, so that an
-error nobody foresaw can delay packets but never throws them out.
+Two tables of codes, MySQL's and SQLite's, decide.  Only an error that is known to mean that
+the connection or the server cannot be used is waited out.  A code that is in neither table
+refuses the rows: the batch is halved down to the packet that causes it, so that one packet
+cannot keep all others waiting; it is rejected only once the database has stored another one.
 
 No message holds SQL, a value or a password.
 Sources: MariaDB's and MySQL's "Error code reference", https://www.sqlite.org/rescode.html.
@@ -16,10 +17,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy.exc import (
-    DataError,
     DBAPIError,
-    IntegrityError,
-    NotSupportedError,
+    DisconnectionError,
     PendingRollbackError,
     SQLAlchemyError,
 )
@@ -54,6 +53,8 @@ _SPACE = Meaning(StoreUnavailable, "the database's disk is full", "make room")
 _READ_ONLY = Meaning(StoreUnavailable, "the database is read-only", "write to its primary")
 _CHANGED = Meaning(StoreLacking, "a table or column is missing", "run: dataserver db check")
 _AGAIN = Meaning(StoreConflict, "the table was changed meanwhile")
+
+_CHARACTERS = "a name or text has characters that the database's character set cannot hold"
 
 #: The client library's own: no host, no answer, a line cut.
 _CLIENT_CODES = range(2000, 3000)
@@ -99,8 +100,12 @@ _MYSQL: dict[int, Meaning] = {
     1118: Meaning(StoreRefused, "a row is too large"),
     1153: Meaning(StoreRefused, "a statement is larger than max_allowed_packet", "raise it"),
     1216: Meaning(StoreRefused, "a foreign key of the database refuses the row"),
+    1253: Meaning(StoreRefused, _CHARACTERS),
     1264: Meaning(StoreRefused, "a number is out of the column's range"),
     1265: Meaning(StoreRefused, "a value does not fit the column's type"),
+    1267: Meaning(StoreRefused, _CHARACTERS),
+    1270: Meaning(StoreRefused, _CHARACTERS),
+    1271: Meaning(StoreRefused, _CHARACTERS),
     1292: Meaning(StoreRefused, "a value does not fit the column's type"),
     1300: Meaning(StoreRefused, "a text has characters that the column cannot hold"),
     1364: Meaning(StoreRefused, "a value is missing that has no default"),
@@ -111,6 +116,8 @@ _MYSQL: dict[int, Meaning] = {
     1644: Meaning(StoreRefused, "a trigger of the database refuses the row"),
     1690: Meaning(StoreRefused, "a number is out of the column's range"),
     2020: Meaning(StoreRefused, "a statement is larger than max_allowed_packet", "raise it"),
+    3854: Meaning(StoreRefused, _CHARACTERS),
+    3988: Meaning(StoreRefused, _CHARACTERS),
     3819: Meaning(StoreRefused, "a check of the database refuses the row"),
     4025: Meaning(StoreRefused, "a check of the database refuses the row"),
 }
@@ -181,20 +188,22 @@ def _meaning(exc: Exception, statement_limit: int | None) -> Meaning:
     if number in _LOST and statement_limit is not None and _sent(exc) > statement_limit:
         return _MYSQL[1153]
     if number is None:
-        return _by_class(exc, number)
+        return _unknown(exc, number)
     known = _SQLITE.get(number & 0xFF) if _is_sqlite(exc) else _mysql(number)
-    return known or _by_class(exc, number)
+    return known or _unknown(exc, number)
 
 
 def _meaning_outside(exc: Exception) -> Meaning:
     """For what Python or SQLAlchemy raised before or instead of asking the database."""
     if isinstance(exc, _VALUE_ERRORS):
-        return Meaning(StoreRefused, "a value is none that a database can hold")
+        return Meaning(StoreRefused, "a value cannot be represented in the database")
     if isinstance(exc, PoolTimeout):
         return Meaning(StoreUnavailable, "all connections of this process are in use")
     if isinstance(exc, PendingRollbackError):
         return Meaning(StoreUnavailable, "the connection was lost")
-    return Meaning(StoreUnavailable, f"{type(exc).__name__} in the database layer")
+    if isinstance(exc, DisconnectionError):
+        return Meaning(StoreUnavailable, "the connection was lost")
+    return Meaning(StoreRefused, f"{type(exc).__name__} in the database layer")
 
 
 def _is_sqlite(exc: DBAPIError) -> bool:
@@ -205,10 +214,9 @@ def _mysql(number: int) -> Meaning | None:
     return _MYSQL.get(number) or (_WAIT if number in _CLIENT_CODES else None)
 
 
-def _by_class(exc: DBAPIError, number: int | None) -> Meaning:
+def _unknown(exc: DBAPIError, number: int | None) -> Meaning:
     """For a code that no table has: its words may hold a value, so only its number is told."""
-    faults_of_data = isinstance(exc, DataError | IntegrityError | NotSupportedError)
-    kind = StoreRefused if faults_of_data else StoreUnavailable
+    kind = StoreUnavailable if exc.connection_invalidated else StoreRefused
     return Meaning(kind, f"{type(exc).__name__} {number or ''}".strip())
 
 

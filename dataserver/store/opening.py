@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from dataserver.settings import Settings
+from dataserver.store import sqlite_file
 from dataserver.store.agents import Learning
 from dataserver.store.engine import READING, limits, open_engine, open_readonly
 from dataserver.store.errors import translating
+from dataserver.store.layout import Layout
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
 
@@ -38,12 +41,35 @@ def open_store(
     )
 
 
-def open_recorder(settings: Settings, engine: Engine, zone: tzinfo) -> Recorder:
-    """Make the database ready and a recorder for it.
+def make_ready(
+    settings: Settings, engine: Engine, step: Callable[[], object] = lambda: None
+) -> Layout:
+    """Make the database ready to be written to, and remember which file it is."""
+    file = sqlite_path(engine)
+    if file is not None:
+        sqlite_file.check_before_use(file, step)
+    layout = prepare(engine, accept_no_alerts=settings.accept_no_alerts)
+    if file is not None:
+        sqlite_file.record(file)
+    return layout
+
+
+def sqlite_path(engine: Engine) -> Path | None:
+    """The file of an SQLite database; None for a server."""
+    return Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
+
+
+def open_recorder(
+    settings: Settings,
+    engine: Engine,
+    zone: tzinfo,
+    step: Callable[[], object] = lambda: None,
+) -> Recorder:
+    """Make the database ready and a recorder for it; ``step`` is called while that takes long.
 
     Raises StoreUnavailable (try again later), SchemaError (it will not do).
     """
-    layout = prepare(engine, accept_no_alerts=settings.accept_no_alerts)
+    layout = make_ready(settings, engine, step)
     with translating("ask for the database's limits"), engine.connect() as plain:
         taken = limits(plain.execution_options(**{READING: True}))
     longest = min(taken.value, taken.statement - _FRAME)

@@ -11,6 +11,9 @@ from dataserver.store.clock import database_time
 from dataserver.store.layout import Layout
 from dataserver.store.processes import STOPPED
 
+#: Seconds by which a sign of life may lie ahead of the database's clock.
+_AHEAD = 5.0
+
 
 class Seen(NamedTuple):
     """What a process last said of itself; None: it could not tell.
@@ -53,14 +56,16 @@ def processes_seen(conn: Connection, layout: Layout) -> list[Seen]:
     who = (c.host, c.instance, c.server_name, c.version, c.heartbeat, c.started, c.state, c.pid)
     wanted = (*who, c.queue, c.oldest, c.packets_per_second, c.rejected)
     now = database_time(conn)
-    rows = conn.execute(select(*wanted, *optional).order_by(c.heartbeat, c.started))
+    rows = list(conn.execute(select(*wanted, *optional)))
+    # One that lies ahead was written before the clock was set back: any other one is newer.
+    rows.sort(key=lambda row: (row.heartbeat <= now + _AHEAD, row.heartbeat, row.started))
     latest = {
         (row.host, row.instance): Seen(
             host=row.host,
             instance=row.instance,
             server_name=row.server_name,
             version=row.version,
-            age=now - row.heartbeat,
+            age=abs(now - row.heartbeat),
             started=row.started,
             has_left=row.state == STOPPED,
             configuration=row.configuration,

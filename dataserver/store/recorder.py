@@ -28,6 +28,7 @@ from dataserver.store.agents import Agents, Learning
 from dataserver.store.batch import CREATED, Batch, Tally, Writer
 from dataserver.store.catalog import AgentEntry, Catalog
 from dataserver.store.counts import COUNTS, recount
+from dataserver.store.engine import verify_file
 from dataserver.store.errors import translating
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
@@ -102,6 +103,7 @@ class Recorder:
                 self._evaluate(conn, work, batch)
                 self._write(conn, work, batch)
                 reach("before-commit")
+            verify_file(self._engine)
         except BaseException:
             # Entries were changed in place, and the transaction may or may not be there.
             self.catalog.forget(batch.agents.values())

@@ -28,7 +28,7 @@ from stat import S_ISREG
 from types import MappingProxyType
 from uuid import uuid4
 
-from dataserver.health import STALE_AFTER, Beat, Phase, process_start, uptime
+from dataserver.health import STALE_AFTER, Beat, Phase, Status, Trouble, process_start, uptime
 from dataserver.home import Paths
 
 #: For so long after it said goodbye an instance counts as being restarted (seconds).
@@ -100,6 +100,8 @@ class Facts:
     rooms: tuple[Room, ...] = ()
     #: Why no file could be made in the drop directory; None: one could.
     drop_error: str | None = None
+    #: Why packets cannot be stored though the database can be used; None: all can.
+    storing_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,9 @@ def judge(facts: Facts, limits: Limits, low: Collection[str] = ()) -> Health:
         reasons.append(Reason(Verdict.FAULT, f"data_in takes no files: {facts.drop_error}"))
     if process := _judge_process(facts):
         reasons.append(process)
+    if facts.storing_error is not None and not process:
+        # The twin runs the same code on the same database: no reason to move the address.
+        reasons.append(Reason(Verdict.WAITING, f"storing fails: {facts.storing_error}"))
     for room in facts.rooms:
         limit = limits.ok + 1 if f"{facts.name}:{room.folder}" in low else limits.warn
         if room.percent is None:
@@ -191,6 +196,8 @@ def gather(paths: Paths, data_in: Path) -> Facts:
     beat = Beat.read(paths.heartbeat)
     if beat is not None and not _is_sound(beat):
         beat = None
+    status = Status.read(paths.status) if beat else None
+    is_its = status is not None and beat is not None and status.run == beat.run
     return Facts(
         name=paths.name,
         beat=beat,
@@ -198,6 +205,7 @@ def gather(paths: Paths, data_in: Path) -> Facts:
         uptime=uptime() or 0.0,
         rooms=(Room("data_in", _percent_free(data_in)), Room("var", _percent_free(paths.var))),
         drop_error=_drop_error(data_in),
+        storing_error=status.trouble(Trouble.STORING) if status is not None and is_its else None,
     )
 
 

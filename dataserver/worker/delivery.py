@@ -1,14 +1,16 @@
 """Getting a batch into the database, whatever the database does.
 
-A conflict is tried again at once, an absent database waited for, and a packet that the
-database refuses is found by halving the batch, and rejected alone.  So is a packet over which
-our own code stumbles: that is our fault, but to stop at it would stop us again at every start.
+A conflict is tried again at once, an absent database waited for.  With any other error of the
+database, and with an error of our own code, the batch is halved until the packet is found that
+fails by itself; all others are stored.  Whether that one waits or is rejected is decided by
+:mod:`dataserver.worker.failing`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol, TypeVar
 
 from dataserver.errors import (
@@ -16,12 +18,13 @@ from dataserver.errors import (
     Reason,
     StoreConflict,
     StoreError,
-    StoreRefused,
+    StoreReplaced,
     StoreUnavailable,
 )
 from dataserver.model import Arrival
 from dataserver.store.admission import Outcome
 from dataserver.store.batch import Tally
+from dataserver.worker.failing import Failing, Failure, name_of
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +33,14 @@ CONFLICT_WAIT = (0.01, 1.0)
 AWAY_WAIT = (0.25, 5.0)
 #: A conflict that persists so many times is waited out like an absent database.
 CONFLICTS = 20
-#: After so many packets in a row over which our own code stumbled it is not the packets: from
-#: then on each costs a wait, so that not everything is set aside before somebody looks.
-STUMBLES = 10
-
 #: An error's text may hold a value of any length.
 _LONGEST = 300
 
-Delivered = list[tuple[Arrival, Outcome]]
+#: Tracebacks of internal errors that are remembered as logged.
+_LOGGED = 100
+
+#: What became of each packet; None: it could not be stored, and stays in the drop directory.
+Delivered = list[tuple[Arrival, Outcome | None]]
 
 _T = TypeVar("_T")
 
@@ -56,9 +59,11 @@ class Stopped(Exception):
 class Delivery:
     """Records batches with retries.
 
-    ``pause(seconds)`` waits and returns True when the worker is to stop.  ``trouble(error)``
-    is told of every failed try, ``well()`` of every success.  ``patient`` False: an absent
-    database is an error (``--once``).
+    ``pause(seconds)`` waits and returns True when the worker is to stop.  ``trouble(error,
+    seconds)`` is called with every failed try and how long after the first one began that was,
+    ``well(tally)`` with every success.  ``patient`` False: an absent
+    database is an error (``--once``).  ``failing`` keeps the packets that wait; ``key`` gives
+    what identifies an arrival's file, None where it has none: such a packet is never kept.
     """
 
     def __init__(
@@ -67,8 +72,11 @@ class Delivery:
         *,
         clock: Callable[[], float],
         pause: Callable[[float], bool],
-        trouble: Callable[[StoreError], None],
+        trouble: Callable[[StoreError, float], None],
         well: Callable[[Tally], None],
+        failing: Failing,
+        key: Callable[[Arrival], Hashable],
+        monotonic: Callable[[], float] = time.monotonic,
         patient: bool = True,
     ) -> None:
         self._recorder = recorder
@@ -76,9 +84,11 @@ class Delivery:
         self._pause = pause
         self._trouble = trouble
         self._well = well
+        self._failing = failing
+        self._key = key
+        self._monotonic = monotonic
         self._patient = patient
-        #: Packets over which our own code stumbled, since the last one that went through.
-        self._stumbles = 0
+        self._logged: set[str] = set()
 
     def insist(self, action: Callable[[], _T]) -> _T:
         """What ``action``, a transaction, gives, however often it has to be tried.
@@ -86,18 +96,19 @@ class Delivery:
         Raises Stopped, StoreRefused, and StoreUnavailable where it is not to wait.
         """
         away = conflicts = 0
+        began = self._monotonic()
         while True:
             try:
                 return action()
             except StoreConflict as error:
                 conflicts += 1
-                self._trouble(error)
+                self._trouble(error, self._monotonic() - began)
                 wait = _growing(CONFLICT_WAIT if conflicts < CONFLICTS else AWAY_WAIT, conflicts)
             except StoreUnavailable as error:
                 if not self._patient:
                     raise
                 away += 1
-                self._trouble(error)
+                self._trouble(error, self._monotonic() - began)
                 wait = _growing(AWAY_WAIT, away)
             if self._pause(wait):
                 raise Stopped
@@ -108,38 +119,77 @@ class Delivery:
         Raises Stopped, and StoreUnavailable where it is not to wait.  What was recorded of a
         halved batch before that is found in the ledger the next time.
         """
+        new: Sequence[Arrival] = arrivals
+        failed: list[Arrival] = []
+        if self._failing:
+            failed = [each for each in arrivals if self._key(each) in self._failing]
+            new = [each for each in arrivals if self._key(each) not in self._failing]
+        delivered = self._deliver(new) if new else []
+        # By themselves, and after the others: their batch would only be halved again.
+        for arrival in sorted(failed, key=_order):
+            delivered += self._deliver([arrival])
+        if not self._failing:
+            return delivered
+        return [each for pair in delivered for each in self._again(*pair)]
+
+    def _again(self, arrival: Arrival, outcome: Outcome | None) -> Delivered:
+        """Try once more what failed before a packet was stored that proves it the cause."""
+        if outcome is None and self._failing.deserves_retry(self._key(arrival)):
+            return self._deliver([arrival])
+        return [(arrival, outcome)]
+
+    def _deliver(self, arrivals: Sequence[Arrival]) -> Delivered:
         try:
             return self._record(arrivals)
-        except (StoreError, Stopped) as error:
-            if not isinstance(error, StoreRefused):
-                raise
-            self._trouble(error)
-            return self._halved(arrivals, error.message)
+        except (StoreUnavailable, StoreReplaced, Stopped):
+            raise
+        except StoreError as error:
+            self._trouble(error, 0.0)
+            return self._halved(arrivals, Failure(error.message[:_LONGEST], internal=False))
         except Exception as error:  # noqa: BLE001 - no input may stop the server
             if len(arrivals) == 1:
-                self._stumbled(error)
-            return self._halved(arrivals, f"storing it fails: {type(error).__name__}: {error}")
+                self._log(error)
+            why = f"internal error while storing it: {type(error).__name__}: {error}"
+            return self._halved(arrivals, Failure(why[:_LONGEST], internal=True))
 
-    def _halved(self, arrivals: Sequence[Arrival], why: str) -> Delivered:
-        """Deliver each half of ``arrivals``; a single packet is rejected, and ``why``."""
-        if len(arrivals) == 1:
-            return [(arrivals[0], Outcome(error=PacketError(Reason.REFUSED, why[:_LONGEST])))]
-        # In order of agent and time, so that no agent's packets change places.
-        ordered = sorted(arrivals, key=_order)
-        middle = len(ordered) // 2
-        return self.deliver(ordered[:middle]) + self.deliver(ordered[middle:])
+    def _halved(self, arrivals: Sequence[Arrival], failure: Failure) -> Delivered:
+        """Deliver each half of ``arrivals``; a single packet waits, or is rejected."""
+        if len(arrivals) > 1:
+            # In order of agent and time, so that no agent's packets change places.
+            ordered = sorted(arrivals, key=_order)
+            middle = len(ordered) // 2
+            return self._deliver(ordered[:middle]) + self._deliver(ordered[middle:])
+        (arrival,) = arrivals
+        key = self._key(arrival)
+        if key is None or self._failing.add(key, arrival, failure):
+            error = PacketError(Reason.REFUSED, failure.reason)
+            return [(arrival, Outcome(error=error))]
+        return [(arrival, None)]
 
-    def _stumbled(self, error: Exception) -> None:
-        log.error("a packet that cannot be stored, by a fault of ours", exc_info=error)
-        self._stumbles += 1
-        if self._stumbles > STUMBLES and self._patient and self._pause(AWAY_WAIT[1]):
-            raise Stopped from error
+    def _log(self, error: Exception) -> None:
+        """Log an internal error with its traceback, each one once."""
+        text = repr(error)[:_LONGEST]
+        if text in self._logged:
+            return
+        if len(self._logged) >= _LOGGED:
+            self._logged.clear()
+        self._logged.add(text)
+        log.error("internal error while storing a packet: please report it", exc_info=error)
 
     def _record(self, arrivals: Sequence[Arrival]) -> Delivered:
         outcomes, tally = self.insist(lambda: self._recorder.record(arrivals, int(self._clock())))
-        self._stumbles = 0
         self._well(tally)
-        return list(zip(arrivals, outcomes, strict=True))
+        pairs = list(zip(arrivals, outcomes, strict=True))
+        # A packet that was known already, or is rejected, proves nothing: no values were written.
+        self._failing.stored(
+            name_of(arrival)
+            for arrival, outcome in pairs
+            if not outcome.duplicate and outcome.error is None
+        )
+        if self._failing:
+            for arrival in arrivals:
+                self._failing.forget(self._key(arrival))
+        return list(pairs)
 
 
 def _order(arrival: Arrival) -> tuple[str, float, int, bytes]:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine
 
 from dataserver import __version__
-from dataserver.errors import StoreConflict, StoreError, StoreLacking, StoreUnavailable
+from dataserver.errors import StoreConflict, StoreError, StoreReplaced, StoreUnavailable
 from dataserver.settings import Settings
 from dataserver.store.autodisable import Autodisable
 from dataserver.store.clock import database_time
@@ -39,7 +39,7 @@ from dataserver.store.sql import Sql
 from dataserver.store.unknown import UnknownSweep
 from dataserver.times import local_text
 from dataserver.worker.fingerprints import Fingerprints
-from dataserver.worker.report import Report
+from dataserver.worker.report import HELD, Report
 
 log = logging.getLogger(__name__)
 
@@ -132,14 +132,18 @@ class Duties:
         self._note_sleep()
         now = self._report.monotonic()
         if now >= self._next_beat:
+            can = True
             if now >= self._next_seldom:
-                self._try("look through processes and modules", self._seldom)
+                can = self._try("look through processes and modules", self._seldom)
                 self._next_seldom = now + _SELDOM
             # Outside of the transaction, which no slow disk is to hold open.
             self._marks = self._fingerprints.current()
-            self._try("show that this server lives", self._beat)
+            if can or self._report.database_error is None:
+                self._try("show that this server lives", self._beat)
             # From its end: a database that answers slowly is not asked all the time.
             self._next_beat = self._report.monotonic() + self._every
+        if self._report.database_error is not None:
+            return  # the rest would wait in vain, and packets with it
         is_due = [self._may(sweep) and now >= due for sweep, due in self._due]
         if any(is_due):
             free = self._lease_is_free()
@@ -216,11 +220,12 @@ class Duties:
 
     def _try(self, what: str, duty: Callable[[Connection], None]) -> bool:
         """Whether it went well; what did not is told, and not done."""
+        began = self._report.monotonic()
         try:
             with translating(what), self._engine.begin() as conn:
                 duty(conn)
         except StoreError as error:
-            self._failed(what, error)
+            self._failed(what, error, self._report.monotonic() - began)
         except Exception as error:  # our own defect: no reason to leave packets lying
             log.debug("a defect", exc_info=True)
             self._report.complain(what, f"cannot {what}: internal error {type(error).__name__}")
@@ -230,9 +235,12 @@ class Duties:
             return True
         return False
 
-    def _failed(self, what: str, error: StoreError) -> None:
+    def _failed(self, what: str, error: StoreError, seconds: float = 0.0) -> None:
         # What only this duty lacks is nobody's outage: packets come in, and silence is judged.
-        if isinstance(error, StoreUnavailable) and not isinstance(error, StoreLacking):
+        if isinstance(error, StoreReplaced):
+            raise error
+        held = isinstance(error, StoreConflict) and seconds >= HELD
+        if held or isinstance(error, StoreUnavailable):
             self.note_outage()
             self._report.away(error)
         elif isinstance(error, StoreConflict):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataserver import __version__
-from dataserver.errors import DataserverError, StoreRefused
+from dataserver.errors import DataserverError, StoreLacking, StoreRefused
 from dataserver.model import Arrival, Module, Packet
 from dataserver.settings import Settings
 from dataserver.spool.reader import resident_memory
@@ -182,13 +182,13 @@ class Internals:
         agent = self._settings.self_monitoring_agent
         try:
             known = delivery.insist(lambda: recorder.newest([agent]))
-        except StoreRefused as error:
+        except (StoreRefused, StoreLacking) as error:
             self._refused(error)
             return
         started = self._report.monotonic()
         [(_, outcome)] = delivery.deliver([self.arrival(known.get(agent, (None, None))[0])])
         self._report.counters.commit_seconds.observe(self._report.monotonic() - started)
-        if outcome.error is None:
+        if outcome is None or outcome.error is None:
             self._report.content("self-monitoring")
         else:
             self._refused(outcome.error)

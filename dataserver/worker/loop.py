@@ -14,8 +14,15 @@ from types import FrameType
 
 from sqlalchemy import Engine
 
-from dataserver.errors import DataserverError, SpoolError, StoreConflict, StoreUnavailable
-from dataserver.health import STUCK_AFTER, Heartbeat, Phase, Status
+from dataserver.errors import (
+    DataserverError,
+    SchemaError,
+    SpoolError,
+    SpoolReplaced,
+    StoreError,
+    StoreReplaced,
+)
+from dataserver.health import STUCK_AFTER, Heartbeat, Phase, Status, Trouble
 from dataserver.home import Paths
 from dataserver.notify import Notify
 from dataserver.settings import Settings
@@ -48,6 +55,9 @@ class Summary:
     refused: int
     ignored: int
     waiting: int
+    #: Files that could not be stored and stay; whether that is a fault of this program.
+    failing: int
+    internal_error: bool
     seconds: float
 
 
@@ -83,7 +93,12 @@ class Worker:
         self._bell: Doorbell | None = None
         self.report = Report(paths, clock, monotonic, os.getpid(), show)
         self._heartbeat = Heartbeat(
-            paths.heartbeat, self.report.run, clock=clock, monotonic=monotonic, notify=notify
+            paths.heartbeat,
+            self.report.run,
+            clock=clock,
+            monotonic=monotonic,
+            notify=notify,
+            beside=self._look_beside,
         )
 
     def stop(self) -> None:
@@ -97,6 +112,17 @@ class Worker:
         self._reloading = True
         if self._bell is not None:
             self._bell.ring()
+
+    def _look_beside(self) -> None:
+        """With each heartbeat, by its thread: what must be seen whatever the main loop does."""
+        settings = self._settings
+        if self._heartbeat.phase in (Phase.STOPPING, Phase.STOPPED):
+            return
+        try:
+            self.report.count(Path(settings.data_in))
+            self.report.write(settings, self._heartbeat.phase)
+        except Exception as error:  # noqa: BLE001 - the heartbeat must go on
+            self.report.complain("the status", f"cannot report: {error!r}")
 
     def run(self) -> Summary:
         """Work until told to stop (``once``: until everything that is there is taken in).
@@ -130,11 +156,12 @@ class Worker:
             self._go_back(error)
         else:
             log.info("configuration read again")
+            self.report.mended(Trouble.CONFIGURATION)
 
     def _go_back(self, error: DataserverError) -> None:
         """The configuration that was read again cannot be used: go on with the one before."""
         assert self._before is not None
-        log.error("the configuration stays as it was: %s", error)
+        self.report.trouble(Trouble.CONFIGURATION, str(error))
         self._settings, self._before = self._before, None
 
     def _run_settings(self) -> None:
@@ -192,7 +219,9 @@ class Worker:
                     self._pause,
                     patient=not self._once,
                 )
-            except (StoreUnavailable, StoreConflict) as error:
+            except (SchemaError, StoreReplaced):
+                raise
+            except StoreError as error:
                 if self._once:
                     raise
                 self.report.away(error)
@@ -207,13 +236,18 @@ class Worker:
         while not (self._stopping or self._reloading):
             try:
                 progress = session.step()
+            except SpoolReplaced:
+                # Its lock is on the old one; what starts this process again locks the new one.
+                raise
             except SpoolError as error:
                 if self._once:
                     raise
-                self.report.complain("the drop directory", str(error))
+                self.report.trouble(Trouble.DATA_IN, str(error))
+                self.report.gauges.data_in_up = 0
                 progress = False
             else:
-                self.report.content("the drop directory")
+                self.report.mended(Trouble.DATA_IN)
+                self.report.gauges.data_in_up = 1
             if self._once:
                 return
             if not progress:
@@ -254,6 +288,8 @@ class Worker:
             refused=counters.refused,
             ignored=counters.ignored,
             waiting=self.report.gauges.waiting,
+            failing=self.report.gauges.failing,
+            internal_error=self.report.internal_error,
             seconds=round(seconds, 3),
         )
 

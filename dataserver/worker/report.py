@@ -6,23 +6,38 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
 
 from dataserver import __version__
 from dataserver.errors import Reason, StoreError
-from dataserver.health import Phase, Status, write_atomic
+from dataserver.health import Phase, Status, Trouble, write_atomic
 from dataserver.home import Paths
 from dataserver.metrics import Counters, Gauges, Rates, as_dict, prometheus
 from dataserver.settings import Settings
 from dataserver.spool.files import SpoolFile
+from dataserver.spool.queue import count_queue
 from dataserver.store.batch import Tally
 from dataserver.store.engine import shown
+from dataserver.worker.failing import Failing
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two status files.
 EVERY = 1.0
+#: Seconds for which a lock is waited (a little less: clocks differ) before that is an outage.
+HELD = 9.5
+#: Seconds after which the queue is counted beside the main loop, and how many times longer than
+#: counting took the pause between two counts is.
+_RECOUNT, _SHARE = 5.0, 20.0
 #: Unreadable files that the status names.
 _NAMED = 20
+#: What each trouble is, in the log.
+_TROUBLES = {
+    Trouble.DATA_IN: "the drop directory cannot be used",
+    Trouble.STORING: "storing fails",
+    Trouble.CONFIGURATION: "the configuration stays as it was",
+}
 #: Errors that are remembered as said.
 _COMPLAINTS = 1000
 
@@ -43,20 +58,50 @@ class Report:
     last_time: float | None = None
     database_error: str | None = None
     database_down_since: float | None = None
+    #: What is wrong besides: the reason, and since when (epoch seconds).
+    troubles: dict[Trouble, tuple[str, float]] = field(default_factory=dict)
+    #: A packet waits because of a fault of this program.
+    internal_error: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
     _complaints: dict[str, str] = field(default_factory=dict)
     _rates: Rates = field(default_factory=Rates)
     _written: float = float("-inf")
+    #: When the queue was counted last (monotonic seconds), and how long that took beside the loop.
+    _counted: float = float("-inf")
+    _counting: float = 0.0
+    #: When the last transaction was committed (monotonic seconds).
+    _progress: float = float("-inf")
+    _writing: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self.gauges.start_time_seconds = self.clock()
 
-    def queue(self, files: Sequence[SpoolFile]) -> None:
+    def scanned(self, files: Sequence[SpoolFile]) -> None:
         """The drop directory holds ``files``, oldest first."""
         self.counters.scans += 1
-        self.gauges.queue = len(files)
-        age = self.clock() - files[0].mtime_ns / 1e9 if files else 0.0
+        self._queue(len(files), files[0].mtime_ns / 1e9 if files else None)
+
+    def _queue(self, files: int, oldest: float | None) -> None:
+        self.gauges.queue = files
+        age = 0.0 if oldest is None else self.clock() - oldest
         self.gauges.oldest_age_seconds = round(max(0.0, age), 3)
+        self._counted = self.monotonic()
+
+    def count(self, data_in: Path) -> None:
+        """Count the queue, where the main loop has not done so for a while.
+
+        Called beside the main loop, which may wait for the database or for a long statement.
+        """
+        now = self.monotonic()
+        # While batches go through, the main loop scans often enough.
+        if now - max(self._counted, self._progress) < max(_RECOUNT, _SHARE * self._counting):
+            return
+        try:
+            found = count_queue(data_in)
+        except OSError:
+            return  # the main loop says so
+        self._queue(found.files, found.oldest)
+        self._counting = self._counted - now
 
     def add(self, tally: Tally) -> None:
         """A transaction was committed."""
@@ -72,6 +117,7 @@ class Report:
         counters.agents_created += tally.new_agents
         counters.modules_created += tally.new_modules
         self.gauges.last_commit_time_seconds = round(self.clock(), 3)
+        self._progress = self.monotonic()
         self.back()
 
     def back(self) -> None:
@@ -96,6 +142,35 @@ class Report:
         self.database_error = error.message
         self.gauges.database_up = 0
 
+    def storing(self, failing: Failing) -> None:
+        """Note which packets cannot be stored."""
+        failure = failing.failure
+        self.gauges.failing = len(failing)
+        self.internal_error = failing.any_internal
+        if failure is None or failing.since is None:
+            self.mended(Trouble.STORING)
+            return
+        text = f"{failure.reason}; {len(failing)} files wait"
+        self.trouble(Trouble.STORING, text, since=failing.since, logged=failure.reason)
+
+    def trouble(
+        self, what: Trouble, text: str, *, since: float | None = None, logged: str | None = None
+    ) -> None:
+        """Something is wrong; logged when that begins, and when the reason changes.
+
+        ``logged``: the reason without what changes all the time.
+        """
+        before = self.troubles.get(what)
+        began = since or (before[1] if before else self.clock())
+        self.troubles[what] = (text, began)
+        self.complain(what, f"{_TROUBLES[what]}: {logged or text}")
+
+    def mended(self, what: Trouble) -> None:
+        """It is not wrong any more."""
+        if self.troubles.pop(what, None) is not None:
+            self.content(what)
+            log.info("no longer: %s", _TROUBLES[what])
+
     def complain(self, about: str, text: str) -> None:
         """Log an error about something once, for as long as it stays the same."""
         if self._complaints.get(about) == text:
@@ -114,11 +189,18 @@ class Report:
         return self._rates.per_second()[0]
 
     def write(self, settings: Settings, phase: Phase, *, force: bool = False) -> None:
-        """Write the status and metrics files, at most once a second unless ``force``."""
-        now = self.monotonic()
-        if not force and now - self._written < EVERY:
-            return
-        self._written = now
+        """Write the status and metrics files, at most once a second unless ``force``.
+
+        By the main loop, and beside it by the thread of the heartbeat.
+        """
+        with self._writing:
+            now = self.monotonic()
+            if not force and now - self._written < EVERY:
+                return
+            self._written = now
+            self._write(settings, phase, now)
+
+    def _write(self, settings: Settings, phase: Phase, now: float) -> None:
         self._rates.update(now, self.counters)
         status = self._status(settings, phase)
         labels = {"instance": self.paths.name, "server": settings.server_name}
@@ -146,6 +228,10 @@ class Report:
             database=shown(settings.database),
             database_error=self.database_error,
             database_down_since=self.database_down_since,
+            troubles={
+                what.value: {"error": text, "since": since}
+                for what, (text, since) in dict(self.troubles).items()
+            },
             packets_per_second=packets,
             values_per_second=values,
             last_packet_agent=self.last_agent,

@@ -12,14 +12,21 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Self, cast
 
 from sqlalchemy import Engine
 
-from dataserver.errors import SpoolError, StoreError, StoreRefused, StoreUnavailable
+from dataserver.errors import (
+    SpoolError,
+    StoreConflict,
+    StoreError,
+    StoreLacking,
+    StoreRefused,
+    StoreUnavailable,
+)
 from dataserver.health import Heartbeat, Phase
 from dataserver.model import Arrival
 from dataserver.settings import Settings
@@ -29,13 +36,15 @@ from dataserver.spool.intake import Bad, Intake, Load, batches
 from dataserver.spool.reader import Reader, ReadOptions
 from dataserver.spool.rejected import Rejected
 from dataserver.spool.waiting import Waiting
+from dataserver.store.batch import Tally
 from dataserver.store.engine import on_lock_wait
 from dataserver.store.opening import open_recorder
 from dataserver.store.processes import Figures
 from dataserver.worker.delivery import Delivery, Stopped
+from dataserver.worker.failing import Failing
 from dataserver.worker.holds import Holds, has_gap
 from dataserver.worker.nearby import Nearby
-from dataserver.worker.report import Report
+from dataserver.worker.report import HELD, Report
 from dataserver.worker.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
@@ -89,13 +98,17 @@ class Session:
         zone = settings.zone(os.environ)
         intake = Intake(self.spool, zone, settings.max_ahead, report.clock)
         self._nearby = Nearby(intake.load)
-        self._recorder = open_recorder(settings, engine, zone)
+        self._recorder = open_recorder(settings, engine, zone, heartbeat.step)
+        self._failing = Failing(report.clock, report.monotonic)
         self._delivery = Delivery(
             self._recorder,
             clock=report.clock,
             pause=self._wait_for_database,
             trouble=self._trouble,
-            well=report.add,
+            well=self._stored,
+            monotonic=report.monotonic,
+            failing=self._failing,
+            key=lambda arrival: _key(_file(arrival)) if arrival.token is not None else None,
             patient=patient,
         )
         self._upkeep = Upkeep(
@@ -148,10 +161,23 @@ class Session:
         files = self.spool.scan()
         self._listed, self._scanned, self._handled = files, scanned, set()
         self.waiting.keep(files)
-        self._report.queue(files)
+        self._report.scanned(files)
         if self._unreadable:
             there = {file.name for file in files}
             self._unreadable = {k: v for k, v in self._unreadable.items() if k in there}
+        self._failing.retain({_key(file) for file in files} if self._failing else set())
+        progress = self._store(files)
+        if not self._patient:
+            # What failed before the packets that prove it was stored has had no second try yet.
+            while again := self._to_retry(files):
+                self._store(again)
+            return progress
+        self._upkeep.round()
+        self._gauges()
+        return progress
+
+    def _store(self, files: Sequence[SpoolFile]) -> bool:
+        """Take in what of ``files`` is complete; whether anything was."""
         progress = False
         deadline = self._report.monotonic() + _RESCAN
         for load in self._loads(self._groups(files)):
@@ -165,11 +191,12 @@ class Session:
                 raise Stopped
         # All gone before the next scan, so that it finds none of them again.
         progress |= self._gone() > 0
-        if not self._patient:
-            return progress
-        self._upkeep.round()
-        self._gauges()
-        return progress
+        return progress or bool(self._to_retry(files))
+
+    def _to_retry(self, files: Sequence[SpoolFile]) -> list[SpoolFile]:
+        if not self._failing:
+            return []
+        return [file for file in files if self._failing.deserves_retry(_key(file))]
 
     def leave(self) -> None:
         """The server stops in good order: tell the database."""
@@ -182,6 +209,8 @@ class Session:
             due.append(self._upkeep.idle_for())
         if (waiting := self.waiting.next_due()) is not None:
             due.append(waiting)
+        if (failed := self._failing.next_due()) is not None:
+            due.append(failed)
         if (held := self.holds.next_due()) is not None:
             due.append(held - self._report.monotonic())
         return max(0.01, min(due))
@@ -192,6 +221,8 @@ class Session:
         """The files to read now: those of one stem together, the oldest stem first."""
         stems: dict[str, list[SpoolFile]] = {}
         for file in files:
+            if self._failing and not self._failing.is_due(_key(file)):
+                continue
             if self.waiting.worth_reading(file) or self.waiting.due(file):
                 stems.setdefault(file.stem, []).append(file)
         self.holds.retain(set(stems))
@@ -251,18 +282,20 @@ class Session:
         count_bounded(counters.unstored, load.unstored)
         taken = []
         for arrival, outcome in delivered:
+            if outcome is None:
+                continue
             if outcome.error is None:
                 taken.append(_file(arrival))
+                self._report.last_agent = arrival.packet.agent_name
+                self._report.last_time = arrival.time
             else:
                 bad = Bad(_file(arrival), outcome.error, arrival.packet.agent_name)
                 progress |= self._reject(bad)
+        self._report.storing(self._failing)
         self._handled.update(file.name for file in taken)
         progress |= self._gone() > 0
         parts = (taken[part::_UNLINKING] for part in range(_UNLINKING))
         self._leaving = [self._behind.submit(self._acknowledge, part) for part in parts if part]
-        last = delivered[-1][0]
-        self._report.last_agent = last.packet.agent_name
-        self._report.last_time = last.time
         return progress
 
     def _settled(self, arrivals: list[Arrival]) -> list[Arrival]:
@@ -283,8 +316,8 @@ class Session:
         # The cache may be behind (a twin took some): only the database's word holds a packet.
         try:
             newest = self._delivery.insist(lambda: self._recorder.newest(suspects))
-        except StoreRefused:
-            return arrivals  # one of them is poisonous: which one, storing them will tell
+        except (StoreRefused, StoreLacking):
+            return arrivals  # one of them may be the cause: which one, storing them will tell
         for name, some in suspects.items():
             if name in held or has_gap(some, *newest.get(name, (None, None))):
                 held.add(name)
@@ -353,6 +386,7 @@ class Session:
         gauges = self._report.gauges
         gauges.held = len(self.holds)
         gauges.waiting = len(self.waiting)
+        self._report.storing(self._failing)
         self._report.unreadable = {**self.spool.unreadable, **self._unreadable}
         gauges.unreadable = len(self._report.unreadable)
 
@@ -366,6 +400,8 @@ class Session:
             for file in self._listed
             if file.name not in self._handled
             and file.name not in stuck
+            # One that is known to be the cause itself may wait for hours.
+            and not self._failing.is_proven(_key(file))
             and self.waiting.worth_reading(file)
         )
         oldest = next(waits, None)
@@ -388,9 +424,16 @@ class Session:
                 self._unreadable.pop(_file(arrival).name, None)
         self._unreadable.update(load.unreadable)
 
-    def _trouble(self, error: StoreError) -> None:
+    def _stored(self, tally: Tally) -> None:
+        self._report.add(tally)
+        self._heartbeat.enter(Phase.STORING)
+
+    def _trouble(self, error: StoreError, seconds: float) -> None:
+        """A try failed, ``seconds`` after the first one began."""
         self._report.counters.retries[type(error).__name__] += 1
-        if isinstance(error, StoreUnavailable):
+        # Another program that keeps a lock is no different from a database that is away.
+        held = isinstance(error, StoreConflict) and seconds >= HELD
+        if held or isinstance(error, StoreUnavailable):
             self._report.away(error)
             self._upkeep.note_outage()
         log.debug("%s", error)
@@ -399,7 +442,9 @@ class Session:
         self._heartbeat.enter(Phase.WAITING_FOR_DATABASE)
         stopping = self._pause(seconds)
         self._report.write(self._settings, self._heartbeat.phase)
-        self._heartbeat.enter(Phase.STORING)
+        # Away, it stays in this phase until something was stored: each try may take a timeout.
+        if self._report.database_error is None:
+            self._heartbeat.enter(Phase.STORING)
         return stopping
 
 
@@ -408,6 +453,10 @@ def count_bounded(counts: Counter[str], more: Mapping[str, int]) -> None:
     for name, count in more.items():
         known = name in counts or len(counts) < _NAMES
         counts[name if known and len(name) <= _LONGEST_NAME else _OTHER] += count
+
+
+def _key(file: SpoolFile) -> tuple[str, int, int, int]:
+    return file.name, file.inode, file.size, file.mtime_ns
 
 
 def _file(arrival: Arrival) -> SpoolFile:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from dataserver.fleet.model import Managed, RunState
 from dataserver.fleet.overview import Condition, Row, overview
-from dataserver.fleet.queued import queue
 from dataserver.fleet.registry import Registry, disable
 from dataserver.health import Beat, Phase, Status, process_start, write_atomic
 from dataserver.home import Home, Paths
 from dataserver.spool.lock import InstanceLock
+from dataserver.spool.queue import count_queue
 
 NOW = 1_800_000_000.0
 
@@ -241,5 +241,5 @@ class TestNotRunning:
 def test_counting_stops_at_a_bound(tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / f"a.{number}.data").touch()
-    assert queue(tmp_path, 5)[::2] == (5, True)
-    assert queue(tmp_path, 9)[::2] == (9, False)
+    assert count_queue(tmp_path, 5)[::2] == (5, True)
+    assert count_queue(tmp_path, 9)[::2] == (9, False)

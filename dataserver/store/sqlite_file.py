@@ -1,0 +1,133 @@
+"""The file of an SQLite database: that it stays the one that was opened, and is whole.
+
+An open SQLite file can be moved, deleted or replaced by a backup without an error: what is
+written then goes into a file that nobody finds again, and a log (``-wal``) that belongs to
+another file damages the one beside which it lies.  So
+
+1.  which file a server uses is recorded beside it (``NAME.identity``);
+2.  each transaction looks whether the file is still there under its name (:func:`identity`);
+3.  a server does not create a new file where a recorded one is missing;
+4.  a file that was put in the place of the recorded one, or that is younger than its log, is
+    checked before anything is written to it.
+
+Source: https://www.sqlite.org/howtocorrupt.html, sections 1.2 to 1.4 and 2.2.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from dataserver.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+#: Device and inode.
+Identity = tuple[int, int]
+
+#: Instructions of SQLite's virtual machine between two calls of a progress handler.
+_STEPS = 100_000
+#: Seconds between two messages about a check that takes long.
+_TOLD_EVERY = 10.0
+_BACKUP = "restore a backup: stop all instances, remove the files -wal and -shm beside it first"
+
+
+def identity(path: Path) -> Identity | None:
+    """Which file has this name now; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def record(path: Path) -> None:
+    """Remember that this file is the database; on a full disk it is not remembered."""
+    now, record_path = identity(path), _record_path(path)
+    if now is None or _recorded(path) == now:
+        return
+    temporary = record_path.with_name(f".{record_path.name}.new")
+    try:
+        temporary.write_text(json.dumps({"device": now[0], "inode": now[1]}) + "\n", "utf-8")
+        temporary.replace(record_path)
+    except OSError as error:
+        log.debug("cannot record which file the database is: %s", error)
+
+
+def forget_missing(path: Path) -> None:
+    """Where the recorded file is missing, let a new one be created in its place."""
+    if identity(path) is None:
+        _record_path(path).unlink(missing_ok=True)
+
+
+def must_not_be_missing(path: Path) -> None:
+    """Raise StoreUnavailable where the file that was recorded is not there."""
+    if identity(path) is None and _recorded(path) is not None:
+        raise StoreUnavailable(
+            f"the database file {path} is missing: it was moved or deleted",
+            hint="put it back, or run: dataserver db create (which begins with an empty one)",
+        )
+
+
+def check_before_use(path: Path, step: Callable[[], object] = lambda: None) -> None:
+    """Make sure that the file may be written to; ``step`` is called while a check goes on.
+
+    Raises StoreUnavailable where the recorded file is missing or where the file is damaged.
+    """
+    must_not_be_missing(path)
+    known, now = _recorded(path), identity(path)
+    if now is None:
+        return
+    if (known is not None and known != now) or _is_younger_than_its_log(path):
+        log.info("checking the database file %s: it was replaced or not closed properly", path)
+        if problem := damage(path, step):
+            raise StoreUnavailable(f"the database file {path} is damaged: {problem}", hint=_BACKUP)
+
+
+def damage(path: Path, step: Callable[[], object] = lambda: None) -> str | None:
+    """What SQLite's integrity check finds wrong, None where the file is whole; changes nothing."""
+    started = told = time.monotonic()
+
+    def progress() -> int:
+        nonlocal told
+        step()
+        now = time.monotonic()
+        if now - told >= _TOLD_EVERY:
+            told = now
+            log.info("checking the database file %s for %d s", path, now - started)
+        return 0
+
+    try:
+        # Read-only, so that a log of another file is not written into this one.
+        uri = f"file:{quote(str(path))}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as raw:
+            raw.set_progress_handler(progress, _STEPS)
+            rows = raw.execute("PRAGMA integrity_check(1)").fetchall()
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    found = str(rows[0][0]) if rows else "no answer"
+    return None if found == "ok" else found.splitlines()[-1]
+
+
+def _is_younger_than_its_log(path: Path) -> bool:
+    with suppress(OSError):
+        return path.with_name(f"{path.name}-wal").stat().st_mtime_ns < path.stat().st_mtime_ns
+    return False
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.identity")
+
+
+def _recorded(path: Path) -> Identity | None:
+    try:
+        found = json.loads(_record_path(path).read_text("utf-8"))
+        return int(found["device"]), int(found["inode"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
