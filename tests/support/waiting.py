@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 #: Seconds after which a wait has failed: far more than anything takes on a machine that is ten
 #: times slower than a developer's.  Nothing ever sleeps this long where all is well.
-PATIENCE = 40.0
+PATIENCE = 300.0
 
 
 def wait_until(
