@@ -277,22 +277,6 @@ class TestReading:
         assert place.rejected() == []
 
 
-class TestDropDirectory:
-    def test_one_that_is_replaced_is_complained_about_and_the_old_one_worth_a_restart(
-        self, server: Server
-    ) -> None:
-        folder = server.place.data_in()
-        folder.rename(folder.with_name("old"))
-        folder.mkdir()
-        server.place.drop("web1.1.data", WEB1)
-        server.wait(lambda: "was replaced" in server.log, "a word about it")
-        assert server.stop() == 0
-        assert server.log.count("was replaced") == 1
-        server.start()
-        server.wait_taken()
-        assert server.stop() == 0
-
-
 def run_again(place: Place, dataserver: Run, *arguments: str) -> CompletedProcess[str]:
     return dataserver("--home", place.home.root, "run", *arguments)
 
