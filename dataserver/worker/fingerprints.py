@@ -27,7 +27,7 @@ EVERY = 60.0
 _WORD = re.compile(rb'(?:[^\s"]|"(?:\\.|[^"\\])*")+')
 _KEY_TYPE = re.compile(rb"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+")
 
-_Look = tuple[tuple[str, int, int, int], ...]
+_Look = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Fingerprints:
@@ -135,5 +135,5 @@ def _look(paths: Sequence[Path]) -> _Look:
             info = path.stat()
         except OSError:
             continue
-        found.append((str(path), info.st_mtime_ns, info.st_ctime_ns, info.st_ino))
+        found.append((str(path), info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino))
     return tuple(found)

@@ -156,7 +156,6 @@ class Worker:
             self._go_back(error)
         else:
             log.info("configuration read again")
-            self.report.mended(Trouble.CONFIGURATION)
 
     def _go_back(self, error: DataserverError) -> None:
         """The configuration that was read again cannot be used: go on with the one before."""
@@ -231,7 +230,10 @@ class Worker:
             wait = min(wait * 2, AWAY_WAIT[1])
 
     def _work(self, session: Session) -> None:
-        self._before = None
+        if self._before is not None:
+            # Only now it is known that the new one can be used.
+            self._before = None
+            self.report.mended(Trouble.CONFIGURATION)
         self.report.back()
         while not (self._stopping or self._reloading):
             try:
