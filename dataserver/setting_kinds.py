@@ -187,8 +187,8 @@ class Location:
         if not isinstance(raw, str) or not raw or "\0" in raw:
             raise ValueError("is not a path")
         real = (base / raw).resolve()
-        # With its links, so that one that is pointed elsewhere later is noticed.
-        named = Path(os.path.normpath(base.absolute() / raw))
+        # With the links of its own, so that one that is pointed elsewhere later is noticed.
+        named = Path(os.path.normpath(base.resolve() / raw))
         return named if named.resolve() == real else real
 
 

@@ -59,6 +59,9 @@ _CHARACTERS = "a name or text has characters that the database's character set c
 #: The client library's own: no host, no answer, a line cut.
 _CLIENT_CODES = range(2000, 3000)
 
+#: The server's own files and memory fail (mysys: 3 is a failed write, 5 no memory, 28 no room).
+_SYSTEM_CODES = range(1, 1000)
+
 #: Those of them that a hung up connection gives.
 _LOST = frozenset({2006, 2013, 2055})
 
@@ -124,6 +127,8 @@ _MYSQL: dict[int, Meaning] = {
 
 #: By SQLite's primary result code (the low byte).  Its messages hold no values.
 _SQLITE: dict[int, Meaning] = {
+    # Of many things; of what can happen here, a table or column that is not there.
+    1: Meaning(StoreLacking, None, "run: dataserver db check"),
     5: Meaning(StoreConflict, "another writer held the database for too long"),
     6: Meaning(StoreConflict, "another connection of this process holds a table"),
     9: Meaning(StoreConflict, "the statement was interrupted"),
@@ -211,7 +216,8 @@ def _is_sqlite(exc: DBAPIError) -> bool:
 
 
 def _mysql(number: int) -> Meaning | None:
-    return _MYSQL.get(number) or (_WAIT if number in _CLIENT_CODES else None)
+    server_fails = number in _CLIENT_CODES or number in _SYSTEM_CODES
+    return _MYSQL.get(number) or (_WAIT if server_fails else None)
 
 
 def _unknown(exc: DBAPIError, number: int | None) -> Meaning:

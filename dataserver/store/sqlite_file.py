@@ -104,8 +104,11 @@ def damage(path: Path, step: Callable[[], object] = lambda: None) -> str | None:
         return 0
 
     try:
-        # Read-only, so that a log of another file is not written into this one.
+        # Read-only, so that a log of another file is not written into this one; and without a
+        # log, as a file that does not change, so that none is made.
         uri = f"file:{quote(str(path))}?mode=ro"
+        if not path.with_name(f"{path.name}-wal").exists():
+            uri += "&immutable=1"
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as raw:
             raw.set_progress_handler(progress, _STEPS)
             rows = raw.execute("PRAGMA integrity_check(1)").fetchall()

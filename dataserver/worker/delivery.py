@@ -74,8 +74,8 @@ class Delivery:
         pause: Callable[[float], bool],
         trouble: Callable[[StoreError, float], None],
         well: Callable[[Tally], None],
-        failing: Failing,
-        key: Callable[[Arrival], Hashable],
+        failing: Failing | None = None,
+        key: Callable[[Arrival], Hashable] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
         patient: bool = True,
     ) -> None:
@@ -84,7 +84,7 @@ class Delivery:
         self._pause = pause
         self._trouble = trouble
         self._well = well
-        self._failing = failing
+        self._failing = Failing(clock, monotonic) if failing is None else failing
         self._key = key
         self._monotonic = monotonic
         self._patient = patient

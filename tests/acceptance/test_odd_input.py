@@ -165,7 +165,7 @@ def test_a_string_of_20_mb_is_stored_whole_or_refused_with_the_databases_reason(
         house.wait_stored("l" + agent)
         assert house.states("l" + agent) == {"said": text}
     else:
-        found = house.rejection(name)
+        found = house.refusal(name)
         assert found.reason is Reason.REFUSED
         assert "longer than the database takes" in found.detail
         assert house.packets("l" + agent) == 0

@@ -205,6 +205,8 @@ class TestHardening:
                     conn.close()
 
             host.wait(stored, "the packet in MariaDB")
+            files = host.outside(data_in)
+            host.wait(lambda: not list(files.glob("*.data")), "its file gone")
             host.dataserver("instances", "remove", name)
 
 

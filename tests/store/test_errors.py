@@ -102,10 +102,10 @@ def test_a_lock_held_too_long_is_a_conflict(database: Database) -> None:
             conn.execute(row)
 
 
-def test_a_table_that_vanished_means_wait_since_the_packets_are_not_at_fault(
+def test_a_table_that_vanished_is_lacking_and_does_not_make_all_packets_wait(
     database: Database,
 ) -> None:
-    with database.engine().connect() as conn, pytest.raises(StoreUnavailable), translating("read"):
+    with database.engine().connect() as conn, pytest.raises(StoreLacking), translating("read"):
         conn.execute(text("SELECT a FROM vanished"))
 
 
@@ -149,10 +149,10 @@ def test_each_code_of_mysql_has_its_meaning() -> None:
         StoreConflict: [1020, 1205, 1213, 3101, 3572],
         StoreUnavailable: [
             *(28, 1021, 1040, 1045, 1047, 1053, 1114, 1129, 1226, 1290, 1836),
-            *(2002, 2003, 2006, 2013, 2055, 3100, 9999),
+            *(2002, 2003, 2006, 2013, 2055, 3100),
         ],
         StoreLacking: [1054, 1142, 1143, 1146, 1227],
-        StoreRefused: [1153, 1264, 1265, 1292, 1366, 1406],
+        StoreRefused: [1153, 1264, 1265, 1267, 1271, 1292, 1366, 1406, 3854, 3988, 9999],
     }
     found = {
         kind: [n for n in numbers if type(classify(_raised(OperationalError, n))) is kind]
@@ -161,9 +161,12 @@ def test_each_code_of_mysql_has_its_meaning() -> None:
     assert found == meanings
 
 
-def test_a_code_nobody_foresaw_refuses_only_where_the_driver_blames_the_data() -> None:
+def test_a_code_that_no_table_has_is_waited_out_only_where_the_connection_is_lost() -> None:
     assert type(classify(_raised(IntegrityError, 9999))) is StoreRefused
-    assert type(classify(_raised(ProgrammingError, 9999))) is StoreUnavailable
+    error = _raised(ProgrammingError, 9999)
+    assert type(classify(error)) is StoreRefused
+    error.connection_invalidated = True
+    assert type(classify(error)) is StoreUnavailable
 
 
 def test_an_unforeseen_message_is_not_repeated_since_it_may_hold_a_value() -> None:
@@ -181,7 +184,7 @@ def test_a_connection_lost_under_a_statement_that_fits_means_wait() -> None:
 
 def test_the_original_error_is_kept_as_the_cause(tmp_path: Path) -> None:
     engine = open_engine("sqlite:///x.db", home=tmp_path)
-    expected = pytest.raises(StoreUnavailable)
+    expected = pytest.raises(StoreLacking)
     with engine.connect() as conn, expected as caught, translating("read"):
         conn.execute(text("SELECT a FROM vanished"))
     cause = caught.value.__cause__

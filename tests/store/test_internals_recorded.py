@@ -43,7 +43,7 @@ class Process:
             self.store.recorder,
             clock=self.clock,
             pause=lambda _: False,
-            trouble=lambda _: None,
+            trouble=lambda *_: None,
             well=self.report.add,
         )
         engine = database.engine()

@@ -213,7 +213,7 @@ class Servers(RuleBasedStateMachine):
             self.recorders[which].recorder,
             clock=lambda: NOW,
             pause=lambda _seconds: False,
-            trouble=lambda error: None,
+            trouble=lambda error, seconds: None,
             well=lambda _tally: None,
             patient=False,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
-from dataserver.errors import SchemaError, StoreUnavailable
+from dataserver.errors import SchemaError, StoreLacking
 from dataserver.store import probe, schema
 from dataserver.store.probe import Finding, Kind
 from dataserver.store.seeds import SEEDS
@@ -147,7 +147,7 @@ def test_a_creation_that_was_cut_short_before_its_rows_is_completed(
 def test_a_user_who_may_not_create_tables_is_told_which_rights_are_needed(
     plain_user: Database,
 ) -> None:
-    with pytest.raises(StoreUnavailable, match=r"grant the user .* CREATE"):
+    with pytest.raises(StoreLacking, match=r"grant the user .* CREATE"):
         plain_user.prepare()
 
 

@@ -272,7 +272,7 @@ class Console(RuleBasedStateMachine):
             self.servers[which].recorder,
             clock=lambda: self.now,
             pause=lambda _seconds: False,
-            trouble=lambda error: None,
+            trouble=lambda error, seconds: None,
             well=lambda _tally: None,
             patient=False,
         )

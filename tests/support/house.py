@@ -59,6 +59,20 @@ class House:
         self.server.wait(lambda: name in self._rejected(), f"{name!a} set aside")
         return self._rejected()[name]
 
+    def refusal(self, name: str) -> RejectedPacket:
+        """The same for one that the database does not store.
+
+        It is set aside once a packet of another agent was stored after it had failed, so
+        such packets come until it is.
+        """
+
+        def is_set_aside() -> bool:
+            self.stays_well()
+            return name in self._rejected()
+
+        self.server.wait(is_set_aside, f"{name!a} set aside")
+        return self._rejected()[name]
+
     def _rejected(self) -> dict[str, RejectedPacket]:
         return {packet.name: packet for packet in self.place.rejected()}
 

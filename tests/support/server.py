@@ -221,7 +221,9 @@ class Server:
 
     def wait_ready(self) -> None:
         """Wait until it has done something, if only looked into its drop directory."""
-        self.wait(lambda: self.status, "its first status")
+        # Its status is written beside its work, and so before that begins.
+        early = (None, Phase.STARTING, Phase.SCANNING)
+        self.wait(lambda: self.status.get("phase") not in early, "its first look")
 
     def wait_counted(self, counter: str, count: int) -> None:
         """Wait until the status, which is written once a second, says so many."""
