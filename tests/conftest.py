@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 
 from dataserver.home import Home
 from tests.support import commands, databases, randomness
+from tests.support.commands import Run
 from tests.support.databases import (
     bare_database,
     database,
@@ -37,8 +36,6 @@ __all__ = [
 # that they start; a handler, whichever, is the default again in a new program.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-Run = Callable[..., "CompletedProcess[Any]"]
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -50,6 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     randomness.choose(config.getoption("--all"))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """How to repeat the random tests of this run."""
+    return randomness.header() if config.getoption("--all") else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

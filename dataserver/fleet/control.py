@@ -57,7 +57,8 @@ class Goal:
         if self.before is not None and process_start(self.before) is not None:
             return False
         if self.aim is Aim.UP:
-            return row.runs
+            # The row may have been read before that process ended.
+            return row.runs and row.pid != self.before
         return row.state in _DOWN and row.pid is None
 
     def hopeless(self, row: Row, now: float) -> bool:
@@ -138,9 +139,7 @@ class Control:
         """Have it end in good order and start again; DataserverError."""
         if self.manager is None:
             return self._restart_by_nobody(instance)
-        [row] = self.rows([instance])
-        self.manager.restart(instance)
-        return Goal(instance.name, Aim.UP, before=row.pid)
+        return Goal(instance.name, Aim.UP, before=self.manager.restart(instance))
 
     def _restart_by_nobody(self, instance: Instance) -> Goal:
         [row] = self.rows([instance])

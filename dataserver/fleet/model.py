@@ -76,8 +76,11 @@ class Manager(Protocol):
     def stop(self, instance: Instance) -> None:
         """Have it not run, until it is started again."""
 
-    def restart(self, instance: Instance) -> None:
-        """Have it end in good order and start again; start it where it does not run."""
+    def restart(self, instance: Instance) -> int | None:
+        """Have it end in good order and start again; start it where it does not run.
+
+        Returns the process that was told to end; None: there was none.
+        """
 
     def states(self, instances: Sequence[Instance]) -> dict[str, Managed]:
         """What it knows of them, by name; one that it does not know is missing."""

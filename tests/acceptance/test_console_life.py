@@ -19,8 +19,8 @@ import pytest
 from dataserver.console import source as source_module
 from dataserver.console.source import Source
 from dataserver.console.users import Users
-from tests.conftest import Run
 from tests.support.clock import Clock
+from tests.support.commands import Run
 from tests.support.consoles import (
     OPEN,
     ROUTES,

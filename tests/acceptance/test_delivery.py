@@ -21,8 +21,8 @@ from dataserver.spool.directory import Spool
 from dataserver.spool.doorbell import Doorbell
 from dataserver.spool.rejected import Rejected
 from dataserver.store import schema
-from tests.conftest import Run
 from tests.support import packets
+from tests.support.commands import Run
 from tests.support.databases import Database
 from tests.support.packets import START
 from tests.support.server import Place

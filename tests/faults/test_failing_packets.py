@@ -15,8 +15,8 @@ from dataserver.model import Arrival
 from dataserver.store.recorder import Recorder
 from dataserver.worker import Summary, run
 from dataserver.worker.failing import INTERNAL_PER_HOUR
-from tests.conftest import Run
 from tests.support import pandora
+from tests.support.commands import Run
 from tests.support.databases import Database
 from tests.support.ingest import Instance
 from tests.support.mariadb import MariaDB

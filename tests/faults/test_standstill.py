@@ -15,7 +15,7 @@ from dataserver.errors import SpoolError, StoreError
 from dataserver.health import Phase
 from dataserver.store.engine import open_engine
 from dataserver.store.errors import translating
-from tests.conftest import Run
+from tests.support.commands import Run
 from tests.support.databases import Database
 from tests.support.packets import START, module, packet
 from tests.support.server import Place, Server

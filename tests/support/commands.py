@@ -100,7 +100,7 @@ class Terminal:
 @contextlib.contextmanager
 def _as_before() -> Iterator[None]:
     """What a process takes along when it ends: its log, handlers of signals, environment."""
-    loggers = [logging.getLogger(name) for name in (logs.NAME, "matplotlib")]
+    loggers = [logging.getLogger(name) for name in (None, logs.NAME, "matplotlib")]
     logged = [(each.handlers[:], each.level, each.propagate) for each in loggers]
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     handlers = [signal.getsignal(number) for number in numbers]

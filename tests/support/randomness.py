@@ -55,6 +55,11 @@ def examples(few: int, many: int) -> int:
     return many if _new else few
 
 
+def header() -> str:
+    """What a run says of its random numbers."""
+    return f"to repeat tests that draw random numbers: {VARIABLE}={_seed}"
+
+
 def seeded(name: str) -> random.Random:
     """Random numbers for the test ``name``, which a failure shows how to repeat."""
     print(f"to repeat: {VARIABLE}={_seed}")

@@ -20,7 +20,7 @@ from dataserver.errors import UsageError
 from dataserver.home import Home
 from dataserver.uploads.keys import Keys, keys_file
 from dataserver.uploads.sshkeys import Entry, PublicKey
-from tests.conftest import Run
+from tests.support.commands import Run
 
 
 def blob(*fields: bytes) -> str:

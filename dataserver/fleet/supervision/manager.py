@@ -47,7 +47,7 @@ class BySupervisor:
         with _changing(instance):
             disable(instance.paths)
 
-    def restart(self, instance: Instance) -> None:
+    def restart(self, instance: Instance) -> int | None:
         """Tell its process to leave: the supervisor starts another one at once.
 
         It is touched as well: that tells one who was asked to leave from one who cannot stay.
@@ -56,16 +56,17 @@ class BySupervisor:
         with _changing(instance):
             running = instance.enabled and holder(instance.paths.var)
             if not running:
+                # One that is only starting reads its files anew without being told to end.
                 enable(instance.paths)
-            elif managed is None or managed.pid != running:
+                return None
+            if managed is None or managed.pid != running:
                 raise DataserverError(
                     f"{instance.name} is run by process {running}, which nobody supervises",
                     hint=f"`dataserver instances stop {instance.name}`, then start it",
                 )
-            else:
-                with suppress(PermissionError):
-                    enable(instance.paths)
-                by_hand.send(instance.paths, signal.SIGTERM)
+            with suppress(PermissionError):
+                enable(instance.paths)
+            return by_hand.send(instance.paths, signal.SIGTERM)
 
     def states(self, instances: Sequence[Instance]) -> dict[str, Managed]:
         """What it last wrote of them, if it is alive."""

@@ -93,12 +93,14 @@ class Systemd:
         programs.run("systemctl", "--no-ask-password", "disable", unit(instance.name))
         programs.run("systemctl", "--no-ask-password", "--no-block", "stop", unit(instance.name))
 
-    def restart(self, instance: Instance) -> None:
-        """Have it end in good order and start again."""
+    def restart(self, instance: Instance) -> int | None:
+        """Have it end in good order and start again; the process that it had."""
+        before = self.states([instance]).get(instance.name)
         if not instance.enabled:
             _mark(enable, instance)
         self._allow_paths(instance)
         self._begin(instance, "restart")
+        return before.pid if before else None
 
     def states(self, instances: Sequence[Instance]) -> dict[str, Managed]:
         """What systemd says of them, all asked at once."""
