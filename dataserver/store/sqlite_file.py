@@ -50,11 +50,11 @@ def identity(path: Path) -> Identity | None:
 def record(path: Path) -> None:
     """Remember that this file is the database; on a full disk it is not remembered."""
     now, record_path = identity(path), _record_path(path)
-    if now is None or _recorded(path) == now:
+    if now is None or _recorded(path) == now[1]:
         return
     temporary = record_path.with_name(f".{record_path.name}.new")
     try:
-        temporary.write_text(json.dumps({"device": now[0], "inode": now[1]}) + "\n", "utf-8")
+        temporary.write_text(json.dumps({"inode": now[1]}) + "\n", "utf-8")
         temporary.replace(record_path)
     except OSError as error:
         log.debug("cannot record which file the database is: %s", error)
@@ -84,7 +84,7 @@ def check_before_use(path: Path, step: Callable[[], object] = lambda: None) -> N
     known, now = _recorded(path), identity(path)
     if now is None:
         return
-    if (known is not None and known != now) or _is_younger_than_its_log(path):
+    if (known is not None and known != now[1]) or _is_younger_than_its_log(path):
         log.info("checking the database file %s: it was replaced or not closed properly", path)
         if problem := damage(path, step):
             raise StoreUnavailable(f"the database file {path} is damaged: {problem}", hint=_BACKUP)
@@ -128,9 +128,9 @@ def _record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.identity")
 
 
-def _recorded(path: Path) -> Identity | None:
+def _recorded(path: Path) -> int | None:
+    """The inode; not the device, whose number may be another one after the next boot."""
     try:
-        found = json.loads(_record_path(path).read_text("utf-8"))
-        return int(found["device"]), int(found["inode"])
+        return int(json.loads(_record_path(path).read_text("utf-8"))["inode"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
