@@ -8,14 +8,15 @@ packet that nobody has read.  So a file leaves in three steps:
 1. rename it to a private directory on the same file system.  From now on nobody else can
    give its name to something else, and an upload under the old name makes a new file;
 2. look again: inode, size and modification time must be those of the file that was read.
-   An upload that opened the old file before the rename has truncated it by now, so this
-   sees it.  Then the file is put back, under its name (never over a file there);
+   An upload that opened the old file before the rename and truncated or wrote to it by now
+   is seen.  Then the file is put back, under its name (never over a file there);
 3. unlink it.
 
-What remains is an open(2) that had looked up the name before step 1 and truncates after
-step 2, while both of these run: it is inside one system call on another processor.  No
-program can close that from outside; it needs a packet of the same name (agent and number)
-with different content in those nanoseconds.
+What remains is a program that opened the file before step 1 and writes to it only after step 2.
+One that truncates when it opens has nanoseconds for that; scp does not truncate, so there it is
+the time between its open and its first write, a network round trip.  No program can close
+that from outside; it needs a packet of the same name (agent and number) with different content
+in that time.  The same packet sent again is in the ledger, whatever happens to its file.
 
 This is no claim: a packet is not renamed before it is committed, so the rule that the lock
 owns the folder and that nothing is claimed by renaming stands.  Dying between 1 and 3
