@@ -217,13 +217,8 @@ def _troubles(known: _Known) -> str | None:
     status = known.status if known.status and known.status.pid == known.pid else None
     if status is None:
         return None
-    said = (
-        f"{what}: {status.trouble(Trouble(what))}" for what in status.troubles if what in _WORDS
-    )
-    return "; ".join(said) or None
-
-
-_WORDS = frozenset(Trouble)
+    said = ((what, status.trouble(what)) for what in Trouble)
+    return "; ".join(f"{what}: {text}" for what, text in said if text) or None
 
 
 #: What whoever runs it says of one whose lock nobody holds; the rest tells nothing.
