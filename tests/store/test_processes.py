@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from sqlalchemy import Engine, select
 
 from dataserver.store import schema
+from dataserver.store.layout import inspect
+from dataserver.store.process_list import processes_seen
 from dataserver.store.processes import Figures, Marks, Process, Processes, Sums
 from tests.support.clock import Clock
 from tests.support.databases import MARIADB, SQLITE, Database
@@ -193,3 +197,12 @@ def test_a_clock_set_back_does_not_keep_the_dead_alive(engine: Engine, clock: Cl
     beat(engine, one, queue=1)
     assert sums(engine, one).queue == 1
     assert horizon(engine, one) == NOW - 3600
+
+
+def test_a_process_whose_clock_was_ahead_does_not_hide_its_successor(engine: Engine) -> None:
+    now = time.time()
+    beat(engine, process("old", Clock(now + 43_200)))
+    beat(engine, process("new", Clock(now)))
+    with engine.connect() as conn:
+        (seen,) = processes_seen(conn, inspect(engine))
+    assert seen.age < 3_600
