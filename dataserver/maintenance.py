@@ -1,8 +1,10 @@
-"""What has to be done now and then: fold the ledger, bound the rejected packets."""
+"""What has to be done now and then: fold the ledger, look after the rejected packets."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -11,6 +13,8 @@ from dataserver.spool.rejected import Rejected
 from dataserver.store import ledger
 from dataserver.store.errors import translating
 from dataserver.store.sql import Sql
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two rounds.
 EVERY = 60.0
@@ -43,6 +47,8 @@ class Maintenance:
         """One round; how many rejected packets were dropped.  Raises StoreError, OSError."""
         self._last = self._monotonic()
         settings = self._settings
+        for name in self._rejected.return_completed(Path(settings.data_in)):
+            log.info("%a was completed after it was rejected as incomplete: it is read again", name)
         dropped = self._rejected.prune(settings.rejected_max_days, settings.rejected_max_bytes)
         with translating("fold the ledger"), self._engine.begin() as conn:
             self._after = ledger.fold(conn, self._sql, settings.ledger_days, self._after) or 0

@@ -13,9 +13,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from dataserver.errors import Reason, UsageError
+from dataserver.packet import ends_complete
 from dataserver.spool.aside import erase, set_aside
 from dataserver.spool.files import PACKET_NAME, checksum_name
 from dataserver.spool.moves import make_directory, move_new, open_directory
@@ -23,6 +25,10 @@ from dataserver.spool.reasons import RejectedPacket, is_id, new_id, reason_of, t
 
 _DAY = 86_400.0
 _PIECE = 1 << 20
+#: Cut uploads that may still be completed: the newest of one day.
+_MAY_GROW = 1_000
+#: Bytes of one that are read to see whether it was.
+_LARGEST = 64 << 20
 
 
 class Rejected:
@@ -131,6 +137,30 @@ class Rejected:
             os.close(target)
         erase(rid, self._descriptor())
         return name
+
+    def return_completed(self, into: Path) -> tuple[str, ...]:
+        """Move cut uploads back that were completed after they were set aside; their names.
+
+        An upload that stalls for longer than ``incomplete_after`` goes on writing into the file
+        that was renamed to here, and its program reports success.  Where the file had to be
+        copied to here, its end is lost.
+        """
+        since = self._clock() - _DAY
+        ids = sorted(rid for rid in self.ids(Reason.INCOMPLETE) if time_of(rid) >= since)
+        returned = []
+        for rid in islice(reversed(ids), _MAY_GROW):
+            # One that was dropped meanwhile, or whose name is taken by a newer upload, stays.
+            with suppress(FileNotFoundError, UsageError):
+                if self._was_completed(rid):
+                    returned.append(self.retry(rid, into))
+        return tuple(returned)
+
+    def _was_completed(self, rid: str) -> bool:
+        size = self._data(rid).stat().st_size
+        # Only growth counts: a file that was judged at this size would be judged so again.
+        if not self._load(rid).size < size <= _LARGEST:
+            return False
+        return ends_complete(self.content(rid))
 
     def drop(self, rid: str) -> None:
         """Remove a packet for good; UsageError where there is none of that id."""

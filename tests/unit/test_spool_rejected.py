@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from dataserver.errors import Reason, SpoolError, UsageError
+from dataserver.maintenance import Maintenance
+from dataserver.settings import Settings
 from dataserver.spool import aside
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
@@ -271,6 +273,68 @@ def test_what_a_crash_left_of_a_retry_is_removed_at_the_next_start(spool, reject
     (data_in / ".retry-1700000000000-abcdef-clock.data").write_bytes(b"ha")
     assert spool.recover() == 1
     assert list(data_in.iterdir()) == []
+
+
+HEAD, TAIL = b"<agent_data agent_name='a'>", b"</agent_data>"
+
+
+def stalled(spool: Spool) -> int:
+    """Reject a cut upload; the descriptor of the program that still writes it."""
+    file = drop_in(spool, content=HEAD)
+    writer = os.open(spool.path / file.name, os.O_WRONLY | os.O_APPEND)
+    assert spool.reject(file, Reason.INCOMPLETE, "no closing tag")
+    return writer
+
+
+def test_an_upload_that_goes_on_after_it_was_rejected_comes_back(spool, rejected, data_in, clock):
+    writer = stalled(spool)
+    assert rejected.return_completed(data_in) == ()
+    os.write(writer, b"<!-- more -->")
+    assert rejected.return_completed(data_in) == ()
+    os.write(writer, TAIL)
+    os.close(writer)
+    clock.advance(3_600)
+    assert rejected.return_completed(data_in) == ("a.1.data",)
+    assert (data_in / "a.1.data").read_bytes() == HEAD + b"<!-- more -->" + TAIL
+    assert list(rejected.path.iterdir()) == []
+
+
+def test_a_file_that_did_not_grow_stays_rejected(spool, rejected, data_in) -> None:
+    # Its last bytes are the closing tag, but inside of a text: it would be rejected for ever.
+    file = drop_in(spool, content=HEAD + b"<![CDATA[" + TAIL)
+    assert spool.reject(file, Reason.INCOMPLETE, "no closing tag")
+    os.utime(rejected.path / f"{rejected.list()[0].id}.data", (2e9, 2e9))
+    assert rejected.return_completed(data_in) == ()
+
+
+def test_only_cut_uploads_come_back_by_themselves(spool, rejected, data_in) -> None:
+    file = drop_in(spool, content=HEAD)
+    spool.reject(file, Reason.CLOCK, "ahead")
+    (rejected.path / f"{rejected.list()[0].id}.data").write_bytes(HEAD + TAIL)
+    assert rejected.return_completed(data_in) == ()
+
+
+def test_a_completed_upload_waits_while_a_newer_one_has_its_name(spool, rejected, data_in) -> None:
+    writer = stalled(spool)
+    os.write(writer, TAIL)
+    os.close(writer)
+    (data_in / "a.1.data").write_bytes(b"newer")
+    assert rejected.return_completed(data_in) == ()
+    (data_in / "a.1.data").unlink()
+    assert rejected.return_completed(data_in) == ("a.1.data",)
+
+
+def test_maintenance_brings_a_completed_upload_back(
+    spool, rejected, data_in, sqlite_database
+) -> None:
+    sqlite_database.prepare()
+    settings = Settings(data_in=str(data_in))
+    maintenance = Maintenance(sqlite_database.engine(), rejected, settings, lambda: 0.0)
+    writer = stalled(spool)
+    os.write(writer, TAIL)
+    os.close(writer)
+    assert maintenance.round() == 0
+    assert (data_in / "a.1.data").exists()
 
 
 def test_a_dropped_packet_is_gone(spool, rejected) -> None:
