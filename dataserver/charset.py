@@ -1,20 +1,21 @@
 """Which encoding a packet's bytes are in, and the text they stand for.
 
 The order of belief: a byte order mark, the pattern of UTF-16 without one, the XML
-declaration, UTF-8.  What turns out not to be in its encoding is mended: read as UTF-8 if it
-is that, else as Windows-1252, in which every byte is some character.
+declaration, UTF-8.  Bytes that do not belong to that encoding are mended one by one, and
+what is around them is kept: in UTF-8 they are read as Windows-1252, in which every byte is
+some character.  Names of encodings are translated by :mod:`.encoding_names`.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from encodings import normalize_encoding
-from encodings.aliases import aliases
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
-UTF_8: Final = "utf_8"
+from dataserver import encoding_names
+from dataserver.encoding_names import UTF_8
+
 #: The charset of a declaration that names none we know.
 UNKNOWN: Final = ""
 
@@ -29,21 +30,18 @@ _WIDE: Final = {
 _HALF_MARKS: Final = (b"\xff", b"\xfe")
 _MARK: Final = "\ufeff"
 
-_DECLARED: Final = re.compile(
-    rb"""<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]{0,39})["']"""
-)
+_DECLARED: Final = re.compile(rb"""<\?xml\s[^>]*?encoding\s*=\s*(?:"([^"<>]*)"|'([^'<>]*)')""")
 #: A declaration longer than this is not looked at.
 _LONGEST_DECLARATION: Final = 256
+#: Of a name that is not known, so much is repeated.
+_LONGEST_NAME: Final = 40
 
-#: The codecs that a declaration may ask for.  A list, since Python also has codecs that are
-#: no character sets, and remembers for ever every name that it was asked for in vain.
-_ACCEPTED: Final = frozenset(
-    {UTF_8, "latin_1", "cp437", "cp850", "cp852", "cp866", "cp874", "cp932", "cp949", "cp950"}
-    | {f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))}
-    | {f"cp{page}" for page in range(1250, 1259)}
-    | {"koi8_r", "koi8_u", "mac_roman", "mac_cyrillic", "tis_620"}
-    | {"shift_jis", "euc_jp", "euc_kr", "gb2312", "gbk", "gb18030", "big5"}
-)
+
+class Decoded(NamedTuple):
+    """A text, and what had to be mended to get it, for people; empty: nothing."""
+
+    text: str
+    mended: str
 
 
 def _windows_1252() -> str:
@@ -51,7 +49,9 @@ def _windows_1252() -> str:
     return "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
 
 
-_WINDOWS_1252: Final = _windows_1252()
+_WINDOWS_1252_TABLE: Final = _windows_1252()
+#: What Python's "surrogateescape" makes of a byte, and the character that is meant.
+_ESCAPED: Final = {0xDC00 + byte: _WINDOWS_1252_TABLE[byte] for byte in range(0x80, 0x100)}
 
 
 def charset(content: bytes) -> str:
@@ -62,10 +62,9 @@ def charset(content: bytes) -> str:
     wide = _WIDE.get(content[:2])
     if wide is not None:
         return wide
-    start = 3 if content.startswith(codecs.BOM_UTF8) else 0
-    if not content.startswith(b"<?xml", start):
-        return UTF_8
-    return _declared(content[start : content.find(b"?>", start, start + _LONGEST_DECLARATION) + 1])
+    if not content.startswith(b"<?xml"):
+        return UTF_8  # also after a byte order mark, whatever is declared
+    return _codec(_declaration(content))
 
 
 def is_wide(content: bytes) -> bool:
@@ -73,37 +72,89 @@ def is_wide(content: bytes) -> bool:
     return content[:2] in _WIDE
 
 
-def decode(content: bytes) -> tuple[str, bool]:
-    """The text of ``content`` without byte order mark, and whether it had to be mended.
+def decode(content: bytes) -> Decoded:
+    """The text of ``content`` without byte order mark, and how it had to be mended.
 
     A character cut off at the end is left out.  Raises UnicodeDecodeError for UTF-16 that
     is none: nothing else can be made of it.
     """
     if content in _HALF_MARKS:
-        return "", False
-    named = charset(content)
-    if named in _WIDE.values():
-        return _begun(content, named).removeprefix(_MARK), False
-    for codec in filter(None, (named, UTF_8)):
-        try:
-            return _begun(content, codec).removeprefix(_MARK), codec != named
-        except UnicodeDecodeError:
-            continue
-    return codecs.charmap_decode(content, "strict", _WINDOWS_1252)[0], True
+        return Decoded("", "")
+    codec = charset(content)
+    if codec in _WIDE.values():
+        return Decoded(_begun(content, codec).removeprefix(_MARK), "")
+    if codec == UNKNOWN:
+        name = _declared(_declaration(content)) or ""
+        problem = "is not the one it is in" if encoding_names.is_wide(name) else "is not known"
+        text, bad = decode_utf_8(content)
+        mended = f"its encoding {name[:_LONGEST_NAME]!a} {problem}: read as UTF-8"
+        return Decoded(text, mended if bad is None else f"{mended}; {_told(content, bad)}")
+    if codec == UTF_8:
+        text, bad = decode_utf_8(content)
+        return Decoded(
+            text, "" if bad is None else f"it is not UTF-8 throughout: {_told(content, bad)}"
+        )
+    return _in_another(content, codec)
 
 
-def _begun(content: bytes, codec: str) -> str:
+def decode_utf_8(content: bytes) -> tuple[str, int | None]:
+    """The text of ``content``, without byte order mark, and where its first bad byte is.
+
+    Each byte that is no UTF-8 stands for its character in Windows-1252; None: there is none.
+    A character cut off at the end is left out.
+    """
+    try:
+        return _begun(content, UTF_8).removeprefix(_MARK), None
+    except UnicodeDecodeError as error:
+        return _mended(content, UTF_8).removeprefix(_MARK), error.start
+
+
+def _in_another(content: bytes, codec: str) -> Decoded:
+    """The text of ``content``, which declares ``codec``, neither UTF-8 nor UTF-16."""
+    try:
+        return Decoded(_begun(content, codec), "")
+    except UnicodeDecodeError as error:
+        bad = error.start
+    problem = f"it is not in its encoding {_declared(_declaration(content))!a}"
+    try:
+        return Decoded(_begun(content, UTF_8), f"{problem}: read as UTF-8")
+    except UnicodeDecodeError:
+        pass
+    try:
+        text = _mended(content, codec)
+    except UnicodeDecodeError:  # those that switch between states have bad bytes of ASCII
+        text = _mended(content, UTF_8)
+    return Decoded(text, f"{problem}: {_told(content, bad)}")
+
+
+def _told(content: bytes, bad: int) -> str:
+    where = f"the first is {content[bad]:02X} at offset {bad}"
+    return f"bytes that do not fit are read as Windows-1252 ({where})"
+
+
+def _begun(content: bytes, codec: str, errors: str = "strict") -> str:
     """The text of ``content``, which may end inside of a character."""
-    return codecs.getincrementaldecoder(codec)().decode(content)
+    return codecs.getincrementaldecoder(codec)(errors).decode(content)
+
+
+def _mended(content: bytes, codec: str) -> str:
+    """The text of ``content`` with each byte that ``codec`` does not know mended.
+
+    Python keeps such bytes as lone surrogates, which no codec makes of anything else.
+    """
+    return _begun(content, codec, "surrogateescape").translate(_ESCAPED)
+
+
+def _declaration(content: bytes) -> bytes:
+    return content[: content.find(b"?>", 0, _LONGEST_DECLARATION) + 1]
 
 
 @lru_cache(maxsize=128)
-def _declared(declaration: bytes) -> str:
+def _codec(declaration: bytes) -> str:
+    name = _declared(declaration)
+    return UTF_8 if name is None else encoding_names.codec_for(name) or UNKNOWN
+
+
+def _declared(declaration: bytes) -> str | None:
     match = _DECLARED.match(declaration)
-    if match is None:
-        return UTF_8
-    name = normalize_encoding(match[1].decode("ascii")).lower()
-    codec = aliases.get(name, name)
-    if codec == "ascii":
-        return UTF_8
-    return codec if codec in _ACCEPTED else UNKNOWN
+    return None if match is None else (match[1] or match[2] or b"").decode("latin-1").strip()

@@ -75,7 +75,8 @@ class Packet:
     ``digest`` identifies the content: 16 bytes, BLAKE2b of the file's bytes without white
     space at the end (so that a packet read before its last line feed was written is the
     same packet afterwards).
-    ``repairs`` names what was mended to read it ("encoding", "attributes").
+    ``repairs`` names what was mended to read it ("encoding", "attributes"); ``remarks`` tells
+    people how.
     ``unstored`` counts the elements of ``logs`` and ``sections`` by name.
     """
 
@@ -112,6 +113,7 @@ class Packet:
     events: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
     repairs: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     unstored: tuple[tuple[str, int], ...] = ()
 
 

@@ -28,12 +28,13 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from lxml import etree
 
 from dataserver import charset, repair
-from dataserver.entities import cut_scripts
+from dataserver.encoding_names import UTF_8
+from dataserver.entities import clean_name, cut_scripts
 from dataserver.errors import IncompletePacket, PacketError, Reason
 from dataserver.model import InventoryModule, Log, Module, Packet, Sample, Section
 
@@ -52,6 +53,8 @@ _SMALL: Final = 5 * MAX_ATTRIBUTES
 _CHUNK: Final = 65_536
 #: An error text of libxml2 may quote a name of any length.
 _LONGEST_REASON: Final = 200
+#: So much of a name is repeated in a remark.
+_LONGEST_NAME: Final = 100
 
 _WHITE_SPACE: Final = b" \t\r\n"
 _USUAL_ENDS: Final = (b"</agent_data>", b"</agent_data>\n")
@@ -96,6 +99,14 @@ class _NotPlain(Exception):
     """Not for the quick way."""
 
 
+class _Read(NamedTuple):
+    """A document's root, what was mended to read it, and that in words."""
+
+    root: etree._Element
+    repairs: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
 class _Local(threading.local):
     """The quick parser, one for each thread: threads that share one wait for each other."""
 
@@ -113,10 +124,10 @@ def parse(content: bytes) -> Packet:
     packet), and PacketError with Reason.MALFORMED or Reason.NO_AGENT where it is none.
     """
     try:
-        return _packet(_read_quickly(content), content, ())
+        read = _Read(_read_quickly(content))
     except (etree.XMLSyntaxError, UnicodeDecodeError, _NotPlain):
-        root, repairs = _read_carefully(content)
-    return _packet(root, content, repairs)
+        read = _read_carefully(content)
+    return _packet(read, content)
 
 
 def ends_complete(content: bytes) -> bool:
@@ -129,7 +140,7 @@ def ends_complete(content: bytes) -> bool:
         return True
     if charset.is_wide(content):
         try:
-            content = charset.decode(content)[0].encode()
+            content = charset.decode(content).text.encode()
         except UnicodeDecodeError:
             return False
     content = content.rstrip(_WHITE_SPACE)
@@ -141,13 +152,13 @@ def _read_quickly(content: bytes) -> etree._Element:
     codec = charset.charset(content)
     if codec == charset.UNKNOWN or len(content) > _SMALL or not ends_complete(content):
         raise _NotPlain
-    data = content if codec == charset.UTF_8 else content.decode(codec).encode()
+    data = content if codec == UTF_8 else content.decode(codec).encode()
     if b"<!DOCTYPE" in data:
         raise _NotPlain
     return etree.fromstring(data, _LOCAL.parser)
 
 
-def _read_carefully(content: bytes) -> tuple[etree._Element, tuple[str, ...]]:
+def _read_carefully(content: bytes) -> _Read:
     """The root of a packet that is large, not in UTF-8, at fault or not complete."""
     try:
         text, mended = charset.decode(content)
@@ -156,18 +167,39 @@ def _read_carefully(content: bytes) -> tuple[etree._Element, tuple[str, ...]]:
     text = text.rstrip("\0")  # a file that was given its size before its content
     if not text:
         raise IncompletePacket("the file is empty", reason=Reason.MALFORMED)
-    repair.refuse_crowd(text, MAX_ATTRIBUTES)
-    whole = repair.escape_attributes(text, repair.root_start(text))
-    repairs = ("encoding",) * mended + ("attributes",) * (whole is not text)
     try:
-        root = _read_bounded(whole.encode())
+        return _read_text(text, mended, content)
+    except IncompletePacket:
+        raise
+    except PacketError as error:
+        if mended:  # may well be why
+            raise PacketError(error.reason, f"{error.message}; {mended}") from error
+        raise
+
+
+def _read_text(text: str, mended: str, content: bytes) -> _Read:
+    """The root of ``text``, which ``content`` says; ``mended`` is what was done to read that."""
+    repair.refuse_crowd(text, MAX_ATTRIBUTES)
+    named = repair.name_encoding(text)
+    whole = repair.mend_root(named, repair.root_start(named))
+    remarks = [mended] if mended else []
+    if named is not text:
+        remarks.append("its encoding is named as XML does not allow")
+    repairs = ("encoding",) * bool(remarks) + ("attributes",) * (whole.text is not named)
+    is_complete = ends_complete(content)
+    if whole.is_cut and not is_complete:
+        raise IncompletePacket
+    try:
+        root = _read_bounded(whole.text.encode())
     except etree.XMLSyntaxError as error:
         raise _malformed(f"it is not well-formed XML: {error.msg}") from error
-    if not ends_complete(content):
+    if not is_complete:
         if ends_complete(content.rstrip(b"\0")):
             raise IncompletePacket("zero bytes follow the closing tag of the root")
         raise _malformed("something follows the closing tag of the root")
-    return root, repairs
+    if whole.bare:
+        remarks.append(f"a bare quotation mark in its {whole.bare:.40} is read as text")
+    return _Read(root, repairs, tuple(remarks))
 
 
 def _malformed(message: str) -> PacketError:
@@ -194,13 +226,15 @@ def _read_bounded(data: bytes) -> etree._Element:
                 raise _malformed(f"it has over {MAX_DEPTH} levels or {MAX_ELEMENTS} elements")
     if elements and not depth:
         return parser.close()
-    if elements and ends_complete(data):
-        parser.feed(_PROBE)
-    raise IncompletePacket
+    if not ends_complete(data):
+        raise IncompletePacket
+    parser.feed(_PROBE)
+    raise IncompletePacket("a comment, an instruction or a CDATA section has no end")
 
 
-def _packet(root: etree._Element, content: bytes, repairs: tuple[str, ...]) -> Packet:
+def _packet(read: _Read, content: bytes) -> Packet:
     """The packet that a document is; ``content`` is what it was read from."""
+    root, repairs, remarks = read
     if root.tag != ROOT:
         raise _malformed(f"its root is not {ROOT}")
     if len(root.attrib) > MAX_ROOT_ATTRIBUTES:  # lxml lists them in quadratic time
@@ -210,6 +244,8 @@ def _packet(root: etree._Element, content: bytes, repairs: tuple[str, ...]) -> P
     name = attributes.pop("agent_name", "")
     if not cut_scripts(name) and not attributes.get("server_name"):
         raise PacketError(Reason.NO_AGENT, "it has no agent_name")
+    if "<" in name and (remark := renamed("agent", name)):
+        remarks += (remark,)
     modules: list[Module] = []
     others: list[etree._Element] = []
     for element in root:
@@ -223,6 +259,7 @@ def _packet(root: etree._Element, content: bytes, repairs: tuple[str, ...]) -> P
             digest=_digest(content),
             modules=tuple(modules),
             repairs=repairs,
+            remarks=remarks,
             **cast("dict[str, Any]", attributes),
         )
     logs = tuple(_logs(others))
@@ -238,9 +275,19 @@ def _packet(root: etree._Element, content: bytes, repairs: tuple[str, ...]) -> P
         events=tuple(_events(others)),
         sections=sections,
         repairs=repairs,
+        remarks=remarks,
         unstored=tuple(unstored.items()),
         **attributes,
     )
+
+
+def renamed(what: str, name: str) -> str:
+    """That the name of an agent or module is stored otherwise than written; empty: it is not."""
+    known = clean_name(name)
+    if known == name:
+        return ""
+    written, stored = name[:_LONGEST_NAME], known[:_LONGEST_NAME]
+    return f"{what} {written!a} is stored as {stored!a}, without <script> tags and line ends"
 
 
 def _digest(content: bytes) -> bytes:

@@ -1,22 +1,48 @@
 """What is wrong with a packet's text that no XML parser would forgive, or notice in time.
 
-Works on text, before any parsing: finds what can never become a packet, and mends the one
-mistake that real agents make in their markup.
+Works on text, before any parsing: finds what can never become a packet, and mends the
+mistakes that real agents make in their markup: characters in attributes of the root that
+should be references, and names of encodings that XML does not allow.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataserver.errors import PacketError, Reason
 
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _PROLOG: Final = re.compile(r"(?>[ \t\r\n]+|<\?.*?\?>|<!--.*?-->)*+", re.DOTALL)
+#: The XML declaration up to its end; no value in it may have a bracket.
+_DECLARATION: Final = re.compile(r"<\?xml[ \t\r\n][^<>]*+[<>]")
 _BEGINNINGS: Final = ("<agent_data", "<!--")
 #: The root's name and its end, or a comment or instruction that has not ended yet.
 _ROOT: Final = re.compile(r"<agent_data[\s/>]|<\?|<!--")
-_ROOT_TAG: Final = re.compile(r"<agent_data(?=\s)(?>[^\"'>]+|\"[^\"]*\"|'[^']*')*+>")
+_TAG_START: Final = "<agent_data"
+#: An attribute up to its value.  Here and below nothing is given back (``++``): a megabyte of
+#: quotation marks must not be tried in a million ways.
+_ATTRIBUTE: Final = r"[ \t\r\n]++([^ \t\r\n\"'<>/=]++)[ \t\r\n]*+=[ \t\r\n]*+"
+_NEXT_VALUE: Final = re.compile(_ATTRIBUTE + r"([\"'])")
+#: The root's tag, if all quotation marks in it are where they belong.
+_ROOT_TAG: Final = re.compile(
+    rf"{_TAG_START}(?:{_ATTRIBUTE}(?>\"[^\"]*+\"|'[^']*+'))++[ \t\r\n]*+/?>"
+)
+_TAG_END: Final = re.compile(r"[ \t\r\n]*+/?>")
+#: What may stand after the last whole value of a tag that has not ended yet.
+_CUT: Final = re.compile(r"[ \t\r\n]*+(?:/|[^ \t\r\n\"'<>/=]++[ \t\r\n]*+(?:=[ \t\r\n]*+)?)?\Z")
+#: A quotation mark that ends a value, since another attribute, or the end of the tag, follows.
+_VALUE_ENDS: Final = {
+    mark: re.compile(rf"{mark}(?=[ \t\r\n]*+/?>[ \t\r\n]*+(?:<|\Z)|{_ATTRIBUTE}[\"'])")
+    for mark in "\"'"
+}
+#: Where a value with quotation marks inside has one of these, it may have ended before.
+_DOUBTFUL: Final = {mark: re.compile(rf"=[ \t\r\n]*+{mark}|<[A-Za-z/!?]") for mark in "\"'"}
+_REFERENCES: Final = {'"': "&quot;", "'": "&apos;"}
+_ENCODING: Final = re.compile(
+    r"(<\?xml[ \t\r\n][^>]{0,200}?encoding[ \t\r\n]*=[ \t\r\n]*)([\"'])([^\"'<>]*)\2"
+)
+_ENCODING_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 #: Everything that begins with ``<``; a tag is the group.  Each part may lack its end, so that
 #: none is looked for twice.
 _MARKUP: Final = re.compile(
@@ -38,6 +64,12 @@ def root_start(text: str) -> int:
     if forbidden:
         found = f"U+{ord(forbidden[0]):04X} at character {forbidden.start()}"
         raise PacketError(Reason.MALFORMED, f"it holds {found}, which XML forbids")
+    declaration = _DECLARATION.match(text)
+    if declaration and not declaration[0].endswith("?>"):
+        before = text[: declaration.end() - 1]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        place = f"line {line}, column {column}"
+        raise PacketError(Reason.MALFORMED, f"its XML declaration has no ?>, {place}")
     prolog = _PROLOG.match(text)
     start = prolog.end() if prolog else 0
     if text.startswith("<!D", start):
@@ -64,18 +96,63 @@ def _attributes_at_most(text: str) -> int:
     return (text.count('"') + text.count("'")) // 2
 
 
-def escape_attributes(text: str, start: int) -> str:
-    """``text`` with bare ``&`` and ``<`` escaped in the attributes of its root at ``start``.
+class Mended(NamedTuple):
+    """A text with its root's tag mended; ``bare`` names the attribute with a bare quotation mark.
 
-    Real references stay.  The same object where there is nothing to escape, and while the
-    root's tag has not come to its end.
+    ``text`` is the same object where there was nothing to mend.  ``is_cut``: the text may be
+    the beginning of one whose root's tag has not come to its end.
+    """
+
+    text: str
+    bare: str = ""
+    is_cut: bool = False
+
+
+def mend_root(text: str, start: int) -> Mended:
+    """``text`` with ``&``, ``<`` and quotation marks escaped in its root's attributes.
+
+    The root begins at ``start``.  Real references stay.  A quotation mark of the kind that
+    encloses the value is one of its characters if what follows could not follow its end; only
+    where the tag cannot be read otherwise, and not where it would be a guess.
     """
     tag = _ROOT_TAG.match(text, start)
     if tag is None:
+        return _requoted(text, start)
+    escaped = _QUOTED.sub(lambda value: _escaped(value[0]), tag[0])
+    return Mended(text if escaped == tag[0] else text[:start] + escaped + text[tag.end() :])
+
+
+def _requoted(text: str, start: int) -> Mended:
+    """The same for a tag that has quotation marks where they do not belong, or no end."""
+    place = start + len(_TAG_START)
+    parts, bare = [text[:place]], ""
+    while not (end := _TAG_END.match(text, place)):
+        begin = _NEXT_VALUE.match(text, place)
+        if begin is None:
+            return Mended(text, is_cut=_CUT.match(text, place) is not None)
+        mark = begin[2]
+        last = _VALUE_ENDS[mark].search(text, begin.end())
+        value = text[begin.end() : last.start() if last else len(text)]
+        if mark in value:
+            if _DOUBTFUL[mark].search(value):
+                return Mended(text)
+            bare = bare or begin[1]
+        if last is None:
+            return Mended(text, is_cut=True)
+        parts += (begin[0], _escaped(value).replace(mark, _REFERENCES[mark]), mark)
+        place = last.end()
+    if not bare:  # nothing but the tag's name, or what only a parser can judge
+        return Mended(text)
+    return Mended("".join((*parts, end[0], text[end.end() :])), bare)
+
+
+def _escaped(value: str) -> str:
+    return _BARE_AMPERSAND.sub("&amp;", value).replace("<", "&lt;")
+
+
+def name_encoding(text: str) -> str:
+    """``text`` whose declaration names an encoding as XML allows; the same object if it did."""
+    found = _ENCODING.match(text)
+    if found is None or _ENCODING_NAME.fullmatch(found[3]):
         return text
-    escaped = _QUOTED.sub(_escape_value, tag[0])
-    return text if escaped == tag[0] else text[:start] + escaped + text[tag.end() :]
-
-
-def _escape_value(quoted: re.Match[str]) -> str:
-    return _BARE_AMPERSAND.sub("&amp;", quoted[0]).replace("<", "&lt;")
+    return f"{found[1]}{found[2]}UTF-8{found[2]}{text[found.end() :]}"

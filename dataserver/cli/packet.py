@@ -16,7 +16,7 @@ from dataserver.cli.output import print_json, print_line, print_table
 from dataserver.errors import IncompletePacket, PacketError
 from dataserver.home import MAIN
 from dataserver.model import Module, Packet
-from dataserver.packet import parse
+from dataserver.packet import parse, renamed
 
 if TYPE_CHECKING:
     from dataserver.cli.would import Would
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 #: Shown as tables or lists of their own, not among the packet's attributes.
 _NESTED = frozenset(
     {"modules", "custom_fields", "inventory", "logs", "events", "sections", "unstored", "digest"}
+    | {"remarks"}
 )
 #: How much of a value the table shows, in characters.
 _WIDTH = 60
@@ -119,6 +120,9 @@ def _print(found: Packet) -> None:
             text = ", ".join(value) if isinstance(value, tuple) else value
             print_line(f"{each.name}: {text}")
     print_line(f"digest: {found.digest.hex()}")
+    modules = (renamed("module", module.name) for module in found.modules)
+    for remark in filter(None, (*found.remarks, *modules)):
+        print_line(f"note: {remark}")
     for name, value in found.custom_fields:
         print_line(f"custom field {name}: {value}")
     for inventory in found.inventory:

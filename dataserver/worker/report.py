@@ -14,6 +14,7 @@ from dataserver.errors import Reason, StoreError
 from dataserver.health import Phase, Status, Trouble, write_atomic
 from dataserver.home import Paths
 from dataserver.metrics import Counters, Gauges, Rates, as_dict, prometheus
+from dataserver.model import Packet
 from dataserver.settings import Settings
 from dataserver.spool.files import SpoolFile
 from dataserver.spool.queue import count_queue
@@ -40,6 +41,8 @@ _TROUBLES = {
 }
 #: Errors that are remembered as said.
 _COMPLAINTS = 1000
+#: Agents of whose packets it is said how they are read, and characters of a name.
+_REMARKS, _LONGEST_NAME = 500, 100
 
 
 @dataclass(slots=True)
@@ -64,6 +67,8 @@ class Report:
     internal_error: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
     _complaints: dict[str, str] = field(default_factory=dict)
+    #: Agents of whose packets was said how they are read.
+    _remarked: set[str] = field(default_factory=set)
     _rates: Rates = field(default_factory=Rates)
     _written: float = float("-inf")
     #: When the queue was counted last (monotonic seconds), and how long that took beside the loop.
@@ -183,6 +188,20 @@ class Report:
     def content(self, about: str) -> None:
         """There is nothing to complain about any more."""
         self._complaints.pop(about, None)
+
+    def remark(self, packet: Packet) -> None:
+        """Log what is to be said of how ``packet`` was read: once for each agent.
+
+        After :data:`_REMARKS` agents nothing is said any more: `packet show` tells.
+        """
+        if packet.agent_name in self._remarked or len(self._remarked) > _REMARKS:
+            return
+        self._remarked.add(packet.agent_name)
+        if len(self._remarked) > _REMARKS:
+            log.warning("packets of more than %d agents are mended: no more is told", _REMARKS)
+            return
+        for text in packet.remarks:
+            log.warning("a packet of agent %a: %s", packet.agent_name[:_LONGEST_NAME], text)
 
     def packets_per_second(self) -> float:
         """Packets stored, on average over the last minute."""

@@ -286,6 +286,8 @@ class Session:
                 continue
             if outcome.error is None:
                 taken.append(_file(arrival))
+                if arrival.packet.remarks:
+                    self._report.remark(arrival.packet)
                 self._report.last_agent = arrival.packet.agent_name
                 self._report.last_time = arrival.time
             else:

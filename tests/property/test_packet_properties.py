@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lxml import etree
 
 from dataserver.entities import decode, encode
 from dataserver.errors import IncompletePacket, PacketError
@@ -106,6 +108,43 @@ def test_every_beginning_of_a_packet_is_incomplete(content: bytes, data: st.Data
             assert not content[cut:].strip(b" \n\0")
         else:
             assert isinstance(found, IncompletePacket), (cut, found)
+
+
+#: Pieces of an attribute's value, and of what surrounds values.
+IN_TAGS = st.sampled_from(["'", '"', "=", " ", "\n", "x", " b=", "<", ">", "/", "&", "it's", "é"])
+
+
+@settings(max_examples=examples(200, 5000))
+@given(st.lists(IN_TAGS, max_size=12).map("".join), st.sampled_from("\"'"), st.floats(0, 1))
+def test_a_tag_with_any_quotation_marks_is_read_or_malformed_at_once(
+    value: str, mark: str, place: float
+) -> None:
+    content = f"<agent_data a={mark}{value}{mark} agent_name='n'>\n<module/>\n</agent_data>"
+    found = outcome(content.encode())
+    assert not isinstance(found, IncompletePacket)
+    if isinstance(found, Packet):
+        if not found.repairs:  # an XML parser without any repair agrees
+            assert etree.fromstring(content).get("agent_name") == found.agent_name
+        # What is a packet in the end was always the beginning of one.
+        cut = content[: int(place * (len(content) - 1))]
+        assert isinstance(outcome(cut.encode()), IncompletePacket)
+
+
+@settings(max_examples=examples(200, 5000))
+@given(packets(), st.binary(min_size=1, max_size=3))
+def test_bytes_that_are_in_no_encoding_change_nothing_around_them(
+    content: bytes, bad: bytes
+) -> None:
+    # As an attribute of its own: the rest of the packet must be what it was.
+    start = content.find(b"<agent_data ")
+    if start < 0:
+        return  # in UTF-16
+    start += len(b"<agent_data ")
+    inside = re.sub(rb"[\x00-\x7f]", b"\xff", bad)
+    damaged = outcome(content[:start] + b"zz='" + inside + b"' " + content[start:])
+    assert isinstance(damaged, Packet)
+    assert damaged.modules == parse(content).modules
+    assert damaged.agent_name == parse(content).agent_name
 
 
 @given(st.sampled_from(REAL), st.floats(0, 1, exclude_max=True))

@@ -173,6 +173,14 @@ def test_a_servers_own_packet_needs_no_agent_name() -> None:
     assert (read.agent_name, read.server_name, read.server_type) == ("", "sat", "13")
 
 
+def test_that_a_name_loses_its_script_tags_is_told() -> None:
+    read = parse(b"<agent_data agent_name='a&lt;/script >b &lt; c'></agent_data>")
+    assert read.remarks == (
+        "agent 'a</script >b < c' is stored as 'ab < c', without <script> tags and line ends",
+    )
+    assert parse(b"<agent_data agent_name='a &lt; b'></agent_data>").remarks == ()
+
+
 def test_the_digest_is_that_of_the_bytes_whatever_white_space_ends_them() -> None:
     content = packet("<module/>")
     expected = hashlib.blake2b(content, digest_size=16).digest()
@@ -215,6 +223,7 @@ def test_what_can_never_be_a_packet_is_malformed_at_once() -> None:
         packet(b"<module><name>a < b</name></module>"),
         packet(b"<module><name>&nbsp;</name></module>"),
         packet(b"<module a='x></module>"),
+        packet(b"<module a='x's'></module>"),
         packet(b"<module>"),
         packet(b"</module>"),
         packet(b"<a:b/>"),
@@ -347,7 +356,7 @@ def test_the_reason_stays_short_however_long_the_name_in_it() -> None:
 
 
 def test_the_roots_end_is_complete_whatever_white_space_follows() -> None:
-    encodings = ["utf-8", "utf-16", "utf-16-le", "utf-16-be"]
+    encodings = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]
     ends = ["</agent_data>", "</agent_data >\r\n \t", "<agent_data a='1'/>"]
     incomplete = [
         (end, encoding)

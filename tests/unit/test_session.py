@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+import pytest
+
+from dataserver.home import Home
+from dataserver.model import Packet
+from dataserver.worker.report import Report
 from dataserver.worker.session import count_bounded
+from tests.support.clock import Clocks
 
 
 def test_sections_are_counted_by_name() -> None:
@@ -20,3 +27,18 @@ def test_any_number_of_names_makes_only_a_few_figures() -> None:
     assert len(counts) < 100
     assert max(map(len, counts)) < 100
     assert counts.total() == 2_000
+
+
+def test_any_number_of_agents_whose_packets_are_mended_makes_a_bounded_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clocks = Clocks()
+    report = Report(Home(tmp_path).instance("main"), clocks.wall, clocks.monotonic, 1)
+    for number in range(2_000):
+        report.remark(Packet(f"{number}" + "x" * 10_000, b"", remarks=("it was mended",)))
+        report.remark(Packet("0" + "x" * 10_000, b"", remarks=("it was mended",)))
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].endswith("x': it was mended")
+    assert "no more is told" in told[-1]
+    assert len(told) < 1_000
+    assert max(map(len, told)) < 300
