@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -51,17 +53,17 @@ def init(app: App, directory: Path | None, perl_config: Path | None) -> None:
         takeover = _read(perl_config)
         _refuse_existing(home)
         _write_home(home, takeover, str(perl_config))
-        _report(takeover)
+        _report(takeover, str(perl_config))
     load(home.instance(), os.environ)
     print_line(f"next: dataserver --home {home.root} check")
 
 
 def _read(path: Path) -> Takeover:
     try:
-        # Written by hand on systems of any age: every byte is a character in Latin-1.
-        text = path.read_text("latin-1")
+        content = path.read_bytes()
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
+    text, warnings = perlconf.decode(content)
     if not perlconf.recognised(text):
         raise UsageError(
             f"{path} says nothing that a Perl server's configuration says",
@@ -69,6 +71,7 @@ def _read(path: Path) -> Takeover:
         )
     try:
         takeover = perlconf.read(text, "".join(socket.gethostname().split()))
+        takeover.warnings[:0] = warnings
         _check(takeover)
     except ConfigError as exc:
         raise ConfigError(f"{path}: {exc.message}", hint=exc.hint) from exc
@@ -163,12 +166,40 @@ def _write_password(path: Path, password: str) -> None:
     print_line(f"wrote  {path} (readable by its owner only)")
 
 
-def _report(takeover: Takeover) -> None:
-    """Each key of the other server: what it became, or why nothing."""
-    values = _values(takeover)
+def _report(takeover: Takeover, source: str) -> None:
+    """What became of each key of the other server, as far as it makes a difference."""
+    taken, left = [], []
     for note in takeover.notes:
         if note.setting is None:
-            print_line(f"left   {note.key}: {note.text}")
-        else:
-            why = f" ({note.text})" if note.text else ""
-            print_line(f"taken  {note.key} -> {note.setting} = {_toml(values[note.setting])}{why}")
+            left.append(f"{' '.join(filter(None, (note.key, note.value)))}: {note.text}")
+            continue
+        because = "" if note.key == note.setting else f"{note.key} -> "
+        why = f" ({note.text})" if note.text else ""
+        taken.append(f"{because}{note.setting} = {_toml(_values(takeover)[note.setting])}{why}")
+    _section(f"taken over from {source}:", taken)
+    _section("different here:", left)
+    _section("lines of the file to look at:", takeover.warnings)
+    _section("no difference:", filter(None, [", ".join(takeover.same)]))
+    _section(
+        f"not needed here ({len(takeover.others)} keys of its process and its other servers):",
+        filter(None, [", ".join(takeover.others)]),
+    )
+    print_line()
+
+
+def _section(head: str, entries: Iterable[str]) -> None:
+    """A heading and what belongs to it, each from a line of its own, as wide as the terminal."""
+    width = shutil.get_terminal_size().columns
+    for number, entry in enumerate(entries):
+        if number == 0:
+            print_line()
+            print_line(head)
+        for line in textwrap.wrap(
+            entry,
+            max(width, 40),
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        ):
+            print_line(line)

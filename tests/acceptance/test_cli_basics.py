@@ -171,10 +171,42 @@ class TestInitFromPerl:
         assert "hush" not in result.stdout + result.stderr
         assert "hush" not in (tmp_path / "new/dataserver.toml").read_text()
 
-    def test_every_key_is_accounted_for(self, dataserver: Run, conf: Path, tmp_path: Path) -> None:
-        lines = dataserver("init", tmp_path / "new", "--from", conf).stdout.splitlines()
-        assert 'taken  servername -> server_name = "gateway"' in lines
-        assert any(line.startswith("left   dataserver_threads: ") for line in lines)
+    def test_every_key_is_accounted_for_and_no_line_is_wider_than_the_terminal(
+        self, dataserver: Run, conf: Path, tmp_path: Path
+    ) -> None:
+        others = [f"network_key_{number}" for number in range(60)]
+        more = ["dbssl 0", "unknown_interval 3", *(f"{key} 1" for key in others)]
+        conf.write_text(conf.read_text() + "\n".join(more))
+        told = dataserver("init", tmp_path / "new", "--from", conf).stdout
+        lines = told[told.index("taken over from") :].splitlines()
+        assert '  servername -> server_name = "gateway"' in lines
+        assert (
+            "  dataserver_threads 4: an instance has one worker; more instances take more" in lines
+        )
+        assert any(line.startswith("  unknown_interval 3: ") for line in lines)
+        assert lines[lines.index("no difference:") + 1] == "  dbssl"
+        assert [key for key in others if key not in told] == []
+        assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+
+    def test_its_file_is_utf_8(self, dataserver: Run, conf: Path, tmp_path: Path) -> None:
+        conf.write_text(
+            "servername café\nincomingdir /var/spool/pandora/data_in\n"
+            "dbpass paßwort\nautocreate_group_name Grüppe\n",
+            "utf-8",
+        )
+        assert dataserver("init", tmp_path / "new", "--from", conf).returncode == 0
+        settings = (tmp_path / "new/dataserver.toml").read_text("utf-8")
+        assert 'server_name = "café"' in settings
+        assert 'autocreate_group_name = "Grüppe"' in settings
+        assert (tmp_path / "new/database.password").read_text("utf-8") == "paßwort\n"
+
+    def test_a_line_in_another_encoding_is_read_and_named(
+        self, dataserver: Run, conf: Path, tmp_path: Path
+    ) -> None:
+        conf.write_bytes(conf.read_bytes() + "dbpass paßwort\n".encode("latin-1"))
+        result = dataserver("init", tmp_path / "new", "--from", conf)
+        assert "line 8 (dbpass) is not UTF-8" in result.stdout
+        assert (tmp_path / "new/database.password").read_text("utf-8") == "paßwort\n"
 
     def test_it_refuses_to_mix_with_settings_that_are_there(
         self, dataserver: Run, conf: Path, home: Home

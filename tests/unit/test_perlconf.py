@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dataserver.errors import ConfigError
-from dataserver.perlconf import Takeover, parse, read
+from dataserver.perlconf import Takeover, decode, parse, read
+from tests.support.failures import failures
 
 TYPICAL = """\
 # A comment
@@ -17,7 +18,7 @@ dbuser pan/dora
 dbpass p@ss word#1
 dbhost 127.0.0.1
 dbport 3307
-  verbosity 3
+verbosity 3
 autocreate_group 10
 autocreate 1
 dataserver_threads 4
@@ -91,12 +92,87 @@ def test_what_has_no_counterpart_is_named_with_the_reason() -> None:
 
 
 def test_keys_of_its_other_servers_are_named_together() -> None:
-    assert why_left(TYPICAL, "networkserver") == "not about packets from files"
+    assert taken().others == ["networkserver"]
 
 
 def test_every_key_of_the_file_is_accounted_for() -> None:
-    said = {key for note in taken().notes for key in note.key.split(", ")}
-    assert parse(TYPICAL).keys() - said == {"dbengine"}
+    found = taken()
+    said = {key for note in found.notes for key in note.key.split(", ")}
+    assert parse(TYPICAL).keys() - said - {*found.others, *found.same} == {"dbengine"}
+
+
+#: What the Perl server does with each key when its value is this one, this server does anyway.
+SAME = {
+    "dataserver": "1",
+    "dataserver_threads": "1",
+    "dataserver_lifo": "0",
+    "dataserver_smart_queue": "0",
+    "use_xml_timestamp": "1",
+    "unknown_interval": "2",
+    "unknown_block_size": "1000",
+    "unknown_events": "1",
+    "unknown_updates": "0",
+    "async_recovery": "1",
+    "warmup_unknown_interval": "300",
+    "warmup_event_interval": "0",
+    "warmup_alert_interval": "0",
+    "event_auto_validation": "1",
+    "event_expiry_time": "0",
+    "event_inhibit_alerts": "0",
+    "text_going_down_normal": "Module '_module_' is going to NORMAL (_data_)",
+    "text_going_up_critical": "Module '_module_' is going to CRITICAL (_data_)",
+    "text_going_up_warning": "Module '_module_' is going to WARNING (_data_)",
+    "text_going_down_warning": "Module '_module_' is going to WARNING (_data_)",
+    "text_going_unknown": "Module '_module_' is going to UNKNOWN",
+    "graph_precision": "1",
+    "activate_gis": "0",
+    "master": "0",
+    "alertserver": "0",
+    "alertserver_queue": "0",
+    "dbssl": "0",
+}
+
+
+def test_a_value_that_means_what_this_server_does_anyway_is_no_difference() -> None:
+    def check(key: str) -> None:
+        found = taken(f"{key} {SAME[key]}\n")
+        assert (found.same, found.others) == ([key], [])
+        assert all(note.setting for note in found.notes)
+
+    assert failures(check, SAME) == {}
+
+
+def test_any_other_value_of_a_key_on_which_packets_statuses_or_events_depend_is_told() -> None:
+    always = ["too_many_xml", "max_queue_files", "server_threshold", "enc_dir", "event_file"]
+    always += ["mta_address", "global_alert_timeout", "ha_hosts_file"]
+
+    def check(key: str) -> None:
+        found = taken(f"{key} 7\n")
+        (note,) = (note for note in found.notes if note.setting is None)
+        assert (note.key, note.value, found.others) == (key, "7", [])
+        assert note.text
+
+    assert failures(check, [*SAME, *always]) == {}
+
+
+def test_a_key_that_means_nothing_without_another_one_is_told_with_it() -> None:
+    alone = taken("event_expiry_window 60\ndbsslcafile /etc/ca.pem\ndbssl 0\n")
+    assert alone.same == ["dbssl", "dbsslcafile", "event_expiry_window"]
+    both = taken("event_expiry_time 50\nevent_expiry_window 60\n")
+    assert why_left("event_expiry_time 50\nevent_expiry_window 60\n", "event_expiry_window")
+    assert both.same == []
+
+
+def test_the_interval_of_its_signs_of_life_is_taken_over() -> None:
+    intervals = [taken(text).shared["server_keepalive"] for text in ("", "server_keepalive 45\n")]
+    assert intervals == [60, 45]
+    assert taken("server_keepalive 99999\n").shared["server_keepalive"] == 3600
+
+
+def test_passwords_are_not_among_what_is_told() -> None:
+    found = taken("dbpass secret1\nmta_pass secret2\nconsole_pass secret3\nmta_user me\n")
+    told = [*found.notes, *found.others, *found.same, *found.warnings]
+    assert "secret" not in str(told)
 
 
 def test_another_database_is_refused() -> None:
@@ -116,3 +192,29 @@ def test_a_number_that_is_none_is_named() -> None:
 
 def test_keys_are_read_without_case_and_the_last_one_wins() -> None:
     assert parse("DBNAME one\r\ndbname  two \r\n#dbname three\nlonely\n") == {"dbname": "two"}
+
+
+def test_a_line_that_the_perl_server_does_not_read_is_not_taken_over_but_told() -> None:
+    found = taken("dbname one\n  dbname two\ndbuser +\ndbhost\n\tcomment from me\n")
+    assert found.shared["database"] == "mysql://pandora@localhost/one"
+    assert [warning.split(":")[0] for warning in found.warnings] == [
+        "line 2 (dbname) is indented",
+        "line 3 (dbuser) has a value that the Perl server does not read",
+    ]
+
+
+def test_what_follows_a_number_is_dropped_as_there() -> None:
+    assert taken("autocreate_group 10 # the default\n").shared["autocreate_group"] == 10
+    assert taken("autocreate_group -1\n").shared["autocreate_group"] == 0
+
+
+def test_only_line_feeds_end_a_line() -> None:
+    assert parse("dbpass a\x0bb\x85c\u2028d\n") == {"dbpass": "a\x0bb\x85c\u2028d"}
+
+
+def test_the_file_is_utf_8_and_other_bytes_are_read_and_told() -> None:
+    text, warnings = decode("\ufeffservername café\ndbpass paßwort".encode())
+    assert (parse(text), warnings) == ({"servername": "café", "dbpass": "paßwort"}, [])
+    text, warnings = decode("# ü\nservername café\n".encode() + b"dbpass pa\xdfwort\xe9")
+    assert parse(text) == {"servername": "café", "dbpass": "paßworté"}
+    assert [warning.split(":")[0] for warning in warnings] == ["line 3 (dbpass) is not UTF-8"]
