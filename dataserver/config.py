@@ -201,15 +201,16 @@ def _add_password(values: dict[str, Any], origins: dict[str, str]) -> None:
     if path is None or "database_password" in values:
         return
     try:
-        lines = path.read_text("utf-8").splitlines()
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(
             f"{origins['database_password_file']}: database_password_file {path} cannot be "
             f"read: {exc.strerror if isinstance(exc, OSError) else 'it is not UTF-8'}"
         ) from exc
-    if not lines:
+    if not text:
         raise ConfigError(f"database_password_file {path} is empty")
-    values["database_password"] = lines[0]
+    # Other characters that str.splitlines takes for line ends may be the password's.
+    values["database_password"] = text.split("\n", 1)[0]
     origins["database_password"] = str(path)
 
 

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from dataserver.errors import ConfigError
 from dataserver.perlconf import decode, parse, read, recognised
 
-KEYS = st.sampled_from(
-    ["dbhost", "dbport", "autocreate_group", "verbosity", "master", "dbssl", "servername"]
-)
+KEYS = st.sampled_from(["dbhost", "dbport", "autocreate_group", "verbosity", "master", "dbssl"])
 LINES = st.binary(max_size=30) | st.tuples(KEYS, st.text(max_size=20)).map(
     lambda line: " ".join(line).encode()
 )

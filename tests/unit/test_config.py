@@ -237,6 +237,11 @@ class TestSecrets:
         assert settings.database_password == "hush hush "
         assert settings.origins["database_password"] == str(home.root / "secret")
 
+    def test_only_a_line_end_ends_the_password_in_its_file(self, home: Home) -> None:
+        home.config.write_text('database_password_file = "secret"\n')
+        (home.root / "secret").write_text("a\x0cb\x85c\u2028d\nmore\n", "utf-8")
+        assert loaded(home).database_password == "a\x0cb\x85c\u2028d"
+
     def test_the_environments_password_wins_over_the_file(self, home: Home) -> None:
         home.config.write_text('database_password_file = "missing"\n')
         settings = loaded(home, DATASERVER_DATABASE_PASSWORD="hush")
