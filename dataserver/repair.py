@@ -40,7 +40,7 @@ _VALUE_ENDS: Final = {
 _DOUBTFUL: Final = {mark: re.compile(rf"=[ \t\r\n]*+{mark}|<[A-Za-z/!?]") for mark in "\"'"}
 _REFERENCES: Final = {'"': "&quot;", "'": "&apos;"}
 _ENCODING: Final = re.compile(
-    r"(<\?xml[ \t\r\n][^>]{0,200}?encoding[ \t\r\n]*=[ \t\r\n]*)([\"'])([^\"'<>]*)\2"
+    r"(<\?xml[ \t\r\n][^>]{0,200}?encoding[ \t\r\n]*+=[ \t\r\n]*+)([\"'])([^\"'<>]*+)\2"
 )
 _ENCODING_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 #: Everything that begins with ``<``; a tag is the group.  Each part may lack its end, so that

@@ -200,3 +200,11 @@ def test_a_character_cut_at_the_end_is_left_out() -> None:
 def test_latin_1_keeps_all_256_characters_but_those_xml_forbids() -> None:
     text = "".join(map(chr, range(0x80, 0x100)))
     assert value(declared("latin1").format(text).encode("latin-1")) == text
+
+
+def test_megabytes_of_bad_bytes_are_read() -> None:
+    for name in ("UTF-8", "EUC-JP", "x-klingon", "windows-1255", "ISO-2022-KR"):
+        content = declared(name).encode().replace(b"{}", b"\xff\x81 " * 300_000)
+        text = value(content)
+        assert text is not None
+        assert (text[:3], len(text)) == ("ÿ\x81 ", 900_000), name
