@@ -86,16 +86,16 @@ def status_event(
     return Event(kind, severity, text, agent_id, module_id, status, data, closed, group_id, about)
 
 
-def unknown_event(agent_id: int, module_id: int, name: str) -> Event:
-    """The event of a module ``name`` (as stored) that has had no value for too long."""
+def unknown_event(agent_id: int, module_id: int, name: str, data: str = "") -> Event:
+    """The event of a module ``name`` (as stored) that has had no value since ``data``."""
     text = f"Module '{entities.decode(name)}' is going to UNKNOWN"
-    return Event("going_unknown", MINOR, text, agent_id, module_id, Status.UNKNOWN)
+    return Event("going_unknown", MINOR, text, agent_id, module_id, Status.UNKNOWN, data)
 
 
-def forgotten_event(agent_id: int, module_id: int, name: str) -> Event:
-    """The event of an asynchronous module that goes back to normal for want of values."""
+def forgotten_event(agent_id: int, module_id: int, name: str, data: str = "") -> Event:
+    """The event of an asynchronous module without values since ``data``: it is normal again."""
     text = f"Module '{entities.decode(name)}' is going to NORMAL (N/A)"
-    return Event("going_down_normal", MINOR, text, agent_id, module_id, Status.NORMAL)
+    return Event("going_down_normal", MINOR, text, agent_id, module_id, Status.NORMAL, data)
 
 
 def agent_event(agent_id: int, alias: str, server: str) -> Event:
@@ -137,16 +137,16 @@ def wants_event(switched_off: str | None, kind: str) -> bool:
     return not isinstance(read, dict) or read.get(kind) in (None, 0, "", "0")
 
 
-def packet_events(agent_id: int, written: Iterable[str]) -> Iterator[Event]:
+def packet_events(agent_id: int, group_id: int, written: Iterable[str]) -> Iterator[Event]:
     """The events in a packet's own ``events`` section, each Base64 of JSON {data, severity}.
 
     What is none is left out, and so is what comes after the hundredth.
     """
-    read = (_packet_event(agent_id, text) for text in written)
+    read = (_packet_event(agent_id, group_id, text) for text in written)
     return islice((event for event in read if event is not None), _MOST_OF_A_PACKET)
 
 
-def _packet_event(agent_id: int, written: str) -> Event | None:
+def _packet_event(agent_id: int, group_id: int, written: str) -> Event | None:
     try:
         told = json.loads(base64.b64decode(written))
     except (binascii.Error, ValueError, RecursionError):
@@ -159,13 +159,14 @@ def _packet_event(agent_id: int, written: str) -> Event | None:
     # JSON can write half a surrogate pair, which no database takes: it is no reason to refuse
     # the packet.
     text = text.encode("utf-8", "replace").decode()
-    return Event("system", _severity(told.get("severity")), text, agent_id)
+    severity = _severity(told.get("severity"))
+    return Event("system", severity, text, agent_id, group_id=group_id)
 
 
 def _severity(told: object) -> int:
-    """As a number or as its digits; anything else tells no severity."""
+    """As a number or as its digits; what is no number is 0, as with the Perl server."""
     try:
-        severity = int(told) if isinstance(told, int | float | str) else INFORMATIONAL
+        severity = int(told) if isinstance(told, int | float | str) else MAINTENANCE
     except (ValueError, OverflowError):
-        return INFORMATIONAL
+        return MAINTENANCE
     return severity if MAINTENANCE <= severity <= _HIGHEST else INFORMATIONAL

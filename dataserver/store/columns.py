@@ -67,6 +67,8 @@ _OTHER_TAGS = (
     "module_parent",
     "module_parent_unlink",
 )
+#: Of no tag; empty and not unset in a new module's row, as the Perl server has them.
+_EMPTY = ("disabled_types_event", "module_macros")
 _KNOWN = frozenset(_TEXT_TAGS + _FLOAT_TAGS + _BIG_TAGS + _INT_TAGS + _FLAG_TAGS + _OTHER_TAGS)
 _LEADING_INT = re.compile(r"\s*([+-]?[0-9]+)")
 
@@ -170,7 +172,7 @@ _READERS: dict[str, Callable[[str], object]] = {
 _DEFAULTS: dict[str, object] = {
     **dict.fromkeys((*_FLOAT_TAGS, *_BIG_TAGS, *_INT_TAGS, *_FLAG_TAGS), 0),
     **dict.fromkeys(_TEXT_TAGS),
-    **dict.fromkeys(_EMPTY_TAGS, ""),
+    **dict.fromkeys((*_EMPTY_TAGS, *_EMPTY), ""),
 }
 
 

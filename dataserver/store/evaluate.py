@@ -223,11 +223,13 @@ class Evaluator:
                 batch.recount[agent.id] = agent
         if step.told is None:
             return
+        returned = before.status is Status.UNKNOWN and step.told is step.was
+        if returned and not entry.tells_unknown:
+            return
         if entry.open_events:
             batch.overtaken.add(entry.id)
             entry.open_events = False
-        returned = before.status is Status.UNKNOWN and step.told is step.was
-        if hushed or (returned and not entry.tells_unknown):
+        if hushed:
             return
         data = text_data(value) if isinstance(value, str) else number_text(value)
         ids = agent.id, entry.id

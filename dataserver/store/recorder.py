@@ -167,9 +167,13 @@ class Recorder:
     def _evaluate(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
         reference = self._read_reference(conn)
         self._learn(conn, work, batch, reference)
+        created: set[int] = set()
         for agent, arrival, _, late in work:
             packet, time = arrival.packet, arrival.time
             newest = not late and time is not None
+            first = agent.created and agent.id not in created
+            if first:
+                created.add(agent.id)
             if newest:
                 self._agents.update(conn, agent, packet)
                 if agent.keep_alives:
@@ -186,13 +190,14 @@ class Recorder:
                 )
             if newest and time is not None:
                 self._modules.link(conn, agent, packet)
-                first = agent.created and agent.newest == 0
                 self._sections.apply(
                     conn, agent, packet, time, self._text(time), reference, first, batch
                 )
                 agent.newest = max(agent.newest, time)
-            if packet.events and not late:
-                batch.events += packet_events(agent.id, packet.events)
+            if packet.events and not late and not agent.quiet:
+                # Of all groups, but for those that came with the agent, as with the Perl server.
+                group_id = agent.group_id if first else 0
+                batch.events += packet_events(agent.id, group_id, packet.events)
 
     def _learn(
         self, conn: Connection, work: Sequence[Work], batch: Batch, reference: Reference

@@ -37,6 +37,7 @@ class Sections:
 
     def __init__(self, sql: Sql, layout: Layout) -> None:
         self._sql = sql
+        self._layout = layout
         # Written where all of it is there; an older database may lack some, or all.
         self._inventory = all(_has_all(layout, table, keys) for table, keys in _INVENTORY.items())
         self._servers = Servers(sql, layout, EventLog(sql, layout))
@@ -111,23 +112,29 @@ class Sections:
             "utf-8", "replace"
         )
         here = (c.agent_id == agent.id, c.inventory_module_id == module_id)
-        known = conn.execute(select(c.id, c.data).where(*here).order_by(c.id).limit(1)).first()
+        query = select(c.id, c.data, c.time).where(*here).order_by(c.id).limit(1)
+        known = conn.execute(query).first()
         now = {"data": data, "local_time": local_text, "time": time}
+        present = self._layout.present(schema.inventory, {**now, "interval": agent.interval})
         if known is None:
             row = {
                 "agent_id": agent.id,
                 "inventory_module_id": module_id,
                 "custom_fields": b"",
-                **now,
+                "flag": 0,
+                **present,
             }
+            row = self._layout.present(schema.inventory, row)
             result = conn.execute(insert(schema.inventory).values(row))
             assert result.inserted_primary_key is not None
             inventory_id = result.inserted_primary_key[0]
         else:
             inventory_id = known[0]
-            conn.execute(update(schema.inventory).where(c.id == inventory_id).values(now))
+            conn.execute(update(schema.inventory).where(c.id == inventory_id).values(present))
         before = None if known is None else bytes(known[1] or b"")
-        if before is not None and before != data:
+        # One that the console made and no packet has filled yet has changed nothing.
+        is_filled = known is not None and known[2]
+        if before is not None and before != data and is_filled and not agent.quiet:
             lists = before.decode("utf-8", "replace"), data.decode()
             events.append(inventory_event(agent.id, agent.alias, module.name, *lists))
         if before != data:

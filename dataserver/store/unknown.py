@@ -41,6 +41,8 @@ BLOCK = 1_000
 #: Ids of state rows that one step looks at: reading them takes a database about 0.1 s.
 SPAN = 500_000
 
+#: Characters of a module's value that its event is given.
+_DATA_LENGTH = 255
 #: A module's interval counts so often before it is unknown.
 _INTERVALS = 2
 _KEEP_ALIVE = "keep_alive"
@@ -103,6 +105,8 @@ class UnknownSweep:
             _MODULE.name,
             _MODULE.type_id,
             _any_set(layout, _AGENT.quiet, _MODULE.quiet),
+            # As much of it as an event takes; a text may have megabytes.
+            func.substr(_STATE.value, 1, _DATA_LENGTH),
             *self._there(_MODULE.disabled_types_event),
         )
 
@@ -189,16 +193,16 @@ class UnknownSweep:
         unknown: list[int] = []
         forgotten: list[int] = []
         overtaken: list[int] = []
-        for state_id, agent_id, module_id, name, type_id, quiet, *switched_off in rows:
+        for state_id, agent_id, module_id, name, type_id, quiet, value, *switched_off in rows:
             is_async = type_id in types.asynchronous
             (forgotten if is_async else unknown).append(state_id)
-            overtaken.append(module_id)
-            if quiet:
+            if not is_async and switched_off and not wants_event(switched_off[0], "going_unknown"):
+                # What was told before still holds: its return to that is not told either.
                 continue
-            if is_async:
-                events.append(forgotten_event(agent_id, module_id, name or ""))
-            elif not switched_off or wants_event(switched_off[0], "going_unknown"):
-                events.append(unknown_event(agent_id, module_id, name or ""))
+            overtaken.append(module_id)
+            if not quiet:
+                event = forgotten_event if is_async else unknown_event
+                events.append(event(agent_id, module_id, name or "", value or ""))
         self._set(
             conn,
             unknown,

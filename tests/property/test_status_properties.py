@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataserver import status
-from dataserver.events import Event, forgotten_event, unknown_event
+from dataserver.events import MINOR, Event, forgotten_event, unknown_event
 from dataserver.model import Arrival, Packet
 from dataserver.model import Module as Carried
 from dataserver.status import FRESH, FRESH_ASYNC, Rules, Standing, Status
@@ -185,13 +185,13 @@ class Server:
             if before.status is Status.NORMAL:
                 return
             after = Standing(*[Status.NORMAL] * 4, *before[4:])._replace(changed_at=time)
-            told = forgotten_event(1, 1, "module")
+            told = forgotten_event(1, 1, "module", self.entry.value)
         else:
             if before.status is Status.UNKNOWN:
                 return
             unknown = Status.UNKNOWN
             after = before._replace(status=unknown, last=unknown, changed_at=time)
-            told = unknown_event(1, 1, "module")
+            told = unknown_event(1, 1, "module", self.entry.value)
         self.entry.stand(after)
         self.set(self.module)
         self._step(before, [] if self.module.quiet else [told])
@@ -280,7 +280,7 @@ def test_every_event_fits_the_status_before_and_after_it(history: tuple[Module, 
         assert event.module_status == after.status
         assert event.type in expected_types(before, after)
         # A normal value needs nobody's attention; that a module fell silent does.
-        assert event.closed == (after.status is Status.NORMAL and bool(event.data))
+        assert event.closed == (after.status is Status.NORMAL and event.severity != MINOR)
         shown = after.status
     assert server.entry.standing.status in (shown, Status.NOT_INITIALISED)
 

@@ -176,6 +176,19 @@ def test_who_is_not_told_of_unknown_is_not_told_of_the_return(console: Console) 
     assert [event[0] for event in console.events()] == ["going_up_critical"]
 
 
+def test_a_critical_module_that_returns_untold_keeps_its_open_event(console: Console) -> None:
+    console.take(packet(0, plain("90")))
+    console.set(schema.module, disabled_types_event='{"going_unknown": 1}')
+    console.set(schema.state, status=Status.UNKNOWN, last_status=Status.UNKNOWN)
+    console.take(packet(5, plain("95")))
+    assert console.events() == [("going_up_critical", 4, "90", False)]
+    console.take(packet(10, plain("1")))
+    assert [event[0::3] for event in console.events()] == [
+        ("going_up_critical", True),
+        ("going_down_normal", True),
+    ]
+
+
 def test_a_late_packet_fires_none(console: Console) -> None:
     console.take(packet(60, plain("1")))
     secret = base64.b64encode(json.dumps({"data": "late", "severity": 4}).encode()).decode()
@@ -200,6 +213,8 @@ def test_a_packets_own_events(console: Console) -> None:
         coded({"data": "disk (root) <full>", "severity": 4}),
         coded({"data": "digits", "severity": "3"}),
         coded({"data": "odd", "severity": 99}),
+        coded({"data": "none"}),
+        coded({"data": "a word", "severity": "high"}),
         coded({"severity": 4}),
         coded(["data"]),
         "not base64 at all %",
@@ -213,7 +228,53 @@ def test_a_packets_own_events(console: Console) -> None:
         ("system", 4, "disk&#x20;&#40;root&#41;&#x20;&lt;full&gt;", "monitoring_server"),
         ("system", 3, "digits", "monitoring_server"),
         ("system", 1, "odd", "monitoring_server"),
+        ("system", 0, "none", "monitoring_server"),
+        ("system", 0, "a&#x20;word", "monitoring_server"),
     ]
+
+
+def test_events_of_the_packet_that_creates_an_agent_have_its_group(console: Console) -> None:
+    coded = base64.b64encode(b'{"data": "told", "severity": 1}').decode()
+    section = f"<events><event>{coded}</event></events>"
+    # Of a batch, the earliest packet makes the agent.
+    console.take(packet(5, section), packet(0, section, group="Servers"))
+    console.take(packet(10, section))
+    e = schema.event.c
+    groups = [row[0] for row in console.rows(e.group_id, e.type) if row[1] == "system"]
+    assert groups == [console.rows(schema.agent.c.group_id)[0][0], 0, 0]
+
+
+def test_a_quiet_agent_tells_nothing_at_all(console: Console) -> None:
+    def told(data: str) -> str:
+        coded = base64.b64encode(b'{"data": "told", "severity": 1}').decode()
+        return (
+            f"<inventory><inventory_module><name>Software</name><datalist><data>{data}</data>"
+            f"</datalist></inventory_module></inventory><events><event>{coded}</event></events>"
+        )
+
+    console.take(packet(0, told("one")), packet(5, told("two")))
+    kinds = ["configuration_change", "system", "system"]
+    assert sorted(event[0] for event in console.events()) == kinds
+    console.set(schema.agent, quiet=1)
+    console.take(packet(10, told("three") + plain("90")))
+    assert sorted(event[0] for event in console.events()) == kinds
+
+
+def test_an_inventory_that_the_console_made_has_changed_nothing_when_it_is_filled(
+    console: Console,
+) -> None:
+    console.take(packet(0, plain("1")))
+    ((agent_id,),) = console.rows(schema.agent.c.id)
+    row = {"agent_id": agent_id, "inventory_module_id": 1, "data": b"", "custom_fields": b""}
+    with console.engine.begin() as conn:
+        conn.execute(insert(schema.inventory).values(row))
+    for minute, data in ((5, "one"), (10, "two")):
+        section = (
+            "<inventory><inventory_module><name>Software</name><datalist>"
+            f"<data>{data}</data></datalist></inventory_module></inventory>"
+        )
+        console.take(packet(minute, section))
+    assert [event[0] for event in console.events()] == ["configuration_change"]
 
 
 def test_half_a_surrogate_pair_in_a_packets_event_costs_one_character(console: Console) -> None:

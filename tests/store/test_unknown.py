@@ -70,7 +70,18 @@ def test_a_silent_module_becomes_unknown_and_keeps_what_was_known(database: Data
     (event,) = store.rows(schema.event)
     assert (event["agent_id"], event["module_id"], event["group_id"]) == (agent, module, 10)
     assert (event["time"], str(event["local_time"])) == (NOW, text(NOW))
-    assert event["module_status"] == UNKNOWN
+    assert (event["module_status"], event["data"]) == (UNKNOWN, "5.00000")
+
+
+def test_an_event_has_the_value_that_was_the_last(database: Database) -> None:
+    store = Monitored(database)
+    agent = store.agent()
+    store.module(agent, "load", "generic_data_string", value="<" * 300)
+    store.module(agent, "never", value=None)
+    store.module(agent, "async", "async_data", status=CRITICAL, value="7.00000")
+    Sweeper(store).step()
+    # As it is stored, and what fits.
+    assert [row["data"] for row in store.rows(schema.event)] == ["&lt;" * 63, "", "7.00000"]
 
 
 def test_the_sweep_raises_the_versions_of_the_agents_that_it_changed_alone(
@@ -225,6 +236,18 @@ def test_the_open_event_of_the_module_is_validated(database: Database) -> None:
         ("going_up_critical", 0, 1),
         ("going_unknown", 5, 0),
     ]
+
+
+def test_the_open_event_stays_where_unknown_is_not_told(database: Database) -> None:
+    store = Monitored(database)
+    off = '{"going_unknown": 1}'
+    module = store.module(store.agent(), "load", status=CRITICAL, disabled_types_event=off)
+    store.insert(
+        schema.event, module_id=module, type="going_up_critical", status=0, local_time=text(1)
+    )
+    Sweeper(store).step()
+    assert store.statuses() == [UNKNOWN]
+    assert [row[:3] for row in events(store)] == [("going_up_critical", 0, 0)]
 
 
 def test_a_second_sweep_changes_nothing(database: Database) -> None:

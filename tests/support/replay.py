@@ -131,7 +131,7 @@ def replay(module: Module, happened: Sequence[Happened]) -> tuple[State, list[To
             module = each
         elif isinstance(each, Sweep):
             if before:
-                _sweep(module, state, events, each.time)
+                _sweep(module, state, events, each.time, before)
         else:
             _value(module, state, events, each, before)
             before = each.text
@@ -175,17 +175,19 @@ def _value(module: Module, state: State, events: list[Told], value: Value, befor
         state.current_interval = module.module_ff_interval
 
 
-def _sweep(module: Module, state: State, events: list[Told], time: int) -> None:
+def _sweep(module: Module, state: State, events: list[Told], time: int, value: str) -> None:
     if module.is_async:
         if state.status == NORMAL:
             return
-        _add(module, state, events, Told("going_down_normal", 5, "", NORMAL, False, state.status))
+        _add(
+            module, state, events, Told("going_down_normal", 5, value, NORMAL, False, state.status)
+        )
         state.status = state.known_status = NORMAL
         state.last_status = state.last_known_status = NORMAL
     elif module.type == "keep_alive" or state.status == UNKNOWN:
         return
     else:
-        _add(module, state, events, Told("going_unknown", 5, "", UNKNOWN, False, state.status))
+        _add(module, state, events, Told("going_unknown", 5, value, UNKNOWN, False, state.status))
         state.status = state.last_status = UNKNOWN
     state.last_status_change = time
 

@@ -255,7 +255,7 @@ def test_unknown_ends_with_the_next_value_whatever_it_waits_for() -> None:
     assert (state.status, state.last_status, state.last_status_change) == (CRITICAL, NORMAL, 6000)
     assert told(events) == [
         ("going_up_critical", "90", True),
-        ("going_unknown", "", True),
+        ("going_unknown", "90", True),
         ("going_up_critical", "10", False),
     ]
 
