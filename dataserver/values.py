@@ -149,14 +149,18 @@ def reading(kind: Kind, value: float, time: int, last: tuple[float, int] | None)
     """What a counter's ``value`` at ``time`` means after its ``last`` (value, time).
 
     A first reading and a reset counter are only remembered; a second reading for the same
-    second is ignored, an earlier one as well (its rate cannot be told any more).
+    second is ignored, and where rates are asked for an earlier one as well (its rate cannot be
+    told any more).  A difference needs no time: an earlier reading is as good as a later one,
+    and one for the same second that is smaller is a reset.
     """
     if last is None:
         return Reading(True, None)
     last_value, last_time = last
-    if time <= last_time:
+    if kind is Kind.RATE and time <= last_time:
         return Reading(False, None, time < last_time)
     if value < last_value:
         return Reading(True, None)
+    if time == last_time:
+        return Reading(False, None)
     amount = value - last_value
     return Reading(True, amount / (time - last_time) if kind is Kind.RATE else amount)

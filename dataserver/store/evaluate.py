@@ -251,12 +251,13 @@ class Evaluator:
         if read.late:
             batch.tally.late_counters_dropped += 1
             return None
+        is_reset = read.remember and entry.counter is not None
         if read.remember:
             entry.counter = (parsed, time)
             batch.counters[entry.id] = entry
         if read.amount is None:
             entry.tried = batch.now
-            batch.touch(agent, entry, REMEMBERED)
+            batch.touch(agent, entry, REMEMBERED if is_reset else TRIED)
             return None
         kept = limited(read.amount, entry.bounds)
         if kept is None:

@@ -5,8 +5,8 @@ What a batch found out of a module (its ``dirty`` bits) says which columns are w
 =================  ===========================================================
 ``SEEN``           the times of its value
 ``CHANGED``        the value and the times
-``TRIED``          a value was refused: the time of the try
-``REMEMBERED``     a counter was only remembered: likewise
+``TRIED``          a value was refused, or gave nothing yet: the time of the try
+``REMEMBERED``     a counter began anew: besides, that the module was heard of
 ``CREATED``        a row of its own, whether it had a value or not
 ``STATUS``         besides, the columns of its standing
 ``RUN``            besides, the length of its run of equal statuses

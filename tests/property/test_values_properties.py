@@ -67,13 +67,22 @@ def test_with_max_above_min_exactly_the_values_between_are_taken(
     assert taken == (low == high or low <= value <= high)
 
 
-@given(COUNTERS, FINITE, TIMES, FINITE, TIMES)
-def test_only_a_later_reading_is_remembered(
-    kind: Kind, value: float, time: int, last: float, last_time: int
+@given(FINITE, TIMES, FINITE, TIMES)
+def test_only_a_later_reading_is_remembered_for_rates(
+    value: float, time: int, last: float, last_time: int
 ) -> None:
-    found = reading(kind, value, time, (last, last_time))
+    found = reading(Kind.RATE, value, time, (last, last_time))
     assert found.remember == (time > last_time)
     assert found.late == (time < last_time)
+
+
+@given(FINITE, TIMES, FINITE, TIMES)
+def test_every_reading_is_remembered_for_differences_but_a_repeated_one(
+    value: float, time: int, last: float, last_time: int
+) -> None:
+    found = reading(Kind.DIFFERENCE, value, time, (last, last_time))
+    assert found.remember == (time != last_time or value < last)
+    assert not found.late
 
 
 @given(COUNTERS, FINITE, TIMES, FINITE, TIMES)
@@ -81,7 +90,8 @@ def test_an_amount_is_never_negative_and_comes_from_two_readings_in_order(
     kind: Kind, value: float, time: int, last: float, last_time: int
 ) -> None:
     found = reading(kind, value, time, (last, last_time))
-    assert (found.amount is not None) == (time > last_time and value >= last)
+    in_order = time > last_time if kind is Kind.RATE else time != last_time
+    assert (found.amount is not None) == (in_order and value >= last)
     if found.amount is not None:
         assert found.amount >= 0
 

@@ -150,12 +150,19 @@ class TestReading:
     def test_a_reset_counter_is_only_remembered(self, kind: Kind) -> None:
         assert reading(kind, 3, 1030, (100.0, 1000)) == Reading(True, None)
 
-    @pytest.mark.parametrize("kind", [Kind.RATE, Kind.DIFFERENCE])
-    def test_a_second_one_for_the_same_second_is_ignored(self, kind: Kind) -> None:
-        found = {value: reading(kind, value, 1000, (100.0, 1000)) for value in (3, 100, 160)}
+    def test_a_second_one_for_the_same_second_is_ignored(self) -> None:
+        found = {value: reading(Kind.RATE, value, 1000, (100.0, 1000)) for value in (3, 100, 160)}
         assert found == dict.fromkeys(found, Reading(False, None))
 
-    @pytest.mark.parametrize("kind", [Kind.RATE, Kind.DIFFERENCE])
-    def test_an_earlier_one_is_late(self, kind: Kind) -> None:
-        found = {value: reading(kind, value, 999, (100.0, 1000)) for value in (3, 100, 160)}
+    def test_a_smaller_one_for_the_same_second_resets_a_difference(self) -> None:
+        assert reading(Kind.DIFFERENCE, 3, 1000, (100.0, 1000)) == Reading(True, None)
+        for value in (100, 160):
+            assert reading(Kind.DIFFERENCE, value, 1000, (100.0, 1000)) == Reading(False, None)
+
+    def test_an_earlier_one_is_late_for_a_rate(self) -> None:
+        found = {value: reading(Kind.RATE, value, 999, (100.0, 1000)) for value in (3, 100, 160)}
         assert found == dict.fromkeys(found, Reading(False, None, late=True))
+
+    def test_an_earlier_one_is_as_good_as_any_for_a_difference(self) -> None:
+        found = [reading(Kind.DIFFERENCE, value, 999, (100.0, 1000)) for value in (3, 100, 160)]
+        assert found == [Reading(True, None), Reading(True, 0.0), Reading(True, 60.0)]
