@@ -85,12 +85,12 @@ class Evaluator:
     def contact(self, batch: Batch, agent: AgentEntry, text: str) -> None:
         """Give ``text`` to the agent's keep_alive modules: 1 says that it is heard of, 0 not.
 
-        Their time is that of the contact, which is the server's clock.
+        Their time is that of the contact, which is the server's clock.  Disabled ones have it
+        too, as with the Perl server.
         """
         for entry in agent.keep_alives:
-            if not entry.disabled:
-                hushed, now = agent.quiet or entry.quiet, batch.now
-                self._value(batch, agent, entry, _KEEP_ALIVE, text, now, False, None, hushed)
+            hushed, now = agent.quiet or entry.quiet, batch.now
+            self._value(batch, agent, entry, _KEEP_ALIVE, text, now, False, None, hushed)
 
     def _own_time(self, batch: Batch, arrival: Arrival, written: str | None) -> int | None:
         """The time of a value that came with its own; None: it has none that can be used."""

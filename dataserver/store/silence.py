@@ -2,7 +2,8 @@
 
 Each packet of an agent gives them 1.  When an agent has not been heard of for twice its interval
 they get 0 at that time, as a value like any other: judged by the module's thresholds (critical,
-where there are none), told as an event, kept in history.
+where there are none) and flip-flop, told as an event, kept in history.  While the silence lasts
+they get it again each time that twice the interval is over.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ from dataserver.store.unknown import Types, read_types, unindexed
 BLOCK = 200
 _INTERVALS = 2
 _INTERVAL = 300
-#: Zero as a state holds it; a negative ``post_process`` gives the second.
-_ZEROS = ("0.00000", "-0.00000")
 
 _AGENT, _MODULE, _STATE = schema.agent.c, schema.module.c, schema.state.c
 
@@ -114,7 +113,6 @@ class SilenceSweep:
                 _MODULE.type_id.in_(types.keep_alive),
                 unindexed(_MODULE.disabled) == 0,
                 unindexed(_AGENT.disabled) == 0,
-                func.coalesce(_STATE.value, "").not_in(_ZEROS),
                 interval * _INTERVALS < until - _STATE.processed,
                 # Where bounds refuse the zero it is not tried again at once.
                 interval * _INTERVALS < until - _STATE.last_execution_try,

@@ -105,17 +105,52 @@ def test_silence_begins_after_twice_the_agents_interval(database: Database) -> N
     assert values(store) == ["0.00000", "0.00000"]
 
 
-def test_silence_is_told_once(database: Database) -> None:
+def test_silence_is_told_once_and_counted_again_and_again(database: Database) -> None:
     store = Monitored(database)
     module = keep_alive(store, store.agent())
     sweeper = Sweeper(store)
     sweeper.step()
     tables = (schema.state, schema.agent, schema.event)
     before = [store.rows(table) for table in tables], store.versions()
-    sweeper.step(NOW + 5)
-    Sweeper(store).step(NOW + 100 * INTERVAL)
+    sweeper.step(NOW + 2 * INTERVAL)
     assert ([store.rows(table) for table in tables], store.versions()) == before
+    again = NOW + 2 * INTERVAL + 1
+    sweeper.step(again)
+    state = store.state(module)
+    assert (state["processed"], str(state["local_time"])) == (again, text(again))
+    sweeper.step(again + 2 * INTERVAL)
+    assert store.state(module) == state
+    assert event_types(store) == ["going_up_critical"]
     assert points(store) == [(module, NOW, 0.0)]
+
+
+def test_flip_flop_counts_the_zeros(database: Database) -> None:
+    store = Monitored(database)
+    module = keep_alive(store, store.agent(), min_ff_event=2)
+    sweeper = Sweeper(store)
+    statuses = []
+    for zero in range(4):
+        sweeper.step(NOW + zero * (2 * INTERVAL + 1))
+        statuses.append(store.state(module)["status"])
+    assert statuses == [NORMAL, NORMAL, CRITICAL, CRITICAL]
+    assert event_types(store) == ["going_up_critical"]
+
+
+def test_a_disabled_module_is_told_of_contacts_and_not_of_silence(database: Database) -> None:
+    ingest, store = Ingest(database), Monitored(database)
+    ingest.record([arrival_at(0, {"load": "1"}, interval=str(INTERVAL))])
+    (agent,) = [row["id"] for row in store.rows(schema.agent)]
+    new = {"value": "", "processed": 0, "last_execution_try": 0, "status": NOT_INITIALISED}
+    module = keep_alive(store, agent, disabled=1, **new)
+    deleted = keep_alive(store, agent, "deleted", disabled=1, delete_pending=1, **new)
+    ingest.recorder.catalog.clear()
+    ingest.record([arrival_at(5, {"load": "1"})])
+    assert (store.state(module)["value"], store.state(module)["status"]) == ("1.00000", NORMAL)
+    assert store.state(deleted)["value"] == ""
+    # It is no part of its agent's counts.
+    assert store.counts(agent) == [1, 0, 0, 0, 0, 1]
+    Sweeper(store).step(NOW + 100 * INTERVAL)
+    assert store.state(module)["value"] == "1.00000"
 
 
 def test_thresholds_say_what_silence_means(database: Database) -> None:
@@ -146,7 +181,7 @@ def test_whom_the_sweep_leaves_alone(database: Database) -> None:
     agent = store.agent()
     keep_alive(store, agent, "disabled", disabled=1)
     keep_alive(store, agent, "deleted", delete_pending=1)
-    keep_alive(store, agent, "zero", value="0.00000")
+    keep_alive(store, agent, "zero", value="0.00000", processed=LATELY)
     store.module(agent, "load", value="1.00000")
     before = store.rows(schema.state)
     assert not Sweeper(store).step()
