@@ -19,7 +19,7 @@ from dataserver.store import columns, schema
 from dataserver.store.catalog import AgentEntry, Catalog, folded_name
 from dataserver.store.layout import Layout
 from dataserver.store.ledger import KIND_AGENT, lock_names
-from dataserver.store.reference import Reference
+from dataserver.store.reference import Reference, read_satellites
 from dataserver.store.sql import Sql
 
 
@@ -187,8 +187,13 @@ class Agents:
         parent = self._catalog.get(raw)
         return parent.id if parent is not None else None
 
-    def update(self, conn: Connection, agent: AgentEntry, packet: Packet) -> None:
-        """Let ``packet``, the agent's newest, change the agent's row (modes 1 and 2 only)."""
+    def update(
+        self, conn: Connection, agent: AgentEntry, packet: Packet, reference: Reference
+    ) -> None:
+        """Let ``packet``, the agent's newest, change the agent's row.
+
+        In mode 0 only its satellite server, which is none where the packet names no known one.
+        """
         told = (
             packet.interval,
             packet.os_version,
@@ -196,11 +201,13 @@ class Agents:
             packet.address,
             packet.timezone_offset,
             packet.parent_agent_name,
+            packet.satellite_server,
         )
-        if agent.mode == 0 or (told == agent.told and not agent.disabled):
+        if told == agent.told and not agent.disabled:
             return
         agent.told = told
-        wanted = self._changes(conn, agent, packet)
+        wanted = self._changes(conn, agent, packet) if agent.mode != 0 else {}
+        wanted["satellite_server"] = self._satellite(conn, packet, reference)
         changed = {key: value for key, value in wanted.items() if getattr(agent, key) != value}
         if not changed:
             return
@@ -214,17 +221,29 @@ class Agents:
         if row:
             conn.execute(update(schema.agent).where(schema.agent.c.id == agent.id).values(row))
 
+    def _satellite(self, conn: Connection, packet: Packet, reference: Reference) -> int:
+        """The id of the satellite server that the packet names; 0: it names none that is known."""
+        name = packet.satellite_server
+        if not name:
+            return 0
+        found = reference.satellites.get(name)
+        if found is None:
+            # It may have reported a moment ago.
+            found = read_satellites(conn, self._layout, name).get(name)
+        return found or 0
+
     def _changes(self, conn: Connection, agent: AgentEntry, packet: Packet) -> dict[str, object]:
         table = schema.agent
-        wanted: dict[str, object] = {}
-        if interval := columns.agent_interval(packet):
-            wanted["interval"] = interval
+        # As with the Perl server, these two have their defaults where the packet does not say them,
+        # and the others stay.
+        wanted: dict[str, object] = {
+            "interval": columns.agent_interval(packet),
+            "timezone_offset": columns.timezone_offset(packet),
+        }
         if packet.os_version:
             wanted["os_version"] = columns.fit(table, "os_version", packet.os_version)
-        if packet.version:
+        if packet.version is not None:
             wanted["agent_version"] = columns.fit(table, "agent_version", packet.version)
-        if packet.timezone_offset:
-            wanted["timezone_offset"] = columns.timezone_offset(packet)
         if self._learning.update_parent and (parent := self._parent(conn, packet)):
             wanted["parent_id"] = parent
         if not agent.fixed_ip and (first := columns.addresses(packet)[:1]):

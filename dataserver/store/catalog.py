@@ -170,6 +170,7 @@ class AgentEntry:
         "packet_contact",
         "parent_id",
         "quiet",
+        "satellite_server",
         "sections",
         "state_rows",
         "timezone_offset",
@@ -198,6 +199,8 @@ class AgentEntry:
         self.parent_id = 0
         self.address = ""
         self.fixed_ip = False
+        #: The id of the satellite server that its packets name, in ``tserver``; 0: none.
+        self.satellite_server = 0
         #: Modules by stored name, and by the names that packets used for them.
         self.modules: dict[str, ModuleEntry] = {}
         self.by_raw: dict[str, ModuleEntry] = {}
@@ -321,7 +324,7 @@ class Catalog:
 
     def _fill_agent(self, agent: AgentEntry, row: Any, now: float) -> None:
         (_, _, agent.mode, disabled, interval, os_id, os_version, agent_version) = row[:8]
-        offset, parent_id, address, fixed_ip, contact, quiet, alias, group_id = row[8:]
+        offset, parent_id, address, fixed_ip, contact, quiet, alias, group_id, satellite = row[8:]
         agent.disabled = bool(disabled)
         agent.interval = interval or 300
         agent.os_id = os_id or 0
@@ -331,6 +334,7 @@ class Catalog:
         agent.parent_id = parent_id or 0
         agent.address = address or ""
         agent.fixed_ip = bool(fixed_ip)
+        agent.satellite_server = satellite or 0
         agent.quiet = bool(quiet)
         agent.group_id = group_id or 0
         agent.foreign = False
@@ -416,6 +420,7 @@ def _agents_query(layout: Layout) -> Select[Any]:
         c.quiet,
         c.alias,
         c.group_id,
+        c.satellite_server,
     )
     return select(*_there(layout, wanted)).where(c.id.in_(bindparam("ids", expanding=True)))
 

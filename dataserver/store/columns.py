@@ -21,6 +21,8 @@ from dataserver.store import schema
 from dataserver.values import parse_number
 
 _INT_MAX = 2**31 - 1
+#: Seconds between an agent's packets, where they do not say.
+_INTERVAL = 300
 #: Characters of an agent's name, as stored.
 AGENT_NAME_LENGTH = 600
 #: Of one packet; an agent has a few, and each is a row for ever.
@@ -105,8 +107,8 @@ def fit(table: Table, key: str, text: str) -> str:
 
 
 def agent_interval(packet: Packet) -> int:
-    """The packet's interval in seconds, 0 where it says none."""
-    return to_int(packet.interval)
+    """The packet's interval in seconds, 300 where it says none."""
+    return to_int(packet.interval) or _INTERVAL
 
 
 def addresses(packet: Packet) -> list[str]:
@@ -147,7 +149,7 @@ def new_agent(packet: Packet, name: str, now_text: str) -> dict[str, Any]:
         "address": fit(table, "address", first[0] if first else ""),
         "description": fit(table, "description", packet.description or ""),
         "mode": to_int(packet.agent_mode, 0, 2) if (packet.agent_mode or "").strip() else 1,
-        "interval": agent_interval(packet) or 300,
+        "interval": agent_interval(packet),
         "custom_id": fit(table, "custom_id", packet.custom_id or ""),
         "url_address": packet.url_address and fit(table, "url_address", packet.url_address),
         "timezone_offset": timezone_offset(packet),

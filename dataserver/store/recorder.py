@@ -175,7 +175,7 @@ class Recorder:
             if first:
                 created.add(agent.id)
             if newest:
-                self._agents.update(conn, agent, packet)
+                self._agents.update(conn, agent, packet, reference)
                 if agent.keep_alives:
                     self._evaluator.contact(batch, agent, "1")
             for module in packet.modules:

@@ -14,6 +14,7 @@ from dataserver import entities
 from dataserver.store import schema
 from dataserver.store.catalog import folded_name
 from dataserver.store.layout import Layout
+from dataserver.store.servers import SATELLITE
 
 # Source: behaviour of Pandora FMS's data server; the first word found in the name decides.
 _SYSTEMS: tuple[tuple[tuple[str, ...], int], ...] = (
@@ -45,6 +46,8 @@ class Reference:
     tags: dict[str, int]
     custom_fields: dict[str, int]
     inventory_modules: dict[tuple[int, str], int]
+    #: Satellite servers that have reported, by the names as they gave them.
+    satellites: dict[str, int]
 
     def group(self, name: str) -> int | None:
         """The id of the group called ``name`` (as a packet writes it)."""
@@ -81,7 +84,19 @@ def read_reference(conn: Connection, layout: Layout) -> Reference:
         tags=dict(_pairs(conn, s.tag.c.name, s.tag.c.id)),
         custom_fields=dict(_pairs(conn, s.custom_field.c.name, s.custom_field.c.id)),
         inventory_modules=_inventory_modules(conn, layout),
+        satellites=read_satellites(conn, layout),
     )
+
+
+def read_satellites(conn: Connection, layout: Layout, name: str | None = None) -> dict[str, int]:
+    """The ids of the satellite servers by name; ``name``: of that one only."""
+    c = schema.server.c
+    if not all(map(layout.has, (c.id, c.name, c.server_type))):
+        return {}
+    query = select(c.name, c.id).where(c.server_type == SATELLITE).order_by(c.id.desc())
+    if name is not None:
+        query = query.where(c.name == name)
+    return {row[0]: row[1] for row in conn.execute(query)}
 
 
 def _inventory_modules(conn: Connection, layout: Layout) -> dict[tuple[int, str], int]:

@@ -24,7 +24,7 @@ from dataserver.store.processes import Processes, Sums
 from dataserver.store.sql import Sql
 
 #: ``server_type`` of data servers, and of one that reports by packet and does not say.
-DATA_SERVER, _SATELLITE = 0, 13
+DATA_SERVER, SATELLITE = 0, 13
 #: A row is given up after so many of its ``server_keepalive``.
 GIVEN_UP = 2
 #: Seconds between two signs of life of a server that does not say: agents' usual interval.
@@ -91,7 +91,7 @@ class Servers:
         """A server's own packet: it lives."""
         if not packet.server_name:
             return
-        kind = columns.to_int(packet.server_type, 0, 255) or _SATELLITE
+        kind = columns.to_int(packet.server_type, 0, 255) or SATELLITE
         row: dict[str, Any] = {"version": packet.version or ""}
         if packet.address:
             row["ip_address"] = packet.address
