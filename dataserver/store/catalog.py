@@ -32,14 +32,14 @@ _SPELLINGS = 10_000
 IN_CHUNK = 1_000
 
 #: Seconds, of a module whose configuration says none.
-_INTERVAL = 300
+INTERVAL = 300
 #: ``server_kind`` of the modules of data servers.
 OURS = 1
 INSTRUCTIONS = ("critical_instructions", "warning_instructions", "unknown_instructions")
 #: The module type whose value is the agent's contact.
 KEEP_ALIVE = 100
 #: Where a module's status columns begin in the rows of _modules_query.
-_STANDING = 28 + len(RULE_KEYS)
+_STANDING = 29 + len(RULE_KEYS)
 
 _AGENT, _MODULE = schema.agent.c, schema.module.c
 _STATE_ROWS = (
@@ -57,10 +57,12 @@ class ModuleEntry:
         "bounds",
         "counter",
         "counter_stored",
+        "cron",
         "current_interval",
         "description",
         "dirty",
         "disabled",
+        "expected",
         "extended_info",
         "grown",
         "history",
@@ -93,6 +95,10 @@ class ModuleEntry:
         self.type_id = 0
         self.disabled = False
         self.interval = 0
+        #: Its ``cron_interval``; and how long, in seconds, to wait for its next value, set by
+        #: each value where the interval alone does not say it.
+        self.cron = ""
+        self.expected = 0
         self.history = True
         self.bounds: Bounds = NO_BOUNDS
         self.description = ""
@@ -136,7 +142,9 @@ class ModuleEntry:
         """Seconds until the next value is to be expected."""
         if self.rules.interval and is_pending(self.rules, self.standing):
             return self.rules.interval
-        return self.interval or _INTERVAL
+        if self.interval and not self.cron:
+            return self.interval
+        return self.expected or self.interval or INTERVAL
 
     def stand(self, standing: Standing) -> None:
         """Set where it stands."""
@@ -389,7 +397,8 @@ class Catalog:
         module.counter_stored = counter_id is not None
         module.quiet = bool(quiet)
         module.tells_unknown = wants_event(switched_off, "going_unknown")
-        module.rules = rules_from(tuple(row[28:_STANDING]))
+        module.cron = row[28] or ""
+        module.rules = rules_from(tuple(row[29:_STANDING]))
         module.stand(standing_from(tuple(row[_STANDING:])))
         return module
 
@@ -456,6 +465,7 @@ def _modules_query(layout: Layout) -> Select[Any]:
         m.disabled_types_event,
         m.server_kind,
         *(m[key] for key in INSTRUCTIONS),
+        m.cron_interval,
         *(m[key] for key in RULE_KEYS),
         *(s[key] for key in STANDING_KEYS),
     )

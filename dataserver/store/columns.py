@@ -72,6 +72,8 @@ _OTHER_TAGS = (
 #: Of no tag; empty and not unset in a new module's row, as the Perl server has them.
 _EMPTY = ("disabled_types_event", "module_macros")
 _KNOWN = frozenset(_TEXT_TAGS + _FLOAT_TAGS + _BIG_TAGS + _INT_TAGS + _FLAG_TAGS + _OTHER_TAGS)
+#: Five fields of numbers, spans and stars; what an agent may have besides, its server cannot read.
+_CRONTAB = re.compile(r"[0-9*-]+(?: [0-9*-]+){4}", re.ASCII)
 _LEADING_INT = re.compile(r"\s*([+-]?[0-9]+)")
 
 
@@ -138,6 +140,12 @@ def module_interval(module: Module, interval: int) -> int:
     return int(min(max(interval * factor, 0), _INT_MAX))
 
 
+def cron_interval(module: Module) -> str:
+    """A new module's cron expression, else the number that its packet gives instead."""
+    crontab = module.tags.get("crontab", "").strip()
+    return crontab if _CRONTAB.fullmatch(crontab) else module.tags.get("cron_interval", "")
+
+
 def new_agent(packet: Packet, name: str, now_text: str) -> dict[str, Any]:
     """The columns of a new agent's row that follow from the packet alone."""
     first = addresses(packet)[:1]
@@ -187,7 +195,7 @@ def new_module(module: Module, name: str, interval: int) -> dict[str, Any]:
         "description": fit(table, "description", tags.get("description", "")),
         "extended_info": extended_info(module),
         "module_interval": module_interval(module, interval),
-        "cron_interval": fit(table, "cron_interval", tags.get("cron_interval", "")),
+        "cron_interval": fit(table, "cron_interval", cron_interval(module)),
         "server_kind": 1,
     }
     for tag, text in tags.items():

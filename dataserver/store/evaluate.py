@@ -9,12 +9,13 @@ import re
 from collections.abc import Container
 from datetime import tzinfo
 
+from dataserver.due import expected_interval
 from dataserver.errors import StoreRefused
 from dataserver.events import number_text, status_event, text_data
 from dataserver.model import Arrival, Module
 from dataserver.status import PLAIN, Status, advance, given, judge_number, judge_text
 from dataserver.store.batch import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Batch
-from dataserver.store.catalog import AgentEntry, ModuleEntry
+from dataserver.store.catalog import INTERVAL, AgentEntry, ModuleEntry
 from dataserver.times import sample_time
 from dataserver.values import (
     DAY,
@@ -130,6 +131,8 @@ class Evaluator:
         else:
             kept = self._counter(batch, agent, entry, kind, raw, time)
         if kept is not None:
+            if entry.cron or not entry.interval:
+                self._expect(batch, entry, agent.interval)
             self._accept(batch, agent, entry, rule, kept, time, own_time, status, hushed)
 
     def _accept(
@@ -256,8 +259,7 @@ class Evaluator:
             entry.counter = (parsed, time)
             batch.counters[entry.id] = entry
         if read.amount is None:
-            entry.tried = batch.now
-            batch.touch(agent, entry, REMEMBERED if is_reset else TRIED)
+            self._tried(batch, agent, entry, REMEMBERED if is_reset else TRIED)
             return None
         kept = limited(read.amount, entry.bounds)
         if kept is None:
@@ -269,8 +271,19 @@ class Evaluator:
     ) -> None:
         batch.tally.refused += 1
         if time is None or time >= entry.time:
-            entry.tried = batch.now
-            batch.touch(agent, entry, TRIED)
+            self._tried(batch, agent, entry, TRIED)
+
+    def _tried(self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, how: int) -> None:
+        """Note that a value was tried that is none, or none yet."""
+        entry.tried = batch.now
+        if entry.cron or not entry.interval:
+            self._expect(batch, entry, 0)
+        batch.touch(agent, entry, how)
+
+    def _expect(self, batch: Batch, entry: ModuleEntry, agent_interval: int) -> None:
+        """Set how long to wait for the next value of a module with a cron expression or none."""
+        interval = entry.interval or agent_interval or INTERVAL
+        entry.expected = expected_interval(entry.cron, batch.now, interval, self._zone)
 
     def _check_length(self, text: str) -> None:
         # Quotes, backslashes and line ends travel as two bytes each.

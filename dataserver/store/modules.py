@@ -225,6 +225,7 @@ def _entry(module_id: int, row: Mapping[str, Any]) -> ModuleEntry:
     entry.type_id = row["type_id"]
     entry.disabled = bool(row["disabled"])
     entry.interval = row["module_interval"]
+    entry.cron = row.get("cron_interval") or ""
     entry.bounds = bounds(row["post_process"], row["min"], row["max"])
     entry.description = row["description"] or ""
     entry.extended_info = row.get("extended_info") or ""

@@ -274,7 +274,7 @@ def sweeps(settings: Settings, engine: Engine, layout: Layout, zone: tzinfo) -> 
         Sweep("count modules", lambda conn, _now, _: recount_flagged(conn, sql, layout)),
     ]
     if settings.unknown:
-        unknown = UnknownSweep(sql, layout, events, text)
+        unknown = UnknownSweep(sql, layout, events, text, zone)
         silence = SilenceSweep(sql, layout, events, zone)
         autodisable = Autodisable(sql, layout, text)
         found += [
