@@ -193,9 +193,10 @@ class Modules:
             conn.execute(update(schema.module).where(schema.module.c.id == entry.id).values(row))
 
     def link(self, conn: Connection, agent: AgentEntry, packet: Packet) -> None:
-        """Set the parents that the packet's modules name (after all of them are known)."""
-        if agent.mode == 0:
-            return
+        """Set the parents that the packet's modules name (after all of them are known).
+
+        In mode 0 too, as with the Perl server: it is the one thing of a module that follows there.
+        """
         for module in packet.modules:
             tags = module.tags
             entry = agent.by_raw.get(module.name)

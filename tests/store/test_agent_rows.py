@@ -69,6 +69,17 @@ def test_in_mode_0_nothing_of_it_follows(database: Database) -> None:
     assert agent.row(*keys) == (60, 2, "12", "7.0")
 
 
+def test_in_mode_0_modules_are_linked_all_the_same(database: Database) -> None:
+    agent = Agent(database)
+    modules = (module("child", module_parent="other"), module("other"))
+    for time, mode in ((0, 1), (60, 0)):
+        content = packet("one", *(modules if mode == 0 else map(module, ("child", "other"))))
+        agent.server.record([arrival(content, START + time)])
+        agent.set(mode=0)
+    child, other = agent.store.rows(schema.module)
+    assert (child["parent_module_id"], other["parent_module_id"]) == (other["id"], 0)
+
+
 def test_the_satellite_server_is_the_one_that_the_newest_packet_names(database: Database) -> None:
     agent = Agent(database)
     agent.send(satellite_server="sat")
