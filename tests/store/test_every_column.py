@@ -6,14 +6,19 @@ row that a packet makes: the column's default, or what the Perl server writes in
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 from sqlalchemy import text
 
 from dataserver.store import schema
+from dataserver.store.silence import SilenceSweep
+from dataserver.store.unknown import UnknownSweep
 from tests.support.databases import Database
 from tests.support.golden import Case
 from tests.support.ingest import Instance
+from tests.support.monitored import CRITICAL, LONG_AGO, NOW, Monitored
+from tests.support.monitored import text as local
 from tests.support.pandora import facts
 
 #: Cases that fill every table between them.
@@ -125,6 +130,23 @@ def test_every_column_of_every_table_holds_what_the_perl_server_puts_there(
         table: {name: {value} for name, value in columns.items()}
         for table, columns in wanted.items()
     }
+
+
+def test_events_of_sweeps_are_filled_likewise(database: Database) -> None:
+    store = Monitored(database)
+    agent = store.agent()
+    store.module(agent, "load")
+    store.module(agent, "async", "async_data", status=CRITICAL)
+    store.module(agent, "alive", "keep_alive", value="1.00000", last_execution_try=LONG_AGO)
+    silence = SilenceSweep(store.sql, store.layout, store.events, UTC)
+    unknown = UnknownSweep(store.sql, store.layout, store.events, local)
+    for sweep in (silence, unknown):
+        with store.engine.begin() as conn:
+            sweep.sweep(conn, NOW, NOW)
+    wanted = constants("tevento")
+    with store.engine.connect() as conn:
+        rows = conn.execute(text("SELECT * FROM tevento")).mappings().all()
+    assert [{name: row[name] for name in wanted} for row in rows] == [wanted] * 3
 
 
 def constants(table: str) -> dict[str, Any]:

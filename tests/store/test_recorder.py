@@ -465,6 +465,10 @@ def test_no_name_is_written_down_of_an_agent_too_many(
         "DROP TABLE tagente_datos_inventory",
         "DROP TABLE tmodule_inventory",
         "DROP TABLE tserver",
+        "ALTER TABLE tagent_module_inventory DROP COLUMN `interval`, DROP COLUMN flag",
+        "ALTER TABLE tevento DROP COLUMN id_extra, DROP COLUMN event_custom_id,"
+        " DROP COLUMN custom_data",
+        "ALTER TABLE tagente_modulo DROP COLUMN disabled_types_event, DROP COLUMN module_macros",
     ],
 )
 def test_what_an_older_database_lacks_is_left_out(lacking: str, pandora_database: Database) -> None:
@@ -477,4 +481,6 @@ def test_what_an_older_database_lacks_is_left_out(lacking: str, pandora_database
     )
     take(server, packet(300, agent="", server_name="satellite"))
     take(server, packet(300, plain("1") + inventory, os_name="Linux"))
-    assert Console(pandora_database).history() == [(300, 1.0)]
+    again = inventory.replace("x", "y")
+    take(server, packet(600, plain("2", max_critical="2") + again, os_name="Linux"))
+    assert Console(pandora_database).history() == [(300, 1.0), (600, 2.0)]
