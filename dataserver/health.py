@@ -242,6 +242,8 @@ class Trouble(StrEnum):
     STORING = "storing"
     #: A changed configuration cannot be used; the one before is in force.
     CONFIGURATION = "configuration"
+    #: Alerts are defined, which this server does not evaluate: a warning, packets are stored.
+    ALERTS = "alerts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

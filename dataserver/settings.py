@@ -85,7 +85,8 @@ class Settings:
         False,
         Switch(),
         "Use an existing Pandora FMS database although it has alerts defined, "
-        "which this server does not evaluate.",
+        "which this server does not evaluate. Off: its first start there is refused, "
+        "and alerts that are defined later are warned of.",
     )
     server_name: str = _setting(
         "dataserver", Text(100, 1), "The server's name in the database. Twin hosts share it."

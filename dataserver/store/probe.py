@@ -10,7 +10,18 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Connection, Engine, Index, MetaData, Table, func, insert, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Index,
+    MetaData,
+    Table,
+    func,
+    insert,
+    literal,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
@@ -26,8 +37,11 @@ __all__ = [
     "Finding",
     "Kind",
     "Layout",
+    "alerts_text",
     "check",
+    "count_alerts",
     "create",
+    "has_alerts",
     "inspect",
     "prepare",
     "verify",
@@ -35,6 +49,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+#: What to do about alerts.
+ACCEPTING = "delete them, or set accept_no_alerts = true to run without them"
 # "Table exists" and "index exists": another process is making the same database.
 _EXISTS = {1050, 1061}
 
@@ -54,12 +70,16 @@ def prepare(engine: Engine, *, accept_no_alerts: bool = False) -> Layout:
     An empty database becomes one of our own; an own one is completed; to a Pandora
     database our own tables are added; tables of ours get the columns that they did not have in
     earlier versions.  Any number of processes may do it at once.
+    A Pandora database with alerts, which this server does not evaluate, is refused at the first
+    start, unless ``accept_no_alerts``; one on which a server of ours has worked is not, since
+    somebody may define an alert at any time.
     Raises SchemaError, StoreUnavailable, StoreConflict.
     """
     layout = inspect(engine)
     if layout.kind is Kind.PANDORA:
         verify(layout)
-        _refuse_alerts(engine, layout, accepted=accept_no_alerts)
+        if not accept_no_alerts:
+            _refuse_alerts(engine, layout)
         if not _all_there(layout, schema.ours):
             _create_tables(engine, schema.ours.sorted_tables)
             layout = inspect(engine)
@@ -122,20 +142,41 @@ def _all_there(layout: Layout, metadata: MetaData) -> bool:
     return all(layout.has(table) for table in metadata.sorted_tables)
 
 
-def _refuse_alerts(engine: Engine, layout: Layout, *, accepted: bool) -> None:
-    with translating("look for alerts"), reading(engine) as conn:
-        count = _alerts(conn, layout)
-    if count and not accepted:
-        raise SchemaError(
-            f"the database has alerts on {count} modules, which this server does not evaluate",
-            hint="set accept_no_alerts = true to run without them",
-        )
+def has_alerts(layout: Layout) -> bool:
+    """Whether the database has the table in which the console defines alerts."""
+    return schema.alerts.name in layout.tables
 
 
-def _alerts(conn: Connection, layout: Layout) -> int:
-    if schema.alerts.name not in layout.tables:
+def count_alerts(conn: Connection, layout: Layout) -> int:
+    """How many alerts are defined: pairs of a module and a template.
+
+    A console's table only: a database of our own has none.
+    """
+    if not has_alerts(layout):
         return 0
     return conn.scalar(select(func.count()).select_from(schema.alerts)) or 0
+
+
+def alerts_text(count: int) -> str:
+    """That so many alerts are defined and not evaluated, in words."""
+    return (
+        f"{count} {'alert is' if count == 1 else 'alerts are'} defined in the console, "
+        "which this server does not evaluate"
+    )
+
+
+def _refuse_alerts(engine: Engine, layout: Layout) -> None:
+    """SchemaError where alerts are defined and no server of ours has worked here before."""
+    with translating("look for alerts"), reading(engine) as conn:
+        count = count_alerts(conn, layout)
+        if count and not _has_been_used(conn, layout):
+            raise SchemaError(alerts_text(count), hint=ACCEPTING)
+
+
+def _has_been_used(conn: Connection, layout: Layout) -> bool:
+    """Whether a server of ours has worked on this database: one of our tables has a row."""
+    there = (table for table in schema.ours.sorted_tables if layout.has(table))
+    return any(conn.scalar(select(literal(1)).select_from(each).limit(1)) for each in there)
 
 
 # -- making -------------------------------------------------------------------
@@ -228,11 +269,12 @@ def _check_tables(layout: Layout) -> list[Finding]:
 
 
 def _check_alerts(conn: Connection, layout: Layout, *, accept_no_alerts: bool) -> Finding:
-    count = _alerts(conn, layout)
+    count = count_alerts(conn, layout)
     if not count:
         return Finding("alerts", True, "none defined")
-    text = f"{count} modules have alerts, which this server does not evaluate"
-    return Finding("alerts", accept_no_alerts, text)
+    if accept_no_alerts or _has_been_used(conn, layout):
+        return Finding("alerts", True, alerts_text(count))
+    return Finding("alerts", False, f"{alerts_text(count)}; {ACCEPTING}")
 
 
 def _check_server(conn: Connection) -> list[Finding]:

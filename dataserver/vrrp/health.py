@@ -102,6 +102,8 @@ class Facts:
     drop_error: str | None = None
     #: Why packets cannot be stored though the database can be used; None: all can.
     storing_error: str | None = None
+    #: Which alerts are not evaluated; None: none, or that was accepted.
+    alerts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,9 @@ def judge(facts: Facts, limits: Limits, low: Collection[str] = ()) -> Health:
     if facts.storing_error is not None and not process:
         # The twin runs the same code on the same database: no reason to move the address.
         reasons.append(Reason(Verdict.WAITING, f"storing fails: {facts.storing_error}"))
+    if facts.alerts is not None and not process:
+        # Said, and no more: packets are stored, and the twin evaluates none either.
+        reasons.append(Reason(Verdict.HEALTHY, f"alerts are not evaluated: {facts.alerts}"))
     for room in facts.rooms:
         limit = limits.ok + 1 if f"{facts.name}:{room.folder}" in low else limits.warn
         if room.percent is None:
@@ -197,7 +202,8 @@ def gather(paths: Paths, data_in: Path) -> Facts:
     if beat is not None and not _is_sound(beat):
         beat = None
     status = Status.read(paths.status) if beat else None
-    is_its = status is not None and beat is not None and status.run == beat.run
+    if status is not None and beat is not None and status.run != beat.run:
+        status = None
     return Facts(
         name=paths.name,
         beat=beat,
@@ -205,7 +211,8 @@ def gather(paths: Paths, data_in: Path) -> Facts:
         uptime=uptime() or 0.0,
         rooms=(Room("data_in", _percent_free(data_in)), Room("var", _percent_free(paths.var))),
         drop_error=_drop_error(data_in),
-        storing_error=status.trouble(Trouble.STORING) if status is not None and is_its else None,
+        storing_error=status.trouble(Trouble.STORING) if status else None,
+        alerts=status.trouble(Trouble.ALERTS) if status else None,
     )
 
 

@@ -32,6 +32,7 @@ from dataserver.store.errors import translating
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout, reading
 from dataserver.store.lease import Lease
+from dataserver.store.probe import count_alerts, has_alerts
 from dataserver.store.processes import Figures, Marks, Process, Processes
 from dataserver.store.servers import DATA_SERVER, GIVEN_UP, Modules, Servers
 from dataserver.store.silence import SilenceSweep
@@ -88,6 +89,7 @@ class Duties:
         rest: float = REST,
     ) -> None:
         self._engine = engine
+        self._layout = layout
         self._settings = settings
         self._zone = zone
         self._report = report
@@ -104,6 +106,7 @@ class Duties:
         self._lease = Lease(sql, "sweeps", report.run, LEASE)
         self._every = min(EVERY, settings.server_keepalive / 3)
         self._next_beat = self._next_seldom = report.monotonic()
+        self._next_alerts = report.monotonic() if has_alerts(layout) else float("inf")
         self._due = [(sweep, report.monotonic()) for sweep in sweeps]
         #: Since when there was no outage and no sleep (monotonic); the last look at both clocks.
         self._steady_since = report.monotonic()
@@ -125,7 +128,7 @@ class Duties:
     def idle_for(self) -> float:
         """Seconds until there is something to do."""
         sweeps = (due for sweep, due in self._due if self._may(sweep))
-        return min([self._next_beat, *sweeps]) - self._report.monotonic()
+        return min([self._next_beat, self._next_alerts, *sweeps]) - self._report.monotonic()
 
     def round(self) -> None:
         """Do what is due; never raises for the database's sake."""
@@ -144,6 +147,8 @@ class Duties:
             self._next_beat = self._report.monotonic() + self._every
         if self._report.database_error is not None:
             return  # the rest would wait in vain, and packets with it
+        if now >= self._next_alerts:
+            self.look_for_alerts()
         is_due = [self._may(sweep) and now >= due for sweep, due in self._due]
         if any(is_due):
             free = self._lease_is_free()
@@ -151,6 +156,13 @@ class Duties:
                 (sweep, self._sweep(sweep, free=free) if is_due[place] else due)
                 for place, (sweep, due) in enumerate(self._due)
             ]
+
+    def look_for_alerts(self) -> None:
+        """Tell whether the console has alerts, which are not evaluated; never raises for that."""
+        if not has_alerts(self._layout):
+            return
+        self._try("look for alerts", self._count_alerts)
+        self._next_alerts = self._report.monotonic() + self._settings.cache_seconds
 
     def leave(self) -> None:
         """The server stops in good order: let go of everything, and say so."""
@@ -183,6 +195,10 @@ class Duties:
     def _seldom(self, conn: Connection) -> None:
         self._processes.prune(conn)
         self._modules = self._servers.count_modules(conn, self._settings.server_name)
+
+    def _count_alerts(self, conn: Connection) -> None:
+        count = count_alerts(conn, self._layout)
+        self._report.alerts(count, accepted=self._settings.accept_no_alerts)
 
     def _leave(self, conn: Connection) -> None:
         now, text = self._now(conn)

@@ -20,6 +20,7 @@ from dataserver.spool.files import SpoolFile
 from dataserver.spool.queue import count_queue
 from dataserver.store.batch import Tally
 from dataserver.store.engine import shown
+from dataserver.store.probe import ACCEPTING, alerts_text
 from dataserver.worker.failing import Failing
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ _TROUBLES = {
     Trouble.DATA_IN: "the drop directory cannot be used",
     Trouble.STORING: "storing fails",
     Trouble.CONFIGURATION: "the configuration stays as it was",
+    Trouble.ALERTS: "alerts are not evaluated",
 }
 #: Errors that are remembered as said.
 _COMPLAINTS = 1000
@@ -158,6 +160,20 @@ class Report:
         text = f"{failure.reason}; {len(failing)} files wait"
         self.trouble(Trouble.STORING, text, since=failing.since, logged=failure.reason)
 
+    def alerts(self, count: int, *, accepted: bool) -> None:
+        """So many alerts are defined, which this server does not evaluate; ``accepted``: as told.
+
+        Said when there are any, not with each one more.
+        """
+        before, self.gauges.alerts_not_evaluated = self.gauges.alerts_not_evaluated, count
+        if not count:
+            self.mended(Trouble.ALERTS)
+        elif not accepted:
+            self.trouble(Trouble.ALERTS, f"{alerts_text(count)}; {ACCEPTING}", logged=ACCEPTING)
+        elif self.troubles.pop(Trouble.ALERTS, None) is not None or not before:
+            self.content(Trouble.ALERTS)
+            log.info("alerts rest (accept_no_alerts = true): %s", alerts_text(count))
+
     def trouble(
         self, what: Trouble, text: str, *, since: float | None = None, logged: str | None = None
     ) -> None:
@@ -168,7 +184,8 @@ class Report:
         before = self.troubles.get(what)
         began = since or (before[1] if before else self.clock())
         self.troubles[what] = (text, began)
-        self.complain(what, f"{_TROUBLES[what]}: {logged or text}")
+        level = logging.WARNING if what is Trouble.ALERTS else logging.ERROR
+        self.complain(what, f"{_TROUBLES[what]}: {logged or text}", level)
 
     def mended(self, what: Trouble) -> None:
         """It is not wrong any more."""
@@ -176,14 +193,14 @@ class Report:
             self.content(what)
             log.info("no longer: %s", _TROUBLES[what])
 
-    def complain(self, about: str, text: str) -> None:
+    def complain(self, about: str, text: str, level: int = logging.ERROR) -> None:
         """Log an error about something once, for as long as it stays the same."""
         if self._complaints.get(about) == text:
             return
         if len(self._complaints) >= _COMPLAINTS:
             self._complaints.clear()
         self._complaints[about] = text
-        log.error("%s", text)
+        log.log(level, "%s", text)
 
     def content(self, about: str) -> None:
         """There is nothing to complain about any more."""

@@ -58,8 +58,9 @@ class Upkeep:
         self._duties = Duties(engine, layout, settings, zone, report, figures, swept)
 
     def begin(self) -> None:
-        """Look at what an earlier run left."""
+        """Look at what an earlier run left, and at what this one leaves alone."""
         self._count_rejected()
+        self._duties.look_for_alerts()
         self._teller.complaints.remember(self._rejected.counts(self._report.clock() - PERIOD))
 
     def round(self) -> None:

@@ -231,6 +231,23 @@ def test_alerts_are_refused_unless_accepted(pandora: Database) -> None:
     assert not findings(pandora)["alerts"].ok
     assert probe.prepare(pandora.engine(), accept_no_alerts=True).kind is Kind.PANDORA
     assert findings(pandora, accept_no_alerts=True)["alerts"].ok
+    # Nothing was stored: it is as if no server of ours had been here.
+    with pytest.raises(SchemaError, match="accept_no_alerts"):
+        pandora.prepare()
+
+
+def test_alerts_refuse_no_server_that_has_worked_on_the_database(pandora: Database) -> None:
+    pandora.prepare()
+    with pandora.engine().begin() as conn:
+        conn.execute(schema.agent_version.insert().values(agent_id=1, version=1, newest=0))
+    existing(
+        pandora,
+        "INSERT INTO talert_template_modules (id_agent_module, id_alert_template) VALUES (1, 1)",
+    )
+    assert pandora.prepare().kind is Kind.PANDORA
+    told = findings(pandora)["alerts"]
+    assert told.ok
+    assert "1 alert is defined" in told.text
 
 
 def test_a_healthy_database_has_no_bad_finding(database: Database) -> None:
