@@ -43,8 +43,9 @@ def list_(app: App, as_json: bool) -> None:
 
     With --json: "manager" ("systemd", "dataserver up", or null where nobody runs this home) and
     "instances", each with name, state, detail (why), enabled, supervised, pid, since, queue,
-    queue_more (more are there than were counted), oldest, packets_per_second, restarts, data_in,
-    phase, database_error. Times are seconds since 1970; null is what is not known.
+    queue_more (more are there than were counted), oldest, held (files that wait until their agent's
+    backlog has settled), held_until, packets_per_second, restarts, data_in, phase, database_error.
+    Times are seconds since 1970; null is what is not known.
 
     \b
     Examples:

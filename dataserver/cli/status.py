@@ -18,6 +18,8 @@ from dataserver.moments import duration_text
 
 #: The instance does not run, or does not move.
 NOT_RUNNING = 7
+#: What the drop directory holds besides packets: several, or one.
+_ENTRIES = ("entries that are no packets, left alone", "entry that is no packet, left alone")
 
 
 @click.command(cls=Command)
@@ -110,15 +112,20 @@ def _queue(gauges: dict[str, float]) -> str:
     text = _files(gauges["queue"])
     if gauges["queue"]:
         text += f", the oldest {duration_text(gauges['oldest_age_seconds'])} old"
+    held = "held until their agent's backlog has settled"
+    if until := gauges.get("held_until_time_seconds"):
+        held = f"held until {local_time(until)}, when their agent's backlog has settled"
     parts = [
         f"{gauges[key]} {word}"
         for key, word in (
-            ("held", "held until their agent has settled"),
+            ("held", held),
             ("waiting", "not complete yet"),
             ("unreadable", "unreadable"),
         )
         if gauges[key]
     ]
+    if foreign := gauges.get("foreign"):
+        parts.append(f"besides {foreign} {_ENTRIES[foreign == 1]}")
     return f"{text} ({', '.join(parts)})" if parts else text
 
 

@@ -17,6 +17,7 @@ from dataserver.errors import DataserverError
 from dataserver.fleet.model import Instance, Managed, RunState
 from dataserver.fleet.ownership import configured
 from dataserver.health import Beat, Phase, State, Status, Trouble
+from dataserver.moments import duration_text
 from dataserver.spool.lock import holder
 from dataserver.spool.queue import BOUND, Queue, count_queue
 
@@ -67,6 +68,9 @@ class Row:
     queue_more: bool
     #: The time of the oldest of them.
     oldest: float | None
+    #: How many of them are held until their agent's backlog has settled, and until when.
+    held: int | None
+    held_until: float | None
     packets_per_second: float | None
     restarts: int | None
     data_in: str | None
@@ -149,6 +153,11 @@ def _row(known: _Known, now: float) -> Row:
     status = known.status if known.status and known.status.pid == pid else None
     runs = condition is Condition.RUNNING and status is not None
     queue = _queue_told(status) if runs and status else _queue_counted(known)
+    held, held_until = _held(status) if runs and status else (None, None)
+    if held and held_until:
+        left = duration_text(held_until - now)
+        text = f"{held} of the queue held for {left}, until their agent's backlog has settled"
+        detail = f"{detail}; {text}" if detail else text
     return Row(
         name=known.instance.name,
         state=condition,
@@ -160,6 +169,8 @@ def _row(known: _Known, now: float) -> Row:
         queue=queue.files if queue else None,
         queue_more=queue.more if queue else False,
         oldest=queue.oldest if queue else None,
+        held=held,
+        held_until=held_until,
         packets_per_second=status.packets_per_second if status else None,
         restarts=managed.restarts if managed else None,
         data_in=status.data_in if status else str(known.data_in),
@@ -249,6 +260,16 @@ def _queue_told(status: Status) -> Queue | None:
     except (KeyError, TypeError, ValueError):
         return None
     return Queue(files, oldest if files else None)
+
+
+def _held(status: Status) -> tuple[int | None, float | None]:
+    """How many files are held, and until when; an older version does not say."""
+    try:
+        held = int(status.gauges["held"])
+        until = float(status.gauges["held_until_time_seconds"])
+    except (KeyError, TypeError, ValueError):
+        return None, None
+    return held, until if held else None
 
 
 def _queue_counted(known: _Known) -> Queue | None:

@@ -70,6 +70,11 @@ class Spool:
         """Files that could not be read, by name, with the reason; they are tried again."""
         return MappingProxyType(self._unreadable)
 
+    @property
+    def foreign(self) -> int:
+        """Entries that are neither packets nor expected, by the last listing."""
+        return self._listing.foreign
+
     def recover(self) -> int:
         """Tidy up after a crash: put back what was leaving, remove halves; how many files.
 

@@ -76,7 +76,8 @@ class Unreadable(DataserverError):
 
 def is_packet_name(name: str) -> bool:
     """Whether a directory entry of this name is a packet, if it is a regular file."""
-    return PACKET_NAME.fullmatch(name) is not None
+    # Most names in a directory full of foreign ones are told apart by their end alone.
+    return name.endswith(".data") and PACKET_NAME.fullmatch(name) is not None
 
 
 def checksum_name(packet_name: str) -> str:

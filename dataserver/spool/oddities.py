@@ -7,14 +7,17 @@ full of foreign files costs neither memory nor a log of its own size.
 from __future__ import annotations
 
 import logging
-import os
-
-from dataserver.spool.files import CHECKSUM_NAME
 
 log = logging.getLogger(__name__)
 
-#: Foreign names that belong there: Pandora's folders for agents, and our own README.
-EXPECTED = frozenset({"conf", "md5", "collections", "README", "README.md"})
+#: Foreign names that belong there: the folders that Pandora itself makes in its spool, for
+#: agents' configurations, collections, locks, remote commands, flows and the like, and our README.
+EXPECTED = frozenset(
+    {"agent", "collections", "commands", "conf", "discovery", "md5", "netflow", "sflow", "trans"}
+    | {"README", "README.md"}
+)
+#: How the Perl server renames a packet that it cannot read, and leaves it.
+BAD_XML = ".data_BADXML"
 
 
 class Oddities:
@@ -23,27 +26,39 @@ class Oddities:
     def __init__(self, limit: int = 100) -> None:
         self._limit = limit
         self._named: set[str] = set()
+        self._has_told_bad_xml = False
 
-    def see(self, entry: os.DirEntry[str], *, named_like_packet: bool) -> None:
-        """Take note of an entry that is not a packet; warns the first time."""
-        name = entry.name
-        if name in self._named or len(self._named) > self._limit:
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is said of foreign names."""
+        return len(self._named) > self._limit
+
+    def see(self, name: str, *, named_like_packet: bool) -> None:
+        """Take note of an entry that is neither a packet nor expected; warns the first time."""
+        if name in self._named or self.is_full:
             return
         if named_like_packet:
             self._warn(name, "%a in data_in has a packet's name but is no regular file: not opened")
-        elif not _is_expected(name):
+        else:
             self._warn(name, "%a in data_in is no packet (NAME.NUMBER.data): not touched")
+
+    def see_bad_xml(self, count: int) -> None:
+        """Take note of packets that a Perl server could not read; warns the first time."""
+        if count and not self._has_told_bad_xml:
+            self._has_told_bad_xml = True
+            log.warning(
+                "%d files in data_in are named *%s: packets that the Perl server could not read; "
+                "not touched (`dataserver packet show FILE` says what is wrong with one)",
+                count,
+                BAD_XML,
+            )
 
     def _warn(self, name: str, message: str) -> None:
         self._named.add(name)
-        if len(self._named) > self._limit:
+        if self.is_full:
             log.warning(
                 "more than %d entries in data_in are no packets: no more is said of them",
                 self._limit,
             )
         else:
             log.warning(message, name)
-
-
-def _is_expected(name: str) -> bool:
-    return name.startswith(".") or name in EXPECTED or CHECKSUM_NAME.fullmatch(name) is not None

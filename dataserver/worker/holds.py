@@ -82,6 +82,10 @@ class Holds:
         """When the next one is due; None: nothing is held."""
         return min(map(self._due, self._held.values()), default=None)
 
+    def last_due(self) -> float | None:
+        """When the last one is due, unless more comes; None: nothing is held."""
+        return max(map(self._due, self._held.values()), default=None)
+
     def _due(self, hold: _Hold) -> float:
         return min(hold.last + self._settle, hold.since + self._settle_max)
 

@@ -162,6 +162,7 @@ class Session:
         self._listed, self._scanned, self._handled = files, scanned, set()
         self.waiting.keep(files)
         self._report.scanned(files)
+        self._report.gauges.foreign = self.spool.foreign
         if self._unreadable:
             there = {file.name for file in files}
             self._unreadable = {k: v for k, v in self._unreadable.items() if k in there}
@@ -387,6 +388,11 @@ class Session:
     def _gauges(self) -> None:
         gauges = self._report.gauges
         gauges.held = len(self.holds)
+        due = self.holds.last_due()
+        left = None if due is None else due - self._report.monotonic()
+        gauges.held_until_time_seconds = (
+            0 if left is None else round(self._report.clock() + max(0.0, left), 3)
+        )
         gauges.waiting = len(self.waiting)
         self._report.storing(self._failing)
         self._report.unreadable = {**self.spool.unreadable, **self._unreadable}

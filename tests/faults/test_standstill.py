@@ -76,6 +76,27 @@ def test_a_drop_directory_that_is_another_one_ends_the_instance(place: Place, ki
         assert server.stop() == 0
 
 
+def test_files_that_are_held_and_foreign_ones_are_counted_in_the_status(
+    place: Place, dataserver: Run
+) -> None:
+    home = ("--home", place.home.root)
+    place.configure(settle=60)
+    for number in range(2):
+        (place.data_in() / f"old.{number}.data_BADXML").touch()
+    with Server(place) as server:
+        server.wait_ready()
+        place.drop("one.1.data", packet("one", module("load", "1"), time=START))
+        server.wait_taken()
+        place.drop("one.2.data", packet("one", module("load", "2"), time=START + 7200))
+        server.wait(lambda: server.status["gauges"]["held"] == 1, "a file that is held")
+        shown = dataserver("status", *home).stdout
+        assert "(1 held until 20" in shown
+        assert "besides 2 entries that are no packets, left alone)" in shown
+        shown = dataserver("instances", "list", *home).stdout
+        assert "main: 1 of the queue held for " in shown
+        assert server.stop() == 0
+
+
 def test_a_reload_that_is_refused_stays_in_the_status_until_one_is_accepted(
     place: Place, dataserver: Run
 ) -> None:

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from dataserver.fleet.model import Managed, RunState
 from dataserver.fleet.overview import Condition, Row, overview
@@ -48,7 +49,13 @@ def beat(paths: Paths, pid: int, **changes: object) -> None:
     write_atomic(paths.heartbeat, json.dumps(text | changes))
 
 
-def status(paths: Paths, pid: int, error: str | None = None) -> None:
+def status(
+    paths: Paths,
+    pid: int,
+    error: str | None = None,
+    gauges: Mapping[str, float] = MappingProxyType({}),
+    troubles: Mapping[str, object] = MappingProxyType({}),
+) -> None:
     Status(
         instance=paths.name,
         server_name="s",
@@ -62,7 +69,8 @@ def status(paths: Paths, pid: int, error: str | None = None) -> None:
         database="sqlite:///x",
         database_error=error,
         packets_per_second=2.5,
-        gauges={"queue": 7, "oldest_age_seconds": 3.0},
+        gauges={"queue": 7, "oldest_age_seconds": 3.0, **gauges},
+        troubles=dict(troubles),
     ).write(paths.status)
 
 
@@ -93,12 +101,28 @@ class TestRunning:
             queue=7,
             queue_more=False,
             oldest=NOW - 3,
+            held=None,
+            held_until=None,
             packets_per_second=2.5,
             restarts=2,
             data_in="/where/it/really/is",
             phase="idle",
             database_error=None,
         )
+
+    def test_files_that_are_held_are_told_with_what_else_is_wrong(self, home: Home) -> None:
+        gauges = {"held": 3, "held_until_time_seconds": NOW + 4.2}
+        with running(home) as pid:
+            status(home.instance(), pid, gauges=gauges)
+            found = row(home)
+            assert (found.held, found.held_until) == (3, NOW + 4.2)
+            text = "3 of the queue held for 4 s, until their agent's backlog has settled"
+            assert found.detail == text
+            status(home.instance(), pid, gauges=gauges, troubles={"alerts": {"error": "1 alert"}})
+            assert row(home).detail == f"alerts: 1 alert; {text}"
+            status(home.instance(), pid, gauges={"held": 0, "held_until_time_seconds": 0})
+            found = row(home)
+            assert (found.held, found.held_until, found.detail) == (0, None, None)
 
     def test_one_that_nobody_supervises_runs_all_the_same(self, home: Home) -> None:
         with running(home) as pid:

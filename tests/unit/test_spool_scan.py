@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dataserver.errors import SpoolError
+from dataserver.spool import listing
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import is_packet_name
 from dataserver.spool.listing import Listing
@@ -120,7 +121,7 @@ def test_what_only_has_a_packets_name_is_warned_about_once(spool, data_in, caplo
 def test_folders_of_agents_dotfiles_and_checksums_are_passed_over_in_silence(
     spool, data_in, caplog
 ) -> None:
-    for name in ("conf", "md5", "collections"):
+    for name in ("conf", "md5", "collections", "trans", "commands", "netflow", "discovery"):
         (data_in / name).mkdir()
     for name in (".hidden", ".a.1.data.q2W3e4", "README.md", "a.1.checksum"):
         put(data_in, name)
@@ -146,6 +147,88 @@ def test_many_foreign_names_do_not_flood_the_log(spool, data_in, caplog) -> None
         spool.scan()
     assert len(caplog.records) == 101
     assert "no more is said of them" in caplog.records[-1].getMessage()
+
+
+def test_packets_that_the_perl_server_renamed_are_counted_and_told_in_one_line(
+    spool, data_in, caplog
+) -> None:
+    for number in range(300):
+        put(data_in, f"web.{number}.data_BADXML")
+    put(data_in, "notes.txt")
+    put(data_in, "web.1.data")
+    assert [names(spool), names(spool)] == [["web.1.data"], ["web.1.data"]]
+    assert spool.foreign == 301
+    told = sorted(record.getMessage() for record in caplog.records)
+    assert len(told) == 2
+    assert told[1].startswith("300 files in data_in are named *.data_BADXML")
+
+
+class Listings:
+    """A directory of many foreign files, and how often it is listed; the test moves the clock."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in range(listing._MANY):
+            (folder / f"web.{number}.data_BADXML").touch()
+        self.now = 0.0
+        self.count = 0
+        self._listing = Listing(lambda: self.now)
+        self._fd = os.open(folder, os.O_RDONLY)
+        real_scandir = os.scandir
+
+        def scandir(fd: int):
+            self.count += 1
+            return real_scandir(fd)
+
+        monkeypatch.setattr("dataserver.spool.listing.os.scandir", scandir)
+
+    def names(self, after: float = 1.0) -> list[str]:
+        self.now += after
+        return [file.name for file in self._listing.look(self._fd)[0]]
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def listings(data_in, monkeypatch):
+    made = Listings(data_in, monkeypatch)
+    yield made
+    made.close()
+
+
+def test_many_foreign_files_are_not_listed_again_while_nothing_comes_or_goes(
+    listings, data_in
+) -> None:
+    for _ in range(25):
+        assert listings.names() == []
+    # The first ones prove nothing: a file may have come within one step of the directory's time.
+    assert listings.count == 4
+    put(data_in, "a.1.data")
+    assert listings.names(0.0) == ["a.1.data"]
+    (data_in / "a.1.data").unlink()
+    (data_in / "web.1.data_BADXML").rename(data_in / "web.1.data")
+    assert listings.names(0.0) == ["web.1.data"]
+
+
+def test_while_a_packet_waits_among_many_foreign_files_each_scan_sees_it_anew(
+    listings, data_in
+) -> None:
+    put(data_in, "a.1.data", b"<half")
+    for _ in range(5):
+        assert listings.names() == ["a.1.data"]
+    assert listings.count == 5
+
+
+def test_where_a_directory_keeps_no_times_files_are_found_all_the_same(
+    listings, data_in, monkeypatch
+) -> None:
+    frozen = os.stat(data_in)
+    monkeypatch.setattr("dataserver.spool.listing.os.fstat", lambda _: frozen)
+    for _ in range(10):
+        listings.names()
+    put(data_in, "a.1.data")
+    assert listings.names() == []
+    assert listings.names(after=listing._AT_LEAST) == ["a.1.data"]
 
 
 def test_nothing_foreign_is_touched(spool, data_in) -> None:
