@@ -6,6 +6,7 @@ import re
 from datetime import datetime, timedelta, tzinfo
 from typing import NamedTuple
 
+from dataserver.days import DAY, beginning
 from dataserver.errors import UsageError
 from dataserver.times import LATEST, from_local_text
 
@@ -15,7 +16,6 @@ _LOCAL = re.compile(
     r"([0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2})(?:[ T]+([0-9]{1,2}:[0-9]{2})(:[0-9]{2})?)?"
 )
 _EPOCH = re.compile(r"[0-9]{1,10}")
-_DAY = 86_400
 
 _TIMES = '"YYYY-MM-DD[ HH:MM[:SS]]", epoch seconds, "now", or before now as -90s, -2h, -7d'
 
@@ -45,7 +45,7 @@ def span(
     else:
         last = max(newest, first or 0) + (0 if seconds is None else 1)
     if first is None:
-        first = max(0, _whole_step(last - _DAY, seconds, zone))
+        first = max(0, _whole_step(last - DAY, seconds, zone))
     if first > last:
         raise UsageError(f"the span ends before it begins ({end} is before {start})")
     return Span(first, last, seconds)
@@ -93,8 +93,10 @@ def moment(text: str, *, now: int, zone: tzinfo, later: bool = False) -> int:
 
 
 def _whole_step(time: int, step: int | None, zone: tzinfo) -> int:
-    """``time`` moved back to a multiple of ``step`` on the clocks of ``zone``."""
+    """``time`` moved back to a multiple of ``step`` on the clocks of ``zone``; days: to midnight."""
     if step is None or time < 0:
         return time
+    if step % DAY == 0:
+        return beginning(time, step, zone)
     offset = datetime.fromtimestamp(time, zone).utcoffset() or timedelta()
     return time - (time + int(offset.total_seconds())) % step

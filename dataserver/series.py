@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right, insort_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, compress, takewhile
+from itertools import chain, compress, pairwise, takewhile
 from operator import add, mul, sub
 from typing import NamedTuple, TypeVar
 
@@ -82,19 +82,18 @@ def steps(points: Iterable[Point[V]], start: int, end: int) -> Iterator[Point[V]
     yield from takewhile(lambda point: point[0] <= end, path)
 
 
-def aggregate(points: Iterable[Point[V]], start: int, end: int, step: int) -> Iterator[Aggregate]:
-    """The function from ``start`` to ``end`` in spans of ``step`` seconds, the last maybe shorter.
+def aggregate(points: Iterable[Point[V]], lefts: Sequence[int], end: int) -> Iterator[Aggregate]:
+    """The function in spans that begin at ``lefts``, each until the next, the last until ``end``.
 
     ``points`` as for :func:`steps`.  A point on the edge between two spans belongs to the
-    later one.  Raises ValueError where ``step`` is less than a second.
+    later one.
     """
-    if step < 1:
-        raise ValueError("step must be at least one second")
-    path = steps(points, start, end - 1)
+    if not lefts:
+        return
+    path = steps(points, lefts[0], end - 1)
     following = next(path, None)
     value: V | None = None
-    for left in range(start, end, step):
-        right = min(left + step, end)
+    for left, right in pairwise(chain(lefts, (end,))):
         span, since = _Span(), left
         while following is not None and following[0] < right:
             span.hold(value, following[0] - since)
@@ -142,20 +141,20 @@ class _Span:
 def buckets(
     times: Sequence[int],
     values: Sequence[float],
-    start: int,
-    step: int,
+    lefts: Sequence[int],
     until: int,
     edges: Sequence[float] = (),
 ) -> Iterator[Bucket]:
-    """Points in order of time, after ``start``, summed up in columns of ``step`` seconds.
+    """Points in order of time summed up in columns that begin at ``lefts``, the last one unbounded.
 
     The last value holds until ``until``, which is no earlier than the last time.
     """
     left, count = 0, len(times)
     while left < count:
-        column = (times[left] - start) // step
-        end = start + (column + 1) * step
-        right = bisect_left(times, end, left)
+        column = bisect_right(lefts, times[left]) - 1
+        is_last = column + 1 == len(lefts)
+        end = until if is_last else lefts[column + 1]
+        right = count if is_last else bisect_left(times, end, left)
         inside = values[left:right]
         following = times[right] if right < count else until
         ends = (*times[left + 1 : right], min(following, end))

@@ -12,6 +12,7 @@ from dataserver.cli import rendering
 from dataserver.cli.base import App, Command, json_option, pass_app
 from dataserver.cli.rendering import About
 from dataserver.cli.store import instance_option, reading_store
+from dataserver.days import columns
 from dataserver.series import Aggregate, aggregate, steps
 from dataserver.store.errors import translating
 from dataserver.store.history import History
@@ -57,7 +58,8 @@ def series(
     A value holds until the next one. Without --step: the value at --from, then every value
     stored until --to. With --step: for each span the time-weighted mean, the least and the
     greatest value, and the one at its end; the part before the first value does not count,
-    and text has only the one at the end.
+    and text has only the one at the end. Steps of whole days are days of the configured zone, from
+    midnight to midnight, and weeks begin on Monday; the first and the last may be shorter.
 
     TIME is "YYYY-MM-DD[ HH:MM[:SS]]" in the configured zone, epoch seconds, "now", or a
     duration before now such as -90s, -2h or -7d.
@@ -79,7 +81,8 @@ def series(
         if span.step is None:
             lines = render.points(about, steps(points, span.start, span.end))
         else:
-            found = aggregate(points, span.start, span.end, span.step)
+            spans = columns(span.start, span.end, span.step, store.zone)
+            found = aggregate(points, spans.lefts, span.end)
             # Nobody asked for the time before there was anything.
             lines = render.spans(about, found if start else dropwhile(_is_empty, found))
         for line in lines:

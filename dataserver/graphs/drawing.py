@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from dataserver.days import Columns
 from dataserver.graphs import statuses, zones
 from dataserver.graphs.model import Band, Column, Point, Shape, Span, StatusSpan
 from dataserver.graphs.zones import Zones
@@ -31,6 +34,8 @@ class Query:
     end: int
     until: int
     width: int
+    #: All of [start, end): where they begin, and their length.
+    columns: Columns
 
     @property
     def rule(self) -> TypeRule:
@@ -50,9 +55,10 @@ class Query:
         return max(self.start, self.until - 1)
 
     @property
-    def step(self) -> int:
-        """Seconds of a column."""
-        return max(1, -((self.start - self.end) // self.width))
+    def lefts(self) -> Sequence[int]:
+        """Where the columns begin that are known."""
+        lefts = self.columns.lefts
+        return lefts[: bisect_left(lefts, self.until)]
 
 
 class Drawing:
@@ -102,7 +108,7 @@ class Drawing:
     def _columns(self, _: bool) -> dict[str, Any]:
         query = self._query
         asked = self._zones or Zones()
-        span = (query.start, query.last, query.step, query.until)
+        span = (query.start, query.last, query.lefts, query.until)
         summed = self._buckets.numbers(Cut(query.module.id, *span, asked.edges))
         before = self._buckets.number_before(query.module.id, query.start)
         columns = list(_columns(query, summed, before))
@@ -121,8 +127,8 @@ class Drawing:
 
     def _texts(self, is_exact: bool) -> dict[str, Any]:
         query = self._query
-        step = 1 if is_exact else query.step
-        summed = self._buckets.texts(query.module.id, query.start, query.last, step)
+        lefts = range(query.start, query.until) if is_exact else query.lefts
+        summed = self._buckets.texts(query.module.id, query.start, query.last, lefts)
         before = self._buckets.text_before(query.module.id, query.start)
         begun = [] if before is None else [(query.start, before, 1)]
         if is_exact:
@@ -131,7 +137,7 @@ class Drawing:
             # Of several in a column only the last is told, from where the first of them may be.
             begun += (
                 (
-                    each.time if each.changes == 1 else query.start + each.column * step,
+                    each.time if each.changes == 1 else lefts[each.column],
                     each.last,
                     each.changes,
                 )
@@ -174,8 +180,7 @@ def _columns(
     """Each column, with the value that held at its beginning."""
     by_column = {bucket.column: bucket for bucket in summed}
     held = before
-    for place, left in enumerate(range(query.start, query.until, query.step)):
-        right = min(left + query.step, query.until)
+    for place, (left, right) in enumerate(pairwise([*query.lefts, query.until])):
         bucket = by_column.get(place)
         if bucket is None:
             yield Column(left, right, held, held, held, held, 0), held

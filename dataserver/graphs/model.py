@@ -119,6 +119,8 @@ class ModuleGraph:
     status: "normal", "warning", "critical", "unknown", and "not known"; they add up to 1.
     ``marks`` are the newest events of the span in order of time, ``has_more_marks``: there are
     older ones.
+    ``step`` is the length of a column in seconds; from a day on columns are local days, which begin
+    at midnight.
     """
 
     agent_id: int
@@ -129,6 +131,7 @@ class ModuleGraph:
     start: int
     end: int
     until: int
+    step: int
     is_exact: bool
     changes: int
     points: tuple[Point, ...]
@@ -153,7 +156,7 @@ class PacketColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AccessGraph:
-    """An agent's packets from ``start`` to ``end``, in columns of ``step`` seconds.
+    """An agent's packets from ``start`` to ``end``, in columns of ``step`` seconds, or local days.
 
     ``share`` is the part (0 to 1) of the expected packets that arrived, no column counted as
     more than full; None: none was expected.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import tzinfo
+from itertools import pairwise
 
 from sqlalchemy import Engine
 
+from dataserver.days import columns_at_most
 from dataserver.errors import UsageError
 from dataserver.graphs import silence
 from dataserver.graphs.drawing import Drawing, Query
@@ -59,7 +61,8 @@ class Graphs:
         heard = self._heard(agent_id, interval, start, until)
         since = self._accesses.first(agent_id)
         rules = module_rules(self._engine, self._layout, module_id)
-        query = Query(module, rules, start, end, until, width)
+        columns = columns_at_most(start, end, width, self._zone)
+        query = Query(module, rules, start, end, until, width, columns)
         unknown = (
             []
             if query.rule.is_async
@@ -75,6 +78,7 @@ class Graphs:
             start=start,
             end=end,
             until=until,
+            step=columns.step,
             silences=silence.silences(heard, since, interval, start, until),
             marks=tuple(Mark(*mark) for mark in marks[-_MARKS:]),
             has_more_marks=len(marks) > _MARKS,
@@ -92,19 +96,19 @@ class Graphs:
         since = self._accesses.first(agent_id)
         is_folded = start < self._accesses.folded_until(agent_id)
         unit = max(interval, HOUR) if is_folded else interval
-        step = unit * max(1, -((start - end) // (unit * width)))
         # Folded hours begin at whole hours: so do columns that hold them.
         first = start - start % unit if is_folded else start
         heard = self._heard(agent_id, interval, first, until)
-        counts = self._accesses.counts(agent_id, first, until, step)
+        lefts, step = columns_at_most(first, end, width, self._zone, unit=unit)
+        counts = self._accesses.counts(agent_id, lefts, until)
         columns = tuple(
             PacketColumn(
                 left,
-                min(left + step, end),
+                right,
                 counts.get(place, 0),
-                _expected(left, min(left + step, until), since, interval),
+                _expected(left, min(right, until), since, interval),
             )
-            for place, left in enumerate(range(first, end, step))
+            for place, (left, right) in enumerate(pairwise([*lefts, end]))
         )
         packets = sum(counts.values())
         expected, share = silence.arrived(heard, packets, since, interval, first, until)

@@ -6,11 +6,13 @@ many there were in which hour; so an older gap is told to the hour.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Integer, func, select, type_coerce
+from sqlalchemy import Connection, Engine, func, select
 
 from dataserver.store import schema
+from dataserver.store.buckets import column_of
 from dataserver.store.errors import translating
 from dataserver.store.layout import Layout, reading
 
@@ -67,17 +69,17 @@ class Accesses:
             last = conn.scalar(select(func.max(h.hour)).where(h.agent_id == agent_id))
         return 0 if last is None else last + HOUR
 
-    def counts(self, agent_id: int, start: int, end: int, step: int) -> dict[int, int]:
-        """Packets of [start, end) by columns of ``step`` seconds, from 0; empty ones left out.
+    def counts(self, agent_id: int, lefts: Sequence[int], end: int) -> dict[int, int]:
+        """Packets until ``end`` by columns that begin at ``lefts``, from 0; empty ones left out.
 
         A folded hour counts where it begins.  Raises StoreError.
         """
         found: dict[int, int] = {}
-        if not self._there:
+        if not (self._there and lefts):
             return found
         p, h = schema.packet.c, schema.packet_hour.c
-        at_packet = type_coerce((p.time - start) // step, Integer)
-        at_hour = type_coerce((h.hour - start) // step, Integer)
+        at_packet, at_hour = column_of(p.time, lefts), column_of(h.hour, lefts)
+        start = lefts[0]
         queries = (
             select(at_packet, func.count())
             .where(p.agent_id == agent_id, p.time >= start, p.time < end)

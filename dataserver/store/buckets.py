@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ LONGEST = 300
 
 
 class Cut(NamedTuple):
-    """The points of a module in (start, end], to be summed up in columns of ``step`` seconds.
+    """The points of a module in (start, end], to be summed up in columns that begin at ``lefts``.
 
     The last one holds until ``until``, which is later than ``end``.  ``edges``: values for which
     is asked how long the module was at or above them.
@@ -60,7 +61,7 @@ class Cut(NamedTuple):
     module_id: int
     start: int
     end: int
-    step: int
+    lefts: Sequence[int]
     until: int
     edges: tuple[float, ...] = ()
 
@@ -127,7 +128,7 @@ class Buckets:
             .limit(1)
             .scalar_subquery()
         )
-        index = _index(h.time, start, step)
+        index = column_of(h.time, range(start, end + step, step))
         per_column = (
             select(
                 h.module_id,
@@ -169,10 +170,10 @@ class Buckets:
             summed = threads.map(lambda part: self._summed(part, cut), _parts(cut))
             return [bucket for part in summed for bucket in part]
 
-    def texts(self, module_id: int, start: int, end: int, step: int) -> list[TextBucket]:
-        """The texts in (start, end] in columns of ``step`` seconds, each cut to LONGEST."""
+    def texts(self, module_id: int, start: int, end: int, lefts: Sequence[int]) -> list[TextBucket]:
+        """The texts in (start, end] in columns that begin at ``lefts``, each cut to LONGEST."""
         c = schema.text_history.c
-        index = _index(c.time, start, step)
+        index = column_of(c.time, lefts)
         per_column = (
             select(index.label("at"), func.count().label("changes"), func.max(c.time).label("time"))
             .where(*_within(schema.text_history, module_id, start, end))
@@ -203,15 +204,18 @@ class Buckets:
     def _summed(self, part: Cut, whole: Cut) -> list[Bucket]:
         """One part of the columns of ``whole``, by the server."""
         with translating("sum up history"), reading(self._engine) as conn:
-            rows = conn.execute(self._sums(part, whole.start)).all()
+            rows = conn.execute(self._sums(part)).all()
             lasts = self._at(conn, part.module_id, [row.latest for row in rows])
         # What somebody deletes at this very moment has no last number.
         return [_bucket(row, lasts[row.latest], whole) for row in rows if row.latest in lasts]
 
-    def _sums(self, cut: Cut, origin: int) -> Select[Any]:
-        """A row for each column, counted from ``origin``, without what its last point holds."""
+    def _sums(self, cut: Cut) -> Select[Any]:
+        """A row for each column without what its last point holds."""
         c = schema.number_history.c
-        column = (c.time - origin).op("DIV", precedence=8)(cut.step)
+        column = column_of(c.time, cut.lefts)
+        if isinstance(cut.lefts, range):
+            # Faster than rounding a quotient down.
+            column = (c.time - cut.lefts.start).op("DIV", precedence=8)(cut.lefts.step)
         # Without an ordinal the server may take the values of one second in any order.
         order = (c.time, c.ordinal) if self._layout.has_ordinal else (c.time,)
         following = func.lead(c.time).over(partition_by=column, order_by=order)
@@ -271,9 +275,9 @@ class Buckets:
                 # How long the last one holds is known with the next page.
                 kept = times[-1:], values[-1:]
                 del times[-1], values[-1]
-                yield from buckets(times, values, cut.start, cut.step, kept[0][0], cut.edges)
+                yield from buckets(times, values, cut.lefts, kept[0][0], cut.edges)
                 times, values = kept
-        yield from buckets(times, values, cut.start, cut.step, cut.until, cut.edges)
+        yield from buckets(times, values, cut.lefts, cut.until, cut.edges)
 
     def _last_of_second(self, query: Select[Any], table: Table) -> Select[Any]:
         """``query``, which joins single seconds to ``table``, with each second's last row last."""
@@ -285,16 +289,17 @@ class Buckets:
 
 def _parts(cut: Cut) -> Iterator[Cut]:
     """The columns of ``cut`` in a few parts."""
-    columns = -((cut.start - cut.end) // cut.step)
-    part = max(1, -(-columns // _PARTS)) * cut.step
-    for left in range(cut.start, cut.end + 1, part):
+    lefts = cut.lefts[:: max(1, -(-len(cut.lefts) // _PARTS))]
+    for left, right in pairwise([*lefts, cut.until]):
         # A point on an edge belongs to the later column, and a cut is (start, end].
-        yield cut._replace(start=max(cut.start, left - 1), end=min(left + part - 1, cut.end))
+        yield cut._replace(start=max(cut.start, left - 1), end=min(right - 1, cut.end))
 
 
 def _bucket(row: Row[Any], last: float, cut: Cut) -> Bucket:
     """From a row of :meth:`Buckets._sums`, with the number that holds to the column's end."""
-    held = min(cut.start + (row.at + 1) * cut.step, cut.until) - row.latest
+    following = row.at + 1
+    end = cut.lefts[following] if following < len(cut.lefts) else cut.until
+    held = min(end, cut.until) - row.latest
     return Bucket(
         column=row.at,
         first=row.first,
@@ -329,6 +334,30 @@ def _within(table: Table, module_id: int, start: int, end: int) -> tuple[ColumnE
     return (c.module_id == module_id, c.time > start, c.time <= end, c.value.is_not(None))
 
 
-def _index(time: ColumnElement[int], start: int, step: int) -> ColumnElement[int]:
-    """The column that a time lies in, counted from ``start``."""
-    return type_coerce((time - start) // step, Integer)
+def column_of(time: ColumnElement[int], lefts: Sequence[int]) -> ColumnElement[int]:
+    """The number, from 0, of the column that a time lies in, of those that begin at ``lefts``.
+
+    Equal columns are divided, others searched, in as many steps as their number has digits in
+    base two.
+    """
+    if isinstance(lefts, range):
+        return type_coerce((time - lefts.start) // lefts.step, Integer)
+    return type_coerce(_searched(time, lefts, 0, max(1, len(lefts))), Integer)
+
+
+def _searched(
+    time: ColumnElement[int], lefts: Sequence[int], low: int, high: int
+) -> ColumnElement[int]:
+    """As :func:`column_of`, of the columns from ``low`` up to ``high``.
+
+    As text, so that what is selected and what it is grouped by are the same to any server.
+    """
+    if high - low == 1:
+        return literal_column(str(low))
+    middle = (low + high) // 2
+    is_before = time < literal_column(str(lefts[middle]))
+    found: ColumnElement[int] = case(
+        (is_before, _searched(time, lefts, low, middle)),
+        else_=_searched(time, lefts, middle, high),
+    )
+    return found

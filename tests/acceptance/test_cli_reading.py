@@ -216,6 +216,29 @@ class TestSeries:
             },
         ]
 
+    def test_steps_of_days_are_days_of_the_zone_also_where_clocks_change(
+        self, ask: Ask, settled: Home
+    ) -> None:
+        settled.config.write_text('timezone = "Europe/Berlin"\n')
+        for first, last, lengths in (
+            ("2026-03-28", "2026-03-31", [24, 23, 24]),
+            ("2026-10-24", "2026-10-27", [24, 25, 24]),
+        ):
+            span = ("--from", first, "--to", last, "--step", "1d")
+            told = json.loads(ask("series", "web 1", "Load avg", *span, "--json"))
+            found = [(span["end"] - span["start"]) / 3600 for span in told["spans"]]
+            assert (told["step"], found) == (86_400, lengths)
+            lines = ask("series", "web 1", "Load avg", *span).splitlines()[1:]
+            assert [line[10:19] for line in lines] == [" 00:00:00"] * 3
+        # Without --from from the midnight before; weeks from Monday.
+        lines = ask("series", "web 1", "Load avg", "--to", "2026-03-30 12:00", "--step", "1d")
+        assert [line[:19] for line in lines.splitlines()[1:]] == [
+            "2026-03-29 00:00:00",
+            "2026-03-30 00:00:00",
+        ]
+        lines = ask("series", "web 1", "Load avg", "--to", "2026-03-31 12:00", "--step", "1w")
+        assert [line[:19] for line in lines.splitlines()[1:]] == ["2026-03-30 00:00:00"]
+
     def test_steps_begin_where_the_first_value_is(self, ask: Ask) -> None:
         lines = ask("series", "web 1", "Load avg", "--step", "5m").splitlines()
         assert [line[:19] for line in lines[1:]] == ["2026-01-01 00:00:00", "2026-01-01 00:05:00"]

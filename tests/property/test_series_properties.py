@@ -58,7 +58,9 @@ def test_points_from_before_the_start_matter_only_by_the_last_one(
     needed = before[-1:] + [point for point in points if point[0] > start]
     end = start + length
     assert list(steps(needed, start, end)) == list(steps(points, start, end))
-    assert list(aggregate(needed, start, end, step)) == list(aggregate(points, start, end, step))
+    assert list(aggregate(needed, range(start, end, step), end)) == list(
+        aggregate(points, range(start, end, step), end)
+    )
 
 
 @given(NUMBER_POINTS, TIMES, TIMES, st.integers(1, 40))
@@ -67,7 +69,7 @@ def test_each_span_sums_up_its_seconds(
 ) -> None:
     end = start + length
     seconds = by_second(list(points))
-    spans = list(aggregate(points, start, end, step))
+    spans = list(aggregate(points, range(start, end, step), end))
     covered = [second for span in spans for second in range(span.start, span.end)]
     assert covered == list(range(start, end))
     for span in spans:
@@ -89,7 +91,7 @@ def test_a_span_with_text_has_a_last_value_only(
     points: list[tuple[int, Value]], start: int, length: int, step: int
 ) -> None:
     seconds = by_second(points)
-    for span in aggregate(points, start, start + length, step):
+    for span in aggregate(points, range(start, start + length, step), start + length):
         values = seconds[span.start : span.end]
         assert span.last == values[-1]
         if any(isinstance(value, str) for value in values):

@@ -109,7 +109,7 @@ def test_packets_are_counted_by_columns_in_both_tables(
 ) -> None:
     folded(database, h0=12, h1=11)
     heard_at(database, 2 * HOUR, 2 * HOUR + 300, 4 * HOUR)
-    found = accesses.counts(ID, START, START + 4 * HOUR, 2 * HOUR)
+    found = accesses.counts(ID, range(START, START + 4 * HOUR, 2 * HOUR), START + 4 * HOUR)
     assert found == {0: 23, 1: 2}
     assert accesses.first(ID) == START
     assert accesses.folded_until(ID) == START + 2 * HOUR
@@ -119,4 +119,4 @@ def test_of_an_agent_never_heard_of_nothing_is_known(accesses: Accesses) -> None
     assert heard(accesses, 0, HOUR) == []
     assert accesses.first(ID) is None
     assert accesses.folded_until(ID) == 0
-    assert accesses.counts(ID, START, START + HOUR, 60) == {}
+    assert accesses.counts(ID, range(START, START + HOUR, 60), START + HOUR) == {}

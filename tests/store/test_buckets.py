@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from tests.support.packets import START
 from tests.support.randomness import seeded
 
 ID = 7
+#: Columns of ten seconds; beginnings of unequal columns (seconds after the start).
+TENS = range(START, START + 100, 10)
+UNEQUAL = (0, 100, 101, 400, 650, 660, 1_000, 1_730, 1_740, 2_500, 2_501)
 
 
 @pytest.fixture
@@ -50,13 +54,13 @@ def store(
 
 
 def by_hand(
-    points: list[tuple[int, float]], step: int, until: int, edges: tuple[float, ...]
+    points: list[tuple[int, float]], lefts: Sequence[int], until: int, edges: tuple[float, ...]
 ) -> dict[int, dict[str, Any]]:
     """Each column's sums, second by second where it is about time."""
     columns: dict[int, dict[str, Any]] = {}
     for place, (time, value) in enumerate(points):
-        column = time // step
-        edge = (column + 1) * step
+        column = sum(left <= time for left in lefts) - 1
+        edge = [*lefts, until][column + 1]
         following = points[place + 1][0] if place + 1 < len(points) else until
         held = min(following, edge) - time
         sums = columns.setdefault(
@@ -82,9 +86,15 @@ def test_columns_are_as_counted_by_hand(
             times.sort()
         points = [(time, rng.choice([0.0, 1.0, rng.uniform(-10, 110)])) for time in times]
         store(database, layout, points, schema.number_history, key)
-        for edges in ((), (80.0,), (-5.0, 0.0, 1.0, 60.0, 1e300)):
-            cut = Cut(key, START, START + 2_500, 100, START + 2_600, edges)
-            expected = by_hand([point for point in points if point[0] <= 2_500], 100, 2_600, edges)
+        for edges, lefts in product(
+            ((), (80.0,), (-5.0, 0.0, 1.0, 60.0, 1e300)), (range(0, 2_600, 100), UNEQUAL)
+        ):
+            # What is no range is searched for.
+            is_equal = isinstance(lefts, range)
+            begins = range(START, START + 2_600, 100) if is_equal else [START + at for at in lefts]
+            cut = Cut(key, START, START + 2_500, begins, START + 2_600, edges)
+            within = [point for point in points if point[0] <= 2_500]
+            expected = by_hand(within, lefts, 2_600, edges)
             found = Buckets(engine, layout).numbers(cut)
             assert found == [
                 Bucket(
@@ -105,14 +115,14 @@ def test_the_last_number_holds_until_the_end_that_is_known(
     database: Database, engine: Engine, layout: Layout
 ) -> None:
     store(database, layout, [(10, 4.0)], schema.number_history)
-    found = Buckets(engine, layout).numbers(Cut(ID, START, START + 99, 1_000, START + 100))
+    found = Buckets(engine, layout).numbers(Cut(ID, START, START + 99, [START], START + 100))
     assert found == [Bucket(0, START + 10, 4.0, 1, 4.0, 4.0, 360.0)]
 
 
 def test_nothing_gives_nothing(engine: Engine, layout: Layout) -> None:
     buckets = Buckets(engine, layout)
-    assert buckets.numbers(Cut(ID, START, START + 99, 10, START + 100)) == []
-    assert buckets.texts(ID, START, START + 99, 10) == []
+    assert buckets.numbers(Cut(ID, START, START + 99, TENS, START + 100)) == []
+    assert buckets.texts(ID, START, START + 99, TENS) == []
     assert buckets.number_before(ID, START) is None
     assert buckets.text_before(ID, START) is None
 
@@ -137,7 +147,7 @@ def test_of_texts_the_last_one_of_a_column_is_told_and_cut(
         points.insert(1, (7, "overtaken"))
         points.sort(key=lambda point: point[0])
     store(database, layout, points, schema.text_history)
-    found = Buckets(engine, layout).texts(ID, START, START + 99, 10)
+    found = Buckets(engine, layout).texts(ID, START, START + 99, TENS)
     assert found == [
         TextBucket(0, len(points) - 1, START + 7, "b"),
         TextBucket(1, 1, START + 15, "x" * LONGEST),

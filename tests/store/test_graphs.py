@@ -103,7 +103,7 @@ class TestModule:
         assert graph.columns[0].start == start
         assert graph.columns[-1].end == end
         points = list(History(engine, inspect(engine)).points(load, start, end - 1))
-        expected = aggregate(points, start, end, graph.columns[0].end - start)
+        expected = aggregate(points, range(start, end, graph.step), end)
         for column, span in zip(graph.columns, expected, strict=True):
             inside = [float(v) for t, v in points if span.start <= t < span.end]
             assert column == Column(

@@ -115,9 +115,11 @@ def test_the_points_and_columns_of_a_graph(filled: Filled) -> None:
     assert values(buckets.points(filled.load, start, END)) == NUMBERS
     for step in (MINUTE, 2 * MINUTE):
         every = step // MINUTE
-        numbers = buckets.numbers(Cut(filled.load, start, END, step, END + 1))
+        numbers = buckets.numbers(
+            Cut(filled.load, start, END, range(start, END + 1, step), END + 1)
+        )
         assert [bucket.last for bucket in numbers] == LASTS[every - 1 :: every]
-        texts = buckets.texts(filled.state, start, END, step)
+        texts = buckets.texts(filled.state, start, END, range(start, END + 1, step))
         assert [bucket.last for bucket in texts] == TEXTS[BURST - 1 :: BURST][every - 1 :: every]
         before, columns = buckets.sparks([filled.load, filled.state], START, END, step)[filled.load]
         assert before == LASTS[0]
@@ -170,8 +172,10 @@ def test_no_reading_in_order_is_left_to_the_server(filled: Filled) -> None:
         lambda: buckets.points(filled.load, START, END),
         lambda: buckets.number_before(filled.load, END),
         lambda: buckets.text_before(filled.state, END),
-        lambda: buckets.numbers(Cut(filled.load, START, END, MINUTE, END + 1)),
-        lambda: buckets.texts(filled.state, START, END, MINUTE),
+        lambda: buckets.numbers(
+            Cut(filled.load, START, END, range(START, END + 1, MINUTE), END + 1)
+        ),
+        lambda: buckets.texts(filled.state, START, END, range(START, END + 1, MINUTE)),
         lambda: buckets.sparks([filled.load], START, END, MINUTE),
     ):
         sent.clear()

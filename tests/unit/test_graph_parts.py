@@ -104,12 +104,13 @@ class TestBuckets:
     ) -> None:
         values = data.draw(st.lists(st.floats(-1e6, 1e6), min_size=len(times), max_size=len(times)))
         edges = (-10.0, 0.5)
-        whole = list(buckets(times, values, 0, 50, 450, edges))
+        lefts = data.draw(st.sampled_from([range(0, 450, 50), [0, 23, 24, 200, 399]]))
+        whole = list(buckets(times, values, lefts, 450, edges))
         cut = data.draw(st.integers(1, len(times)))
         until = times[cut] if cut < len(times) else 450
         pieces = [
-            *buckets(times[:cut], values[:cut], 0, 50, until, edges),
-            *buckets(times[cut:], values[cut:], 0, 50, 450, edges),
+            *buckets(times[:cut], values[:cut], lefts, until, edges),
+            *buckets(times[cut:], values[cut:], lefts, 450, edges),
         ]
         together: list[Bucket] = []
         for piece in pieces:

@@ -90,6 +90,7 @@ def graph(**changes: Any) -> ModuleGraph:
         "start": START,
         "end": END,
         "until": END,
+        "step": 100,
         "is_exact": True,
         "changes": 2,
         "points": (Point(START, 1.0), Point(START + 3_600, 5.0), Point(START + 7_200, 2.0)),

@@ -101,9 +101,8 @@ export class NumberShape extends Shape {
   }
 
   legend() {
-    const { columns, is_exact: isExact } = this.graph;
+    const { step, is_exact: isExact } = this.graph;
     if (isExact) return [["line", "value, holds until the next one"]];
-    const step = columns.length > 0 ? columns[0].end - columns[0].start : 0;
     return [
       ["line", `mean over time, of ${duration(step)} each`],
       ["range", "least to greatest"],
