@@ -93,7 +93,7 @@ def moment(text: str, *, now: int, zone: tzinfo, later: bool = False) -> int:
 
 
 def _whole_step(time: int, step: int | None, zone: tzinfo) -> int:
-    """``time`` moved back to a multiple of ``step`` on the clocks of ``zone``; days: to midnight."""
+    """``time`` moved back to a multiple of ``step`` on the clocks of ``zone``, days to midnight."""
     if step is None or time < 0:
         return time
     if step % DAY == 0:

@@ -13,6 +13,11 @@ import click
 
 from dataserver.logs import printable
 
+#: Characters of a table's column: nothing that we name ourselves is longer, but what agents send
+#: may be.
+WIDEST = 40
+_GAP = "..."
+
 
 class Painted(NamedTuple):
     """A cell that has a colour where there are colours; None: it has none."""
@@ -44,25 +49,41 @@ def print_line(text: str = "") -> None:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as what stands in them, the last one unpadded."""
+    """Columns as wide as what stands in them, up to :data:`WIDEST`, the last one unpadded."""
     lines = [head, *rows]
     widths = [
-        max(len(printable(str(cell))) for cell in column) for column in zip(*lines, strict=True)
+        min(WIDEST, max(len(printable(str(cell))) for cell in column))
+        for column in zip(*lines, strict=True)
     ]
     for line in lines:
         print_cells(line, widths)
 
 
 def print_cells(cells: Sequence[object], widths: Sequence[int]) -> None:
-    """One line of a table: cells of these widths, a longer one as long as it is."""
+    """One line of a table: cells of these widths.
+
+    A longer one is as long as it is, so that programs get the whole; on a terminal, unless it is
+    the last, no more than :data:`WIDEST` of it is shown.
+    """
     colours = has_colours()
+    is_terminal = sys.stdout.isatty()
     line = ""
-    for cell, width in zip(cells, widths, strict=True):
+    for place, (cell, width) in enumerate(zip(cells, widths, strict=True), 1):
         text = printable(str(cell))
+        if is_terminal and place < len(cells):
+            text = _without_middle(text, max(width, WIDEST))
         colour = cell.colour if colours and isinstance(cell, Painted) else None
         line += click.style(text, fg=colour) if colour else text
         line += " " * (max(width - len(text), 0) + 2)
     click.echo(line.rstrip())
+
+
+def _without_middle(text: str, width: int) -> str:
+    """``text`` in so many characters: names of files and hosts differ at either end."""
+    if len(text) <= width:
+        return text
+    tail = (width - len(_GAP)) // 2
+    return f"{text[: width - len(_GAP) - tail]}{_GAP}{text[-tail:]}"
 
 
 def has_colours() -> bool:
