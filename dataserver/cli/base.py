@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from dataserver import __version__, home
+from dataserver.cli.program import spelled
 from dataserver.config import Settings, load
 from dataserver.errors import DataserverError, StoreUnavailable, UsageError
 from dataserver.home import MAIN, Home, Paths
@@ -175,13 +176,14 @@ def complain(exc: Exception) -> None:
 def _line(exc: Exception) -> str:
     if isinstance(exc, click.UsageError):
         command = exc.ctx.command_path if exc.ctx else "dataserver"
-        return f"{exc.format_message().rstrip('.')}; see `{command} --help`"
+        return f"{exc.format_message().rstrip('.')}; {spelled(f'see `{command} --help`')}"
     if isinstance(exc, click.ClickException):
         return exc.format_message()
     if isinstance(exc, StoreUnavailable) and exc.hint is None:
-        return f"{exc}; `dataserver check` looks at the database and at what is configured"
+        hint = spelled("`dataserver check` looks at the database and at what is configured")
+        return f"{exc}; {hint}"
     if isinstance(exc, DataserverError):
-        return str(exc)
+        return f"{exc.message}; {spelled(exc.hint)}" if exc.hint else exc.message
     if isinstance(exc, OSError):
         where = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, str | bytes) else ""
         return f"{where}{exc.strerror or exc}{_remedy(exc)}"

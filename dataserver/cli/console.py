@@ -12,6 +12,7 @@ import click
 from dataserver import logs
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.output import print_line
+from dataserver.cli.program import extra
 from dataserver.cli.store import instance_option
 from dataserver.config import load_to_look
 from dataserver.errors import UsageError
@@ -67,7 +68,7 @@ def console(
             raise
         raise UsageError(
             f"the console needs {exc.name}, which is not installed",
-            hint="install dataserver with its extra: pip install 'dataserver[console]'",
+            hint=f"install it: {extra('console')}",
         ) from exc
     paths = app.home.instance(instance)
     load_to_look(paths, os.environ)

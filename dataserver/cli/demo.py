@@ -18,6 +18,7 @@ from dataserver import logs
 from dataserver.cli.base import Command
 from dataserver.cli.live import LiveLine
 from dataserver.cli.output import print_line
+from dataserver.cli.program import extra, spelled
 from dataserver.config import PREFIX, load
 from dataserver.demo.children import Child, Children
 from dataserver.demo.ending import Ending
@@ -95,7 +96,7 @@ def _check_console() -> None:
     if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn", "bcrypt")):
         raise UsageError(
             "the demo's console is not installed",
-            hint="`pip install 'dataserver[console]'`, or only make the history with --fill-only",
+            hint=f"make the history only, with --fill-only, or install it: {extra('console')}",
         )
 
 
@@ -174,7 +175,7 @@ def _run(
     print_line("packets keep coming until Ctrl-C; look at")
     print_line(address)
     if kept:
-        print_line(f"or ask: dataserver --home {home.home.root} agents")
+        print_line(spelled(f"or ask: dataserver --home {home.home.root} agents"))
     settings = load(home.home.instance(), environment)
     uploader = Uploader(settings.data_in, home.var / "spare")
     try:

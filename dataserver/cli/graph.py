@@ -15,6 +15,7 @@ import click
 
 from dataserver import moments
 from dataserver.cli.base import App, Command, pass_app
+from dataserver.cli.program import extra
 from dataserver.cli.store import instance_option, reading_store
 from dataserver.errors import UsageError
 from dataserver.graphs.model import AccessGraph, ModuleGraph
@@ -107,7 +108,7 @@ def _drawing() -> _Draw:
     except ImportError as error:
         raise UsageError(
             f"drawing takes matplotlib, which cannot be loaded ({error})",
-            hint="install it with `pip install 'dataserver[graph]'`",
+            hint=f"install it: {extra('graph')}",
         ) from error
 
 

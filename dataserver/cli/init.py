@@ -17,6 +17,7 @@ import click
 from dataserver import perlconf
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.output import print_line
+from dataserver.cli.program import spelled
 from dataserver.config import load
 from dataserver.errors import ConfigError, UsageError
 from dataserver.home import CONFIG_NAME, Home
@@ -55,7 +56,7 @@ def init(app: App, directory: Path | None, perl_config: Path | None) -> None:
         _write_home(home, takeover, str(perl_config))
         _report(takeover, str(perl_config))
     load(home.instance(), os.environ)
-    print_line(f"next: dataserver --home {home.root} check")
+    print_line(spelled(f"next: dataserver --home {home.root} check"))
 
 
 def _read(path: Path) -> Takeover:

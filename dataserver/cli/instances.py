@@ -14,6 +14,7 @@ from dataserver.cli.instances_list import list_
 from dataserver.cli.instances_logs import logs
 from dataserver.cli.instances_remove import remove
 from dataserver.cli.output import print_line
+from dataserver.cli.program import spelled
 from dataserver.errors import UsageError
 from dataserver.fleet.registry import Registry
 
@@ -108,7 +109,7 @@ def spawn(
     [row] = control.rows([made])
     print_line(f"{name}: made; agents drop packets into {row.data_in}")
     if control.manager is None:
-        print_line("nothing runs this home: `dataserver up` runs it")
+        print_line(spelled("nothing runs this home: `dataserver up` runs it"))
         return
     context.exit(said(control, [control.start(made)], timeout))
 

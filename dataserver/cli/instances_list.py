@@ -11,6 +11,7 @@ import click
 
 from dataserver.cli.base import App, Command, complain, json_option, pass_app
 from dataserver.cli.output import Painted, local_time, print_json, print_line, print_table
+from dataserver.cli.program import spelled
 from dataserver.errors import DataserverError
 from dataserver.fleet.managers import manager_of
 from dataserver.fleet.overview import Condition, Row, overview
@@ -76,7 +77,7 @@ def list_(app: App, as_json: bool) -> None:
         if row.detail:
             print_line(f"{row.name}: {row.detail}")
     if name is None:
-        print_line("nothing runs this home: `dataserver up` does")
+        print_line(spelled("nothing runs this home: `dataserver up` does"))
 
 
 def _cells(row: Row, now: float) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import click
 
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.output import print_line
+from dataserver.cli.program import spelled
 from dataserver.cli.upload_keys import known_home
 from dataserver.errors import UsageError
 from dataserver.templates import File
@@ -47,7 +48,7 @@ def init(app: App) -> None:
     except FileExistsError as exc:
         raise UsageError(f"{path} is there already", hint="change it, or move it away") from exc
     print_line(f"wrote {path}")
-    print_line("next: fill it in, then `dataserver keepalived render`")
+    print_line(spelled("next: fill it in, then `dataserver keepalived render`"))
 
 
 @click.command(cls=Command)
@@ -93,9 +94,8 @@ def render(app: App, context: click.Context, out: Path | None, check: bool) -> N
         print_line(f"{'wrote' if is_new else 'kept ':<6} {target}")
     for line in _differences(folder, files, pair):
         print_line(line)
-    print_line(
-        f"next: `dataserver keepalived test {folder / pair.hosts[0].name}`, then its README.md"
-    )
+    tested = folder / pair.hosts[0].name
+    print_line(spelled(f"next: `dataserver keepalived test {tested}`, then its README.md"))
 
 
 @click.command(cls=Command)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from dataserver.cli.output import print_json, print_line
+from dataserver.cli.program import spelled
 from dataserver.templates import File
 
 
@@ -23,7 +24,7 @@ def show(steps: Iterable[Step], as_json: bool) -> None:
         print_json([step._asdict() for step in steps])
         return
     for did, what, why in steps:
-        print_line(f"{did:<6} {what}{f' ({why})' if why else ''}")
+        print_line(f"{did:<6} {spelled(what)}{f' ({why})' if why else ''}")
 
 
 def write(file: File) -> None:

@@ -368,7 +368,8 @@ def _mysql(
     except ModuleNotFoundError as exc:
         raise ConfigError(
             f"the driver for {url.get_backend_name()} is not installed",
-            hint="install mysqlclient beside this server (a checkout: pip install -e '.[mysql]')",
+            hint="install mysqlclient beside this server (in a checkout: "
+            ".venv/bin/pip install --editable '.[mysql]')",
         ) from exc
     except NoSuchModuleError as exc:
         raise ConfigError(f"no driver {url.drivername}", hint=_EXAMPLES) from exc

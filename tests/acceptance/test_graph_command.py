@@ -128,7 +128,7 @@ def test_without_matplotlib_it_says_how_to_get_it(place: Place) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "pip install 'dataserver[graph]'" in done.stderr
+    assert "-m pip install --editable " in done.stderr
     assert done.stderr.count("\n") == 1
     # The overview is there all the same.
     assert "Commands:" in done.stdout
