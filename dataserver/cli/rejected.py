@@ -50,6 +50,8 @@ def rejected() -> None:
 def list_(app: App, instance: str, reason: str | None, as_json: bool) -> None:
     """List them, oldest first.
 
+    On a terminal a long name loses its middle; through a pipe and with --json it is whole.
+
     \b
     Examples:
       dataserver rejected list
