@@ -71,8 +71,8 @@ def prepare(engine: Engine, *, accept_no_alerts: bool = False) -> Layout:
     database our own tables are added; tables of ours get the columns that they did not have in
     earlier versions.  Any number of processes may do it at once.
     A Pandora database with alerts, which this server does not evaluate, is refused at the first
-    start, unless ``accept_no_alerts``; one on which a server of ours has worked is not, since
-    somebody may define an alert at any time.
+    start, unless ``accept_no_alerts``; one on which a server of ours has worked is not: an alert
+    may be defined at any time, and must stop no server.
     Raises SchemaError, StoreUnavailable, StoreConflict.
     """
     layout = inspect(engine)
