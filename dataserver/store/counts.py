@@ -1,4 +1,4 @@
-"""How many modules of an agent are in which status: the counts in its row."""
+"""The counts in an agent's row: its modules by status, and its alerts that have fired."""
 
 from __future__ import annotations
 
@@ -65,3 +65,32 @@ def recount_flagged(conn: Connection, sql: Sql, layout: Layout) -> bool:
     # The console changed something: caches are to look.
     ledger.raise_locked(conn, sql, {key: versions[key] for key in rows})
     return bool(rows) and len(picked) == BLOCK
+
+
+def recount_fired(conn: Connection, sql: Sql, layout: Layout) -> bool:
+    """Count the fired alerts of some agents for which the console asks for it.
+
+    True: there may be more at once.  Who evaluates alerts sets how often each has fired; here
+    they are only counted, as the Perl server counts them: enabled ones on enabled modules.
+    """
+    a, m, alert = schema.agent.c, schema.module.c, schema.alert.c
+    used = (a.update_alert_count, a.fired_count, alert.module_id, alert.times_fired, alert.disabled)
+    if not all(map(layout.has, used)):
+        return False
+    flagged = select(a.id).where(a.update_alert_count == 1).order_by(a.id)
+    picked = list(conn.scalars(flagged.limit(BLOCK)))
+    if not picked:
+        return False
+    # Locked before they are counted, as above.
+    rows = list(conn.scalars(flagged.where(a.id.in_(picked)).with_for_update()))
+    query = (
+        select(m.agent_id, func.count())
+        .join_from(schema.alert, schema.module, m.id == alert.module_id)
+        .where(m.agent_id.in_(rows), m.disabled == 0)
+        .where(alert.times_fired > 0, alert.disabled == 0)
+        .group_by(m.agent_id)
+    )
+    fired = {agent_id: alerts for agent_id, alerts in conn.execute(query)}
+    keys = ("id", "fired_count", "update_alert_count")
+    sql.update(conn, schema.agent, keys, [(key, fired.get(key, 0), 0) for key in rows])
+    return len(picked) == BLOCK

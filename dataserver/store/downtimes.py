@@ -7,13 +7,14 @@ is on, and a sweep that was cut short are all one case.  Only what is in that ta
 switched on again: what an operator disabled before stays disabled.
 
 A downtime that another server started is taken over: what its marks say was switched off by
-it is entered as if it had been done here.
+it is entered as if it had been done here.  One that the console stops while its window lasts
+stays stopped until the window ends.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Final
@@ -40,7 +41,14 @@ from dataserver.store import ledger, planned, schema
 from dataserver.store.counts import recount
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout
-from dataserver.store.planned import DISABLE_AGENTS, DISABLE_MODULES, QUIET, Downtime
+from dataserver.store.planned import (
+    DISABLE_AGENTS,
+    DISABLE_ALERTS,
+    DISABLE_MODULES,
+    QUIET,
+    TYPES,
+    Downtime,
+)
 from dataserver.store.sql import Sql
 from dataserver.times import local_text
 
@@ -53,12 +61,15 @@ AWAKENED = 100
 
 #: Beside the kinds of switches: a downtime that was started.
 _STARTED: Final = 0
+#: A kind of which none is wanted any more: what earlier versions made quiet is mended.
+_QUIET_AGENTS: Final = 3
 #: Faulty schedules that are remembered as told of.
 _TOLD = 1_000
 
 _downtime = schema.downtime.c
 _of_agent = schema.downtime_agent.c
 _of_module = schema.downtime_module.c
+_alert = schema.alert.c
 _switch = schema.downtime_switch.c
 _SWITCH_KEYS = ("kind", "target", "agent_id")
 #: What is switched: its id and its agent's.
@@ -78,8 +89,11 @@ class _Kind:
     mark: Column[Any] | None
 
     @property
-    def agent_id(self) -> Column[Any]:
+    def agent_id(self) -> ColumnElement[Any]:
         """The agent that a row belongs to."""
+        if self.table is schema.alert:
+            m = schema.module.c
+            return select(m.agent_id).where(m.id == _alert.module_id).scalar_subquery()
         return self.table.c.id if self.table is schema.agent else self.table.c.agent_id
 
 
@@ -107,10 +121,13 @@ class Downtimes:
         known = {it.id: it for it in planned.read(conn, self._layout, now, sorted(started))}
         for it in known.values():
             self._tell_fault(it)
-        active = {key: it for key, it in known.items() if it.schedule.active(now, self._zone)}
+        active = {key: it for key, it in known.items() if it.active(now, self._zone)}
         to_start = [it for key, it in active.items() if key not in started]
         to_stop = [
-            it for key, it in known.items() if key not in active and (it.executed or key in started)
+            it
+            for key, it in known.items()
+            # One of a type that is not known may be another server's.
+            if key not in active and (key in started or (it.executed and it.type in TYPES))
         ]
         deleted = sorted(started - known.keys())
         events = [event for it in to_start for event in self._start(conn, it)]
@@ -119,10 +136,12 @@ class Downtimes:
         if to_start or to_stop or deleted:
             self._events.write(conn, events, now, local_text(now, self._zone))
             return True
-        return any(self._adjust(conn, kind, active, now) for kind in self._kinds)
+        # Where the console stops one of a schedule, only this says so.
+        wanted = [it for it in active.values() if it.executed or it.schedule.execution == ONCE]
+        return any(self._adjust(conn, kind, wanted, now) for kind in self._kinds)
 
     def _tell_fault(self, found: Downtime) -> None:
-        fault = found.schedule.fault()
+        fault = found.fault()
         if fault is None or (found.id, fault) in self._told:
             return
         if len(self._told) >= _TOLD:
@@ -201,10 +220,10 @@ class Downtimes:
     # -- switching --------------------------------------------------------------------
 
     def _adjust(
-        self, conn: Connection, kind: _Kind, active: Mapping[int, Downtime], now: int
+        self, conn: Connection, kind: _Kind, active: Iterable[Downtime], now: int
     ) -> bool:
-        """Switch one block of agents or modules on or off; False: there is none to be."""
-        ids = [key for key, it in active.items() if it.type == kind.type]
+        """Switch one block of agents, modules or alerts on or off; False: there is none to be."""
+        ids = [it.id for it in active if it.type == kind.type]
         wanted = self._targets(kind, ids) if ids else []
         over = select(_switch.target, _switch.agent_id).where(
             _switch.kind == kind.number, *(_switch.target.not_in(targets) for targets in wanted)
@@ -236,7 +255,7 @@ class Downtimes:
     def _switch_on(self, conn: Connection, kind: _Kind, pairs: Sequence[_Pair], now: int) -> None:
         versions = ledger.lock_versions(conn, self._sql, _agents(pairs))
         self._set(conn, kind, pairs, 0)
-        if kind.type != QUIET:
+        if kind.type in (DISABLE_AGENTS, DISABLE_MODULES):
             # They could have no values while they were off: that was no silence.
             state = schema.state.c
             key = state.agent_id if kind.table is schema.agent else state.module_id
@@ -269,10 +288,12 @@ class Downtimes:
             if self._layout.has(_of_agent.manually_disabled):
                 agents = agents.where(func.coalesce(_of_agent.manually_disabled, 0) == 0)
             return [agents]
-        if kind.table is schema.agent:
-            return [agents.where(all_modules != 0)]
-        if kind.type == QUIET:
-            return [modules]
+        if kind.type == DISABLE_ALERTS:
+            join = schema.alert.join(schema.module, schema.module.c.id == _alert.module_id)
+            alerts = select(_alert.id).select_from(join)
+            return [alerts.where(schema.module.c.agent_id.in_(agents))]
+        if kind.number == _QUIET_AGENTS:
+            return []
         # "All modules" is the column's default: where some are named, those are meant.
         # One query for each, or MariaDB goes through all named modules for every agent.
         return [modules, *(self._whole_agents(key, all_modules) for key in ids)]
@@ -298,8 +319,9 @@ def _kinds(layout: Layout) -> Iterator[_Kind]:
     every = (
         (1, DISABLE_AGENTS, schema.agent, a.disabled, a.disabled_by_downtime),
         (2, DISABLE_MODULES, schema.module, m.disabled, m.disabled_by_downtime),
-        (3, QUIET, schema.agent, a.quiet, None),
+        (_QUIET_AGENTS, QUIET, schema.agent, a.quiet, None),
         (4, QUIET, schema.module, m.quiet, m.quiet_by_downtime),
+        (5, DISABLE_ALERTS, schema.alert, _alert.disabled, _alert.disabled_by_downtime),
     )
     for number, type_, table, flag, mark in every:
         if layout.has(flag):

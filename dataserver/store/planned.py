@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any
 
 from sqlalchemy import Connection, String, and_, cast, or_, select
@@ -14,9 +15,10 @@ from dataserver.store import schema
 from dataserver.store.layout import Layout
 
 QUIET, DISABLE_AGENTS, DISABLE_MODULES = "quiet", "disable_agents", "disable_agent_modules"
-#: The others concern alerts only, which this server does not evaluate: they are left to one
-#: that does, and so stay unmarked.
-_TYPES = frozenset({QUIET, DISABLE_AGENTS, DISABLE_MODULES})
+DISABLE_ALERTS = "disable_agents_alerts"
+TYPES = (QUIET, DISABLE_AGENTS, DISABLE_MODULES, DISABLE_ALERTS)
+#: The default of the column, which the console never writes.
+_ALERTS_MISSPELT = "disabled_agents_alerts"
 
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
@@ -26,7 +28,7 @@ _NEEDED = ("id", "name", "begins", "ends", "executed", "type", "execution", "per
 
 @dataclass(frozen=True, slots=True)
 class Downtime:
-    """One planned downtime; its name is plain."""
+    """One planned downtime; its name is plain, its type one of ``TYPES`` unless it is at fault."""
 
     id: int
     name: str
@@ -34,6 +36,16 @@ class Downtime:
     user: str
     schedule: Schedule
     executed: bool
+
+    def active(self, now: int, zone: tzinfo) -> bool:
+        """Whether it is on at ``now`` (epoch seconds); one that is at fault never is."""
+        return self.type in TYPES and self.schedule.active(now, zone)
+
+    def fault(self) -> str | None:
+        """Why it cannot ever be on, as a clause; None where it can."""
+        if self.type not in TYPES:
+            return f"its type {self.type!r} is not known"
+        return self.schedule.fault()
 
 
 def there(layout: Layout) -> bool:
@@ -45,7 +57,7 @@ def there(layout: Layout) -> bool:
 def read(conn: Connection, layout: Layout, now: int, started: Sequence[int]) -> Iterator[Downtime]:
     """The downtimes that may be on at ``now`` (epoch s) or were, in the order of their ids.
 
-    Not those that are over for good, but for the ``started`` ones, nor those of alerts only.
+    Not those that are over for good, but for the ``started`` ones.
     """
     present = layout.columns(schema.downtime)
     times = {_column.time_from.name, _column.time_to.name}
@@ -59,9 +71,7 @@ def read(conn: Connection, layout: Layout, now: int, started: Sequence[int]) -> 
     )
     for row in conn.execute(select(*columns).where(may_be_on).order_by(_column.id)):
         values = {column.key: value for column, value in zip(present, row, strict=True)}
-        of_alerts = values.get("only_alerts") and values["type"] != QUIET
-        if values["type"] in _TYPES and not of_alerts:
-            yield _from_row(values)
+        yield _from_row(values)
 
 
 def _from_row(row: Mapping[str, Any]) -> Downtime:
@@ -81,8 +91,15 @@ def _from_row(row: Mapping[str, Any]) -> Downtime:
     return Downtime(
         id=row["id"],
         name=entities.decode(row["name"]),
-        type=row["type"],
+        type=_type(row),
         user=str(row.get("user_id") or ""),
         schedule=schedule,
         executed=bool(row["executed"]),
     )
+
+
+def _type(row: Mapping[str, Any]) -> str:
+    """What it switches off; of older databases a flag says that it is about alerts only."""
+    written = str(row["type"])
+    about_alerts = row.get("only_alerts") and written != QUIET
+    return DISABLE_ALERTS if about_alerts or written == _ALERTS_MISSPELT else written

@@ -144,7 +144,7 @@ def _all_there(layout: Layout, metadata: MetaData) -> bool:
 
 def has_alerts(layout: Layout) -> bool:
     """Whether the database has the table in which the console defines alerts."""
-    return schema.alerts.name in layout.tables
+    return layout.has(schema.alert)
 
 
 def count_alerts(conn: Connection, layout: Layout) -> int:
@@ -154,7 +154,7 @@ def count_alerts(conn: Connection, layout: Layout) -> int:
     """
     if not has_alerts(layout):
         return 0
-    return conn.scalar(select(func.count()).select_from(schema.alerts)) or 0
+    return conn.scalar(select(func.count()).select_from(schema.alert)) or 0
 
 
 def alerts_text(count: int) -> str:

@@ -4,7 +4,7 @@ This is the only file that knows the database's (largely Spanish) table and
 column names; everywhere else the English keys given here are used:
 ``agent.c.description`` is ``tagente.comentarios``.
 
-Two metadata objects keep apart who owns what:
+Metadata objects keep apart who owns what:
 
 * ``pandora``: tables of Pandora FMS 777 / Pandora Open 1.0.  In an existing
   Pandora database they are used as found and never altered; in a database of
@@ -12,6 +12,7 @@ Two metadata objects keep apart who owns what:
   need them; Pandora's history tables have none), history keyed by
   (module, time, ordinal).
 * ``ours``: added to either.
+* ``others``: of another server's business in a Pandora database; never created by us.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    table,
 )
 from sqlalchemy.dialects import mysql
 
 pandora = MetaData()
 ours = MetaData()
+others = MetaData()
 
 #: Options of every table that we create on MySQL and MariaDB.
 _MYSQL: dict[str, Any] = {
@@ -648,8 +649,17 @@ downtime_module = Table(
     **_MYSQL,
 )
 
-#: Read only, to see whether there are any; never created by us.
-alerts = table("talert_template_modules")
+#: Which templates of alerts are applied to which modules.  This server evaluates none of them; it
+#: keeps the marks that the console and other servers read.  Never created by us.
+alert = Table(
+    "talert_template_modules",
+    others,
+    Column("id", UInt, primary_key=True),
+    Column("id_agent_module", UInt, key="module_id", nullable=False),
+    Column("times_fired", Int, nullable=False, server_default="0"),
+    Column("disabled", Tiny, server_default="0"),
+    Column("disabled_by_downtime", Tiny, nullable=False, server_default="0"),
+)
 
 # -- ours --------------------------------------------------------------------
 

@@ -24,9 +24,10 @@ from sqlalchemy import Connection, Engine
 from dataserver import __version__
 from dataserver.errors import StoreConflict, StoreError, StoreReplaced, StoreUnavailable
 from dataserver.settings import Settings
+from dataserver.store import schema
 from dataserver.store.autodisable import Autodisable
 from dataserver.store.clock import database_time
-from dataserver.store.counts import recount_flagged
+from dataserver.store.counts import recount_fired, recount_flagged
 from dataserver.store.downtimes import Downtimes
 from dataserver.store.errors import translating
 from dataserver.store.events import EventLog
@@ -289,6 +290,9 @@ def sweeps(settings: Settings, engine: Engine, layout: Layout, zone: tzinfo) -> 
         Sweep("carry out planned downtimes", lambda conn, now, _: downtimes.sweep(conn, now)),
         Sweep("count modules", lambda conn, _now, _: recount_flagged(conn, sql, layout)),
     ]
+    if layout.has(schema.alert):
+        alerts = Sweep("count fired alerts", lambda conn, _now, _: recount_fired(conn, sql, layout))
+        found.append(alerts)
     if settings.unknown:
         unknown = UnknownSweep(sql, layout, events, text, zone)
         silence = SilenceSweep(sql, layout, events, zone)

@@ -457,22 +457,57 @@ def test_named_modules_are_meant_though_the_row_says_all_by_default(site: Site) 
 # -- quiet -------------------------------------------------------------------------------
 
 
-def test_an_agent_is_quiet_and_its_values_go_on(site: Site) -> None:
+def quiet(site: Site, *names: str, agent: str = "web1") -> list[tuple[int, int]]:
+    modules = [site.module(name, agent) for name in names]
+    return [(module["quiet"], module["quiet_by_downtime"]) for module in modules]
+
+
+def test_the_modules_of_an_agent_are_quiet_and_values_go_on(site: Site) -> None:
+    """The agent itself is not: that is an operator's business, as with the Perl server."""
     site.plan("quiet", ["web1"])
     site.sweep(DURING)
-    assert [site.agent(name)["quiet"] for name in ("web1", "web2")] == [1, 0]
+    assert quiet(site, "load", "disk") == [(1, 1), (1, 1)]
+    assert quiet(site, "load", agent="web2") == [(0, 0)]
+    assert site.agent()["quiet"] == 0
     site.send({"load": "2"})
     assert site.value() == "2.00000"
     site.sweep(AFTER)
-    assert site.agent()["quiet"] == 0
+    assert quiet(site, "load", "disk") == [(0, 0), (0, 0)]
 
 
-def test_an_agent_that_was_quiet_before_stays_so(site: Site) -> None:
+def test_the_modules_that_the_console_lists_for_a_whole_agent_are_quiet_no_longer(
+    site: Site,
+) -> None:
+    """The Perl server leaves them quiet for ever: it looks at the agent's mark only."""
+    key = site.plan("quiet", ["web1"])
+    for name in ("load", "disk"):
+        site.add_module(key, name)
+    with site.engine.begin() as conn:
+        conn.execute(update(schema.downtime_agent).values(all_modules=1))
+    site.sweep(DURING)
+    assert quiet(site, "load", "disk") == [(1, 1), (1, 1)]
+    site.sweep(AFTER)
+    assert quiet(site, "load", "disk") == [(0, 0), (0, 0)]
+
+
+def test_what_an_operator_made_quiet_before_stays_so(site: Site) -> None:
     site.set(schema.agent, site.agent()["id"], quiet=1)
+    site.set(schema.module, site.module("load")["id"], quiet=1)
     site.plan("quiet", ["web1"])
     site.sweep(DURING)
+    assert quiet(site, "load", "disk") == [(1, 0), (1, 1)]
     site.sweep(AFTER)
-    assert site.agent()["quiet"] == 1
+    assert (site.agent()["quiet"], quiet(site, "load", "disk")) == (1, [(1, 0), (0, 0)])
+
+
+def test_agents_that_an_earlier_version_made_quiet_are_so_no_longer(site: Site) -> None:
+    """It marked agents, where this one marks modules."""
+    site.set(schema.agent, site.agent()["id"], quiet=1)
+    with site.engine.begin() as conn:
+        row = {"kind": 3, "target": site.agent()["id"], "agent_id": site.agent()["id"]}
+        conn.execute(insert(schema.downtime_switch).values(row))
+    site.sweep(DURING)
+    assert (site.agent()["quiet"], site.left()) == (0, 0)
 
 
 def test_one_module_is_quiet(site: Site) -> None:
@@ -508,13 +543,46 @@ def test_a_quiet_one_changes_its_status_without_an_event(site: Site, whole: bool
 # -- which ones --------------------------------------------------------------------------
 
 
-def test_what_concerns_alerts_only_is_left_to_who_evaluates_them(site: Site) -> None:
-    kinds = ("disable_agents_alerts", "disabled_agents_alerts", "")
-    keys = {kind: site.plan(kind, ["web1"]) for kind in kinds}
-    keys["only alerts"] = site.plan("disable_agents", ["web1"], only_alerts=1)
-    assert site.sweep(DURING) == 0
-    assert {kind: site.executed(key) for kind, key in keys.items()} == dict.fromkeys(keys, 0)
-    assert site.is_off("web1") == [0]
+def test_one_of_an_unknown_type_is_told_once_and_left_alone(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds = ("", "no_such_type")
+    keys = [site.plan(kind, ["web1"]) for kind in kinds]
+    # Begun by another server, which may know what it means.
+    keys.append(site.plan("another", ["web1"], executed=1))
+    for now in (DURING, DURING + 5, AFTER):
+        assert site.sweep(now) == 0
+    assert [site.executed(key) for key in keys] == [0, 0, 1]
+    assert (site.is_off("web1"), site.events()) == ([0], [])
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3
+    assert "never starts: its type 'no_such_type' is not known; set it right" in told[1]
+
+
+def test_one_whose_type_becomes_unknown_while_it_is_on_is_undone(site: Site) -> None:
+    key = site.plan("disable_agents", ["web1"])
+    site.sweep(DURING)
+    site.set(schema.downtime, key, type="no_such_type")
+    site.sweep(DURING)
+    assert (site.is_off("web1"), site.executed(key), site.left()) == ([0], 0, 0)
+
+
+def test_one_of_a_schedule_that_is_stopped_by_hand_stays_stopped_until_its_next_window(
+    site: Site,
+) -> None:
+    times = {"time_from": "08:00:00", "time_to": "08:59:59", "friday": 1}
+    key = site.plan("quiet", ["web1"], execution="periodically", **times)
+    site.sweep(NOW)
+    assert quiet(site, "load") == [(1, 1)]
+    site.set(schema.downtime, key, executed=0)
+    for now in (NOW + 5, NOW + 600):
+        site.sweep(now)
+        assert (site.executed(key), quiet(site, "load", "disk")) == (0, [(0, 0), (0, 0)])
+    site.sweep(NOW + 3_600)
+    # The console told of the stop.
+    assert len(site.events()) == 1
+    site.sweep(NOW + 7 * 86_400)
+    assert (site.executed(key), quiet(site, "load")) == (1, [(1, 1)])
 
 
 def test_a_weekly_one_comes_and_goes(site: Site) -> None:
@@ -563,6 +631,99 @@ def test_a_time_beyond_a_day_in_the_database_does_no_harm(mariadb_database: Data
         )
     assert site.sweep(NOW) == 0
     assert site.executed(key) == 0
+
+
+# -- alerts ------------------------------------------------------------------------------
+
+
+class Alerts:
+    """Alerts on modules, as the console has them; marks of each by its name."""
+
+    def __init__(self, site: Site, **modules: str) -> None:
+        """Alerts by their names on modules of web1, or of web2 where the name begins with it."""
+        self.site = site
+        self.ids: dict[str, int] = {}
+        with site.engine.begin() as conn:
+            for number, (name, module) in enumerate(modules.items(), 1):
+                agent = "web2" if name.startswith("web2") else "web1"
+                conn.execute(
+                    text(
+                        "INSERT INTO talert_template_modules"
+                        " (id, id_agent_module, id_alert_template) VALUES (:id, :module, :id)"
+                    ),
+                    {"id": number, "module": site.module(module, agent)["id"]},
+                )
+                self.ids[name] = number
+
+    def disable(self, name: str, *, disabled: int = 1) -> None:
+        self.site.set(schema.alert, self.ids[name], disabled=disabled)
+
+    def marks(self) -> dict[str, tuple[int, int]]:
+        c = schema.alert.c
+        names = {key: name for name, key in self.ids.items()}
+        with reading(self.site.engine) as conn:
+            rows = conn.execute(select(c.id, c.disabled, c.disabled_by_downtime)).all()
+        return {names[row[0]]: (row[1], row[2]) for row in rows}
+
+
+@pytest.fixture
+def pandora_site(pandora_database: Database) -> Site:
+    return with_agents(pandora_database)
+
+
+def test_alerts_are_disabled_and_those_of_an_operator_stay_so(pandora_site: Site) -> None:
+    """At the end the Perl server enables all of them."""
+    site = pandora_site
+    alerts = Alerts(site, low="load", high="load", by_hand="disk", web2="load")
+    alerts.disable("by_hand")
+    before = alerts.marks()
+    key = site.plan("disable_agents_alerts", ["web1"])
+    site.sweep(DURING)
+    on = (0, 0)
+    off = (1, 1)
+    assert alerts.marks() == {"low": off, "high": off, "by_hand": (1, 0), "web2": on}
+    assert (site.executed(key), site.is_off("web1")) == (1, [0])
+    assert site.events()[0].startswith("&#40;Created&#x20;by&#x20;admin&#41;")
+    # Enabled by hand meanwhile: left alone.
+    alerts.disable("low", disabled=0)
+    site.sweep(DURING + 5)
+    assert alerts.marks()["low"][0] == 0
+    site.sweep(AFTER)
+    assert (alerts.marks(), site.left(), site.executed(key)) == (before, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("type_", "only"),
+    [("disabled_agents_alerts", 0), ("disable_agents", 1)],
+    ids=["default", "flag"],
+)
+def test_other_ways_to_say_that_alerts_are_meant(pandora_site: Site, type_: str, only: int) -> None:
+    """The column's own default, and the flag of older databases."""
+    alerts = Alerts(pandora_site, low="load")
+    pandora_site.plan(type_, ["web1"], only_alerts=only)
+    pandora_site.sweep(DURING)
+    assert (alerts.marks(), pandora_site.is_off("web1")) == ({"low": (1, 1)}, [0])
+
+
+def test_alerts_that_another_server_disabled_are_enabled_at_the_end(pandora_site: Site) -> None:
+    site = pandora_site
+    alerts = Alerts(site, low="load", by_hand="load")
+    site.set(schema.alert, alerts.ids["low"], disabled=1, disabled_by_downtime=1)
+    alerts.disable("by_hand")
+    site.plan("disable_agents_alerts", ["web1"], executed=1)
+    site.sweep(DURING)
+    assert alerts.marks() == {"low": (1, 1), "by_hand": (1, 0)}
+    site.sweep(AFTER)
+    assert alerts.marks() == {"low": (0, 0), "by_hand": (1, 0)}
+
+
+def test_a_downtime_of_alerts_where_there_are_none_is_told(site: Site) -> None:
+    """Also where the database has no table of alerts."""
+    key = site.plan("disable_agents_alerts", ["web1"])
+    site.sweep(DURING)
+    assert (site.executed(key), len(site.events())) == (1, 1)
+    site.sweep(AFTER)
+    assert (site.executed(key), len(site.events())) == (0, 2)
 
 
 # -- other databases -----------------------------------------------------------------------

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, text, update
 from sqlalchemy.exc import OperationalError
 
 from dataserver.store import counts, ledger, schema
-from dataserver.store.counts import BLOCK, recount, recount_flagged
+from dataserver.store.counts import BLOCK, recount, recount_fired, recount_flagged
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.kinds import database_of
 from tests.support.monitored import (
@@ -143,3 +143,52 @@ def test_a_database_without_the_flag_asks_for_nothing(pandora_database: Database
     store = Monitored(pandora_database)
     store.agent()
     assert not step(store)
+
+
+# -- alerts ------------------------------------------------------------------------------
+
+
+def alert(store: Monitored, module: int, template: int, **values: int) -> None:
+    row = {"times_fired": 1, "disabled": 0, **values, "module": module, "template": template}
+    with store.engine.begin() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO talert_template_modules"
+                " (id_agent_module, id_alert_template, times_fired, disabled)"
+                " VALUES (:module, :template, :times_fired, :disabled)"
+            ),
+            row,
+        )
+
+
+def step_alerts(store: Monitored) -> bool:
+    with store.engine.begin() as conn:
+        return recount_fired(conn, store.sql, store.layout)
+
+
+def fired(store: Monitored) -> list[tuple[int, int]]:
+    rows = store.rows(schema.agent)
+    return [(row["fired_count"], row["update_alert_count"]) for row in rows]
+
+
+def test_fired_alerts_are_counted_where_the_console_asks(pandora_database: Database) -> None:
+    store = Monitored(pandora_database)
+    asked = store.agent("asked", update_alert_count=1, fired_count=7)
+    left = store.agent("left", fired_count=7)
+    nothing = store.agent("nothing", update_alert_count=1, fired_count=7)
+    store.module(nothing, "m")
+    for agent in (asked, left):
+        module = store.module(agent, "m")
+        alert(store, module, 1)
+        alert(store, module, 2, times_fired=5)
+        alert(store, module, 3, times_fired=0)
+        alert(store, module, 4, disabled=1)
+        alert(store, store.module(agent, "disabled", disabled=1), 1)
+    assert not step_alerts(store)
+    assert fired(store) == [(2, 0), (7, 0), (0, 0)]
+
+
+def test_a_database_without_alerts_has_nothing_to_count(database: Database) -> None:
+    store = Monitored(database)
+    store.agent("one", update_alert_count=1, fired_count=0)
+    assert not step_alerts(store)

@@ -95,7 +95,7 @@ def test_reserved_and_spanish_names_round_trip_through_the_english_keys(database
 
 def test_the_metadata_objects_hold_only_tables() -> None:
     assert isinstance(schema.pandora, MetaData)
-    assert schema.alerts.name not in schema.pandora.tables
+    assert schema.alert.name not in schema.pandora.tables
 
 
 def _default(value: str | None) -> str:
