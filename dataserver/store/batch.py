@@ -64,6 +64,8 @@ class Batch:
     #: Epoch seconds of this transaction.
     now: int
     tally: Tally = field(default_factory=Tally)
+    #: Nobody is told of statuses that values change: the console's "event storm protection".
+    storm: bool = False
     agents: dict[int, AgentEntry] = field(default_factory=dict)
     touched: list[tuple[AgentEntry, ModuleEntry]] = field(default_factory=list)
     numbers: list[Row] = field(default_factory=list)

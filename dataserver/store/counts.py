@@ -90,7 +90,7 @@ def recount_fired(conn: Connection, sql: Sql, layout: Layout) -> bool:
         .where(alert.times_fired > 0, alert.disabled == 0)
         .group_by(m.agent_id)
     )
-    fired = {agent_id: alerts for agent_id, alerts in conn.execute(query)}
+    fired = {row[0]: row[1] for row in conn.execute(query)}
     keys = ("id", "fired_count", "update_alert_count")
     sql.update(conn, schema.agent, keys, [(key, fired.get(key, 0), 0) for key in rows])
     return len(picked) == BLOCK

@@ -224,7 +224,7 @@ class Evaluator:
             batch.touch(agent, entry, RUN if step.grew else STATUS)
             if step.standing.status is not before.status:
                 batch.recount[agent.id] = agent
-        if step.told is None:
+        if step.told is None or batch.storm:
             return
         returned = before.status is Status.UNKNOWN and step.told is step.was
         if returned and not entry.tells_unknown:

@@ -166,6 +166,7 @@ class Recorder:
 
     def _evaluate(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
         reference = self._read_reference(conn)
+        batch.storm = reference.storm_protection
         self._learn(conn, work, batch, reference)
         created: set[int] = set()
         for agent, arrival, _, late in work:

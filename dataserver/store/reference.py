@@ -1,4 +1,4 @@
-"""The small tables that packets are read against: types, groups, systems, tags, fields.
+"""The small tables that packets are read against: types, groups, systems, tags, fields, settings.
 
 Read together and kept for as long as any cache is (at most a minute): an administrator
 changes them in the console, seldom.
@@ -33,6 +33,9 @@ _SYSTEMS: tuple[tuple[tuple[str, ...], int], ...] = (
 )
 _OTHER_SYSTEM = 10
 
+#: What the console's setup says that packets are read against, in ``tconfig``.
+_STORM_PROTECTION, _UNTOLD_INVENTORY = "event_storm_protection", "inventory_changes_blacklist"
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -48,6 +51,10 @@ class Reference:
     inventory_modules: dict[tuple[int, str], int]
     #: Satellite servers that have reported, by the names as they gave them.
     satellites: dict[str, int]
+    #: Inventory modules of which changes are not told.
+    untold_inventory: frozenset[int]
+    #: Nobody is told of statuses that values change.
+    storm_protection: bool
 
     def group(self, name: str) -> int | None:
         """The id of the group called ``name`` (as a packet writes it)."""
@@ -85,7 +92,29 @@ def read_reference(conn: Connection, layout: Layout) -> Reference:
         custom_fields=dict(_pairs(conn, s.custom_field.c.name, s.custom_field.c.id)),
         inventory_modules=_inventory_modules(conn, layout),
         satellites=read_satellites(conn, layout),
+        untold_inventory=_numbers(_configured(conn, layout, _UNTOLD_INVENTORY)),
+        storm_protection=storm_protection(conn, layout),
     )
+
+
+def storm_protection(conn: Connection, layout: Layout) -> bool:
+    """Whether the console's "event storm protection" is on."""
+    return _configured(conn, layout, _STORM_PROTECTION).strip() == "1"
+
+
+def _configured(conn: Connection, layout: Layout, token: str) -> str:
+    """A value of the console's setup; empty where it has none."""
+    c = schema.config.c
+    if not (layout.has(c.token) and layout.has(c.value)):
+        return ""
+    query = select(c.value).where(c.token == token).order_by(c.id.desc()).limit(1)
+    return conn.scalar(query) or ""
+
+
+def _numbers(text: str) -> frozenset[int]:
+    """The numbers of a list with commas; what is none is left out."""
+    words = (word.strip() for word in text.split(","))
+    return frozenset(int(word) for word in words if word.isascii() and word.isdecimal())
 
 
 def read_satellites(conn: Connection, layout: Layout, name: str | None = None) -> dict[str, int]:

@@ -134,7 +134,8 @@ class Sections:
         before = None if known is None else bytes(known[1] or b"")
         # One that the console made and no packet has filled yet has changed nothing.
         is_filled = known is not None and known[2]
-        if before is not None and before != data and is_filled and not agent.quiet:
+        told = module_id not in reference.untold_inventory and not agent.quiet
+        if before is not None and before != data and is_filled and told:
             lists = before.decode("utf-8", "replace"), data.decode()
             events.append(inventory_event(agent.id, agent.alias, module.name, *lists))
         if before != data:

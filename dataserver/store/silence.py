@@ -20,6 +20,7 @@ from dataserver.store.counts import recount
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout
+from dataserver.store.reference import storm_protection
 from dataserver.store.sql import Sql
 from dataserver.store.standing import column_text
 from dataserver.store.states import States
@@ -79,7 +80,7 @@ class SilenceSweep:
         module_ids = {row.module_id for row in silent}
         agents = [AgentEntry(*each) for each in {(row.agent_id, row.name) for row in silent}]
         gone = self._catalog.load(conn, agents, float(now))
-        batch = Batch(now)
+        batch = Batch(now, storm=storm_protection(conn, self._layout))
         for agent in agents:
             if agent.id not in gone:
                 batch.agents[agent.id] = agent
