@@ -76,6 +76,7 @@ class ModuleEntry:
         "quiet",
         "rule",
         "rules",
+        "running_by",
         "saved",
         "settled",
         "standing",
@@ -129,6 +130,8 @@ class ModuleEntry:
         self.judged: Status | None = None
         #: The interval in the state's row, which follows the module's with its next value.
         self.current_interval = 0
+        #: Which row of ``tserver`` the console counts it for: the server of its newest value.
+        self.running_by = 0
         #: The remembered counter reading and its time.
         self.counter: tuple[float, int] | None = None
         self.counter_stored = False
@@ -399,7 +402,8 @@ class Catalog:
         module.tells_unknown = wants_event(switched_off, "going_unknown")
         module.cron = row[28] or ""
         module.rules = rules_from(tuple(row[29:_STANDING]))
-        module.stand(standing_from(tuple(row[_STANDING:])))
+        module.stand(standing_from(tuple(row[_STANDING:-1])))
+        module.running_by = row[-1] or 0
         return module
 
     def epoch(self, local_time: Any, hint: int | None = None) -> int:
@@ -468,6 +472,7 @@ def _modules_query(layout: Layout) -> Select[Any]:
         m.cron_interval,
         *(m[key] for key in RULE_KEYS),
         *(s[key] for key in STANDING_KEYS),
+        s.running_by,
     )
     query = select(*_there(layout, wanted)).select_from(joined)
     query = query.where(m.agent_id.in_(bindparam("ids", expanding=True)))

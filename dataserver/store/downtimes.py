@@ -219,9 +219,7 @@ class Downtimes:
 
     # -- switching --------------------------------------------------------------------
 
-    def _adjust(
-        self, conn: Connection, kind: _Kind, active: Iterable[Downtime], now: int
-    ) -> bool:
+    def _adjust(self, conn: Connection, kind: _Kind, active: Iterable[Downtime], now: int) -> bool:
         """Switch one block of agents, modules or alerts on or off; False: there is none to be."""
         ids = [it.id for it in active if it.type == kind.type]
         wanted = self._targets(kind, ids) if ids else []

@@ -38,6 +38,7 @@ from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference, read_reference
 from dataserver.store.rehearsal import NotingWriter, Rehearsal, module_names
 from dataserver.store.sections import Sections
+from dataserver.store.servers import find_server
 from dataserver.store.sql import Row, Sql
 from dataserver.store.standing import column_text
 from dataserver.store.states import States
@@ -76,6 +77,7 @@ class Recorder:
         self._sections = Sections(self._sql, layout)
         self._evaluator = Evaluator(zone, longest_text, max_ahead)
         self._reference: tuple[Reference, float] | None = None
+        self._server_name = learning.server_name
         self._text = column_text(zone)
         self._admission = Admission(
             self._sql,
@@ -159,8 +161,13 @@ class Recorder:
     def _read_reference(self, conn: Connection) -> Reference:
         now = monotonic()
         if self._reference is None or now - self._reference[1] > self._cache_seconds:
-            self._reference = (read_reference(conn, self.layout), now)
+            self._reference = (read_reference(conn, self.layout, self._server_name), now)
         return self._reference[0]
+
+    def _running_by(self, conn: Connection) -> int:
+        """Our row of ``tserver``, which a new server makes only after its first batch; 0: none."""
+        known = self._read_reference(conn).server_id
+        return known or find_server(conn, self.layout, self._server_name) or 0
 
     # -- step 4 ----------------------------------------------------------------
 
@@ -242,7 +249,7 @@ class Recorder:
             write_late(conn, writer, batch)
         if batch.counters:
             writer.counters(conn, batch)
-        self._states.write(conn, batch, self._text)
+        self._states.write(conn, batch, self._text, running_by=self._running_by(conn))
         if batch.addresses:
             self._sections.add_addresses(conn, batch.addresses)
         self._agent_rows(conn, work, batch)

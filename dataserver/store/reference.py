@@ -14,7 +14,7 @@ from dataserver import entities
 from dataserver.store import schema
 from dataserver.store.catalog import folded_name
 from dataserver.store.layout import Layout
-from dataserver.store.servers import SATELLITE
+from dataserver.store.servers import SATELLITE, find_server
 
 # Source: behaviour of Pandora FMS's data server; the first word found in the name decides.
 _SYSTEMS: tuple[tuple[tuple[str, ...], int], ...] = (
@@ -55,6 +55,8 @@ class Reference:
     untold_inventory: frozenset[int]
     #: Nobody is told of statuses that values change.
     storm_protection: bool
+    #: Our own row of ``tserver``; 0: there is none (yet).
+    server_id: int
 
     def group(self, name: str) -> int | None:
         """The id of the group called ``name`` (as a packet writes it)."""
@@ -72,7 +74,7 @@ class Reference:
         return _OTHER_SYSTEM
 
 
-def read_reference(conn: Connection, layout: Layout) -> Reference:
+def read_reference(conn: Connection, layout: Layout, server_name: str) -> Reference:
     """Read all of it that ``layout`` says is there."""
     s = schema
     groups = _pairs(conn, s.group.c.name, s.group.c.id)
@@ -94,6 +96,7 @@ def read_reference(conn: Connection, layout: Layout) -> Reference:
         satellites=read_satellites(conn, layout),
         untold_inventory=_numbers(_configured(conn, layout, _UNTOLD_INVENTORY)),
         storm_protection=storm_protection(conn, layout),
+        server_id=find_server(conn, layout, server_name) or 0,
     )
 
 

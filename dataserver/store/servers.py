@@ -5,14 +5,27 @@ a server that reports by packet, by its packets.  Whoever notices that a row has
 alive sets it down, other servers' rows too, as Pandora's own servers do for each other.  Each
 change between up and down is told by one event: of those who want to make it, by the one whose
 update found the row unchanged.
+
+Neither kind of row is ever the master (``master`` is 0): the master polls what dead servers leave,
+which no server does that only reads packets.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from dataserver.events import CRITICAL, WARNING, Event
 from dataserver.model import Packet
@@ -29,13 +42,24 @@ DATA_SERVER, SATELLITE = 0, 13
 GIVEN_UP = 2
 #: Seconds between two signs of life of a server that does not say: agents' usual interval.
 _UNTOLD = 300
+#: What events call servers, by their type: Pandora's words.
+_WORDS = (
+    *("dataserver", "networkserver", "snmpconsole", "discoveryserver", "pluginserver"),
+    *("predictionserver", "wmiserver", "exportserver", "inventoryserver", "webserver"),
+    *("eventserver", "icmpserver", "snmpserver", "satelliteserver", "transactionalserver"),
+    *("mfserver", "syncserver", "wuxserver", "syslogserver", "provisioningserver"),
+    *("migrationserver", "alertserver", "correlationserver", "ncmserver", "netflowserver"),
+    *("logserver", "madeserver"),
+)
 #: Without these no row can be kept.
 _NEEDED = ("id", "name", "server_type", "status", "keepalive")
-_UP, _DOWN = 1, 0
+_UP, _DOWN, _CRASHED = 1, 0, -1
+#: A server's name and type.
+_Server = tuple[str, int]
 
 
 class Modules(NamedTuple):
-    """How many modules there are, and how many of them are of agents of one server."""
+    """How many enabled modules data servers run, and how many of them one server does."""
 
     all: int
     own: int
@@ -92,7 +116,8 @@ class Servers:
         if not packet.server_name:
             return
         kind = columns.to_int(packet.server_type, 0, 255) or SATELLITE
-        row: dict[str, Any] = {"version": packet.version or ""}
+        # Pandora's servers take each packet for a new start.
+        row: dict[str, Any] = {"version": packet.version or "", "laststart": now_text}
         if packet.address:
             row["ip_address"] = packet.address
         self._alive(conn, packet.server_name, kind, row, now, now_text)
@@ -108,7 +133,7 @@ class Servers:
         # Locked before the others are looked at: of two that leave at once, one is the last.
         conn.execute(select(c.id).where(*here).with_for_update()).all()
         if processes.sums(conn).processes == 0:
-            self._set_down(conn, name, now, now_text, *here)
+            self._set_down(conn, (name, DATA_SERVER), _DOWN, now, now_text, *here)
 
     def watch(self, conn: Connection, now: int, now_text: str, since: int) -> None:
         """Set down every row that was given up.
@@ -122,22 +147,28 @@ class Servers:
         every = c.server_keepalive if self._layout.has(c.server_keepalive) else literal(0)
         seen = c.server_keepalive_utimestamp
         # A server that never tells when it was alive is none of which one can tell that it is not.
-        query = select(c.id, c.name, seen, every).where(c.status == _UP, seen > 0)
-        for server_id, name, last, told in conn.execute(query.order_by(c.id)).all():
+        query = select(c.id, c.name, c.server_type, seen, every).where(c.status == _UP, seen > 0)
+        for server_id, name, kind, last, told in conn.execute(query.order_by(c.id)).all():
             if now - max(last, since) > GIVEN_UP * (told or _UNTOLD):
-                self._set_down(conn, name, now, now_text, c.id == server_id, seen == last)
+                where = (c.id == server_id, seen == last)
+                self._set_down(conn, (name, kind), _CRASHED, now, now_text, *where)
 
     def count_modules(self, conn: Connection, name: str) -> Modules:
-        """The modules of enabled agents, from the agents' counts."""
-        a = schema.agent.c
-        if not self._layout.has(a.total_count):
+        """Enabled modules of enabled agents, by the server that they run on."""
+        s, m, a, c = schema.state.c, schema.module.c, schema.agent.c, schema.server.c
+        own_id = find_server(conn, self._layout, name)
+        if own_id is None or not self._layout.has(s.running_by):
             return Modules(0, 0)
-        own = case((a.server_name == name, a.total_count), else_=0)
-        query = select(
-            func.coalesce(func.sum(a.total_count), 0), func.coalesce(func.sum(own), 0)
-        ).where(a.disabled == 0)
-        every, mine = conn.execute(query).one()
-        return Modules(int(every), int(mine))
+        running = Counter[int]()
+        by_server = select(s.running_by, func.count()).group_by(s.running_by)
+        # All of them from the index alone, without those (few) that are switched off.
+        running.update(_counts(conn, by_server))
+        joined = by_server.join_from(schema.state, schema.module, m.id == s.module_id)
+        running.subtract(_counts(conn, joined.where(m.disabled > 0)))
+        joined = joined.join(schema.agent, a.id == m.agent_id)
+        running.subtract(_counts(conn, joined.where(a.disabled > 0, m.disabled == 0)))
+        every = conn.scalars(select(c.id).where(c.server_type == DATA_SERVER))
+        return Modules(sum(running[server_id] for server_id in every), running[own_id])
 
     # -- a row ------------------------------------------------------------------
 
@@ -152,42 +183,49 @@ class Servers:
     ) -> None:
         if not self._keeps:
             return
-        row = self._row({"keepalive": now_text, "server_keepalive_utimestamp": now, **more})
+        row = {"keepalive": now_text, "server_keepalive_utimestamp": now, "master": 0, **more}
+        row = self._row(row)
         name = _fit("name", name)
-        server_id = self._find(conn, name, kind)
+        server_id = find_server(conn, self._layout, name, kind)
         if server_id is None:
             lock_names(conn, self._sql, KIND_SERVER, [f"{kind} {name}"])
-            server_id = self._find(conn, name, kind)
+            server_id = find_server(conn, self._layout, name, kind)
         if server_id is None:
             new = {"name": name, "server_type": kind, "status": _UP, "ip_address": ""}
             new |= {"laststart": now_text, **row}
             conn.execute(insert(schema.server).values(self._row(new)))
-            self._tell(conn, name, now, now_text, up=True)
+            self._tell(conn, (name, kind), now, now_text, up=True)
             return
         c = schema.server.c
         here = update(schema.server).where(c.id == server_id)
         if conn.execute(here.where(c.status == _UP).values(row)).rowcount:
             return
         if conn.execute(here.where(c.status != _UP).values({**row, "status": _UP})).rowcount:
-            self._tell(conn, name, now, now_text, up=True)
+            self._tell(conn, (name, kind), now, now_text, up=True)
 
     def _set_down(
-        self, conn: Connection, name: str, now: int, now_text: str, *where: ColumnElement[bool]
+        self,
+        conn: Connection,
+        server: _Server,
+        status: int,
+        now: int,
+        now_text: str,
+        *where: ColumnElement[bool],
     ) -> None:
         c = schema.server.c
-        down = update(schema.server).where(c.status == _UP, *where).values(status=_DOWN)
-        if conn.execute(down).rowcount:
-            self._tell(conn, name, now, now_text, up=False)
+        down = update(schema.server).where(c.status == _UP, *where)
+        values = {"status": status} if status == _CRASHED else {"status": status, "threads": 0}
+        if conn.execute(down.values(self._row(values))).rowcount:
+            self._tell(conn, server, now, now_text, up=False)
 
-    def _tell(self, conn: Connection, name: str, now: int, now_text: str, *, up: bool) -> None:
+    def _tell(
+        self, conn: Connection, server: _Server, now: int, now_text: str, *, up: bool
+    ) -> None:
         severity, word = (WARNING, "UP") if up else (CRITICAL, "DOWN")
-        event = Event("system", severity, f"{name} going {word}")
+        name, kind = server
+        what = _WORDS[kind] if 0 <= kind < len(_WORDS) else "server"
+        event = Event("system", severity, f"{name} {what} going {word}")
         self._events.write(conn, [event], now, now_text)
-
-    def _find(self, conn: Connection, name: str, kind: int) -> int | None:
-        c = schema.server.c
-        query = select(c.id).where(c.name == name, c.server_type == kind)
-        return conn.scalar(query.order_by(c.id).limit(1))
 
     def _row(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the values for which there is a column, cut to fit."""
@@ -196,6 +234,19 @@ class Servers:
             for key, value in values.items()
             if self._layout.has(schema.server.c[key])
         }
+
+
+def _counts(conn: Connection, query: Select[Any]) -> dict[int, int]:
+    return {row[0] or 0: row[1] for row in conn.execute(query)}
+
+
+def find_server(conn: Connection, layout: Layout, name: str, kind: int = DATA_SERVER) -> int | None:
+    """The id of the row of that name and type; None: there is none, or no such table."""
+    c = schema.server.c
+    if not all(map(layout.has, (c.id, c.name, c.server_type))):
+        return None
+    query = select(c.id).where(c.name == _fit("name", name), c.server_type == kind)
+    return conn.scalar(query.order_by(c.id).limit(1))
 
 
 def _fit(key: str, text: str) -> str:

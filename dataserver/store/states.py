@@ -52,8 +52,8 @@ _FULL_KEYS = (
     "last_execution_try",
     "current_interval",
 )
+_OWNER_KEY = "running_by"
 _TRIED_KEYS = ("last_execution_try", "current_interval")
-_NEW_KEYS = ("module_id", "agent_id", *_FULL_KEYS)
 
 
 class _Part(IntEnum):
@@ -92,16 +92,23 @@ class States:
     def __init__(self, sql: Sql, layout: Layout) -> None:
         self._sql = sql
         self._standing = StandingColumns(layout)
+        self._has_owner = layout.has(schema.state.c.running_by)
+        parts = list(_PART_KEYS)
+        if self._has_owner:
+            parts[_Part.FULL] = (*_FULL_KEYS, _OWNER_KEY)
         more_keys = ((), _RUN_KEYS, self._standing.keys)
         #: The columns of each statement, by :class:`_Part` and :class:`_More`.
-        self._keys = [(*part, *more) for part in _PART_KEYS for more in more_keys]
+        self._keys = [(*part, *more) for part in parts for more in more_keys]
+        self._new_keys = ("module_id", "agent_id", *parts[_Part.FULL], *self._standing.keys)
 
-    def write(self, conn: Connection, batch: Batch, text: _Text) -> None:
+    def write(self, conn: Connection, batch: Batch, text: _Text, *, running_by: int = 0) -> None:
         """The state of every module touched; ``text`` gives the local time of epoch seconds.
 
+        ``running_by``: id of the server whose values these are; 0: it is as it was.
         Raises StoreConflict where rows are gone, or more are there than are known.
         """
-        plan = _Plan(batch, text, self._standing)
+        owner = running_by if self._has_owner else None
+        plan = _Plan(batch, text, self._standing, owner)
         self._write_agents(conn, batch, _SEEN_KEYS, plan.seen)
         self._write_agents(conn, batch, _RUN_KEYS, plan.ran)
         self._write_agents(conn, batch, (*_SEEN_KEYS, *_RUN_KEYS), plan.seen_and_ran)
@@ -110,8 +117,7 @@ class States:
                 matched = self._sql.update(conn, schema.state, ("id", *keys), rows)
                 expect(matched, len(rows), "modules")
         if plan.new:
-            keys = (*_NEW_KEYS, *self._standing.keys)
-            self._sql.insert(conn, schema.state, keys, plan.new)
+            self._sql.insert(conn, schema.state, self._new_keys, plan.new)
             _read_ids(conn, plan.new_modules)
             for agent in plan.new_agents:
                 agent.state_rows += 1
@@ -134,8 +140,12 @@ class States:
 class _Plan:
     """Sorts the touched modules into the statements that write their state."""
 
-    def __init__(self, batch: Batch, text: _Text, standing: StandingColumns) -> None:
+    def __init__(
+        self, batch: Batch, text: _Text, standing: StandingColumns, owner: int | None
+    ) -> None:
         self._now = batch.now
+        #: The server that the modules are said to run on; 0: as before, None: nothing says so.
+        self._owner = owner
         self._text = text
         self._standing = standing
         #: Rows of whole agents.
@@ -162,7 +172,7 @@ class _Plan:
         """Write what all modules of ``agent`` share: whether times, whether lengths of runs."""
         if agent.state_rows != len(agent.modules):
             return False, False
-        time, length = _shared_time(agent), _shared_length(agent)
+        time, length = self._shared_time(agent), _shared_length(agent)
         if not self._standing.has_changes:
             length = None
         if time is not None:
@@ -196,11 +206,11 @@ class _Plan:
                 return _Part.VALUE, (module.value, self._text(module.saved))
             return _Part.NOTHING, ()
         interval = module.next_interval()
-        if dirty == SEEN and module.current_interval == interval:
+        if dirty == SEEN and not self._differs(module):
             return _Part.TIMES, (self._text(module.time), self._now, module.time)
         module.current_interval = interval
         if dirty & (SEEN | CHANGED):
-            return _Part.FULL, self._full(module, interval)
+            return _Part.FULL, (*self._full(module, interval), *self._owned(module))
         if dirty & REMEMBERED:
             return _Part.REMEMBERED, (module.tried, interval, self._now)
         return _Part.TRIED, (module.tried, interval)
@@ -213,6 +223,7 @@ class _Plan:
             row = ("", row[1], row[2], 0, module.tried, interval if module.tried else 0)
         if module.dirty != CREATED:
             module.current_interval = interval
+        row = (*row, *self._owned(module))
         self.new.append((module.id, agent.id, *row, *self._standing.row(module.standing)))
         self.new_modules[module.id] = module
         self.new_agents.append(agent)
@@ -223,21 +234,34 @@ class _Plan:
         times = (text(module.time), text(module.saved), self._now, last_try)
         return (module.value, *times, interval)
 
+    def _owned(self, module: ModuleEntry) -> Row:
+        """The server that the module runs on, once it had a value."""
+        if self._owner is None:
+            return ()
+        if module.time:
+            module.running_by = self._owner or module.running_by
+        return (module.running_by,)
 
-def _shared_time(agent: AgentEntry) -> int | None:
-    """The time at which every module of ``agent`` was seen; None: there is none."""
-    shared = None
-    for module in agent.modules.values():
-        dirty = module.dirty & ~(STATUS | RUN)
-        if not dirty or dirty & ~(SEEN | CHANGED) or not module.state_id:
-            return None
-        if module.current_interval != module.next_interval():
-            return None
-        if module.time != shared:
-            if shared is not None:
+    def _differs(self, module: ModuleEntry) -> bool:
+        """Whether a value changes more of the module's row than it usually does."""
+        if self._owner and module.running_by != self._owner:
+            return True
+        return module.current_interval != module.next_interval()
+
+    def _shared_time(self, agent: AgentEntry) -> int | None:
+        """The time at which every module of ``agent`` was seen; None: there is none."""
+        shared = None
+        for module in agent.modules.values():
+            dirty = module.dirty & ~(STATUS | RUN)
+            if not dirty or dirty & ~(SEEN | CHANGED) or not module.state_id:
                 return None
-            shared = module.time
-    return shared
+            if self._differs(module):
+                return None
+            if module.time != shared:
+                if shared is not None:
+                    return None
+                shared = module.time
+        return shared
 
 
 def _shared_length(agent: AgentEntry) -> int | None:

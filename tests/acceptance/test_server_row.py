@@ -96,7 +96,7 @@ def test_instances_that_share_a_name_share_a_row_which_others_set_down(
         one.kill()
         forget_process(engine, one.pid)
         forget_server(engine, "twins")
-        third.wait(lambda: row(engine, "twins")["status"] == 0, "the row set down")
+        third.wait(lambda: row(engine, "twins")["status"] == -1, "the row set down")
         assert told(engine, "twins") == ["UP", "DOWN"]
         with Server(place) as again:
             again.wait(lambda: row(engine, "twins")["status"] == 1, "the row up again")

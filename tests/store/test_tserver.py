@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, select, update
+from sqlalchemy import Connection, Engine, delete, event, select, text, update
 
 from dataserver.store import schema
 from dataserver.store.events import EventLog
@@ -18,7 +18,7 @@ from dataserver.times import local_text
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import ZONE, Ingest, arrival
 from tests.support.kinds import database_of
-from tests.support.packets import module, packet
+from tests.support.packets import START, module, packet
 
 NOW = 1_800_000_000
 KEEPALIVE = 45
@@ -69,7 +69,8 @@ class Store:
         return [(row[0], row[1]) for row in rows]
 
 
-UP, DOWN = ("ingest&#x20;going&#x20;UP", 3), ("ingest&#x20;going&#x20;DOWN", 4)
+UP = ("ingest&#x20;dataserver&#x20;going&#x20;UP", 3)
+DOWN = ("ingest&#x20;dataserver&#x20;going&#x20;DOWN", 4)
 
 
 @pytest.fixture
@@ -107,10 +108,29 @@ def test_what_the_console_set_stays(store: Store) -> None:
     store.beat()
     c = schema.server.c
     with store.engine.begin() as conn:
-        conn.execute(update(schema.server).values({c.master: 1, c.description: "ours"}))
+        conn.execute(update(schema.server).values({c.description: "ours", c.exec_proxy: 1}))
     store.beat(NOW + 5, address="192.0.2.8")
-    assert (store.row()["master"], store.row()["description"]) == (1, "ours")
+    assert (store.row()["exec_proxy"], store.row()["description"]) == (1, "ours")
     assert store.row()["ip_address"] == "192.0.2.8"
+
+
+def test_a_server_that_only_reads_packets_is_never_the_master(database: Database) -> None:
+    """Nor one that reports by packet: a master that does not poll keeps others from polling."""
+    ingest, store = Ingest(database), Store(database)
+    store.beat()
+    with store.engine.begin() as conn:
+        # As a Perl server left it.
+        conn.execute(update(schema.server).values(master=5))
+    store.beat(NOW + 5)
+    assert store.row()["master"] == 0
+    for kind in ("", "0", "1", "13"):
+        content = f'<agent_data server_name="s{kind}" server_type="{kind}" master="9"></agent_data>'
+        for _ in range(2):
+            ingest.record([arrival(content.encode())])
+            with store.engine.begin() as conn:
+                conn.execute(update(schema.server).values(master=5))
+        ingest.record([arrival(content.encode())])
+        assert store.row(f"s{kind}")["master"] == 0
 
 
 class TestDown:
@@ -122,7 +142,8 @@ class TestDown:
         assert store.told() == [UP]
         for later in (1, 2, 600):
             store.watch(NOW + 2 * KEEPALIVE + later)
-        assert store.row()["status"] == 0
+        # Crashed, as the console calls it; 0 is for one that stopped in good order.
+        assert store.row()["status"] == -1
         assert store.told() == [UP, DOWN]
 
     def test_it_comes_back_once(self, store: Store) -> None:
@@ -152,7 +173,15 @@ class TestDown:
         with store.engine.begin() as conn:
             conn.execute(update(schema.server).values({c.server_type: 2, c.server_keepalive: 10}))
         store.watch(NOW + 21)
-        assert store.row("snmp")["status"] == 0
+        assert store.row("snmp")["status"] == -1
+        assert store.told()[-1] == ("snmp&#x20;snmpconsole&#x20;going&#x20;DOWN", 4)
+
+    def test_a_server_of_a_type_that_nobody_knows_is_told_of_too(self, store: Store) -> None:
+        store.beat()
+        with store.engine.begin() as conn:
+            conn.execute(update(schema.server).values(server_type=99))
+        store.watch(NOW + 1000)
+        assert store.told()[-1] == ("ingest&#x20;server&#x20;going&#x20;DOWN", 4)
 
     def test_one_that_says_nothing_of_its_time_is_left_alone(self, store: Store) -> None:
         c = schema.server.c
@@ -186,6 +215,7 @@ class TestLeaving:
                 it.leave(conn, Figures())
                 store.servers.leave(conn, "ingest", it, NOW, local_text(NOW, ZONE))
             assert store.told() == told
+        assert (store.row()["status"], store.row()["threads"]) == (0, 0)
 
 
 def test_of_two_that_start_at_once_one_makes_the_row(store: Store) -> None:
@@ -234,18 +264,96 @@ def test_a_sign_of_life_between_the_look_and_the_verdict_saves_it(
     assert store.told() == [UP]
 
 
-def test_modules_are_counted_from_the_agents_counts(database: Database) -> None:
-    ingest = Ingest(database)
-    ingest.record([arrival(packet("a", *(module(f"m{number}") for number in range(3))))])
-    store = Store(database)
-    a = schema.agent.c
-    with store.engine.begin() as conn:
-        name = conn.scalar(select(a.server_name).where(a.name == "a"))
-        row = {"name": "b", "server_name": "other", "total_count": 5}
-        conn.execute(schema.agent.insert().values(row))
-        row = {"name": "c", "server_name": "other", "total_count": 9, "disabled": 1}
-        conn.execute(schema.agent.insert().values(row))
-        assert store.servers.count_modules(conn, name) == Modules(8, 3)
+class TestRunningBy:
+    """Which server a module runs on: the console's page of servers counts by it."""
+
+    def running_by(self, store: Store) -> list[int]:
+        s = schema.state.c
+        with store.engine.connect() as conn:
+            return list(conn.scalars(select(s.running_by).order_by(s.module_id)))
+
+    def test_a_module_runs_on_the_server_that_stored_its_newest_value(
+        self, database: Database
+    ) -> None:
+        ingest, store = Ingest(database), Store(database)
+        store.beat(name="other")
+        store.beat()
+        own, other = store.row()["id_server"], store.row("other")["id_server"]
+        content = (module("load"), module("never", ""))
+        ingest.record([arrival(packet("a", *content, time=START))])
+        assert self.running_by(store) == [own, 0]
+        # Of a value that was there before its server took its place.
+        with store.engine.begin() as conn:
+            conn.execute(update(schema.state).values(running_by=other))
+        ingest.recorder.catalog.clear()
+        ingest.record([arrival(packet("a", *content, time=START + 300))])
+        assert self.running_by(store) == [own, other]
+
+    def test_each_of_many_modules_does_so_with_any_value(self, database: Database) -> None:
+        """Where all of an agent's modules share their times, one row per agent is written."""
+        ingest, store = Ingest(database), Store(database)
+        first = [module(f"m{number}") for number in range(3)]
+        ingest.record([arrival(packet("a", *first, time=START))])
+        assert self.running_by(store) == [0, 0, 0]
+        store.beat()
+        same = [module("m0"), module("m1", "2"), module("m2")]
+        ingest.record([arrival(packet("a", *same, time=START + 300))])
+        assert self.running_by(store) == [store.row()["id_server"]] * 3
+        ingest.record([arrival(packet("a", *same, time=START + 600))])
+        assert self.running_by(store) == [store.row()["id_server"]] * 3
+
+    def test_a_late_value_and_a_refused_one_say_nothing(self, database: Database) -> None:
+        ingest, store = Ingest(database), Store(database)
+        ingest.record([arrival(packet("a", module("load"), time=START + 300))])
+        store.beat()
+        ingest.record([arrival(packet("a", module("load", "2"), time=START))])
+        ingest.record([arrival(packet("a", module("load", "x"), time=START + 600))])
+        assert self.running_by(store) == [0]
+
+    def test_a_row_that_the_console_deletes_is_replaced(self, database: Database) -> None:
+        ingest, store = Ingest(database), Store(database)
+        store.beat()
+        ingest.record([arrival(packet("a", module("load"), time=START))])
+        with store.engine.begin() as conn:
+            conn.execute(delete(schema.server))
+        store.beat(name="another")
+        store.beat()
+        again = Ingest(database)
+        again.record([arrival(packet("a", module("load"), time=START + 300))])
+        assert self.running_by(store) == [store.row()["id_server"]]
+
+    def test_modules_are_counted_by_it(self, database: Database) -> None:
+        ingest, store = Ingest(database), Store(database)
+        store.beat()
+        names = [f"m{number}" for number in range(5)]
+        sent = (packet(agent, *map(module, names), time=START) for agent in ("a", "b", "off"))
+        ingest.record([arrival(each) for each in sent])
+        store.beat(name="second")
+        store.beat(name="network")
+        a, m, s, c = schema.agent.c, schema.module.c, schema.state.c, schema.server.c
+        with store.engine.begin() as conn:
+            conn.execute(update(schema.server).where(c.name == "network").values(server_type=1))
+            ids = dict(conn.execute(select(c.name, c.id)).all())
+            conn.execute(update(schema.agent).where(a.name == "off").values(disabled=1))
+            conn.execute(update(schema.module).where(m.name == "m0").values(disabled=1))
+            for name, server in (("m1", "second"), ("m2", "network")):
+                where = s.module_id.in_(select(m.id).where(m.name == name))
+                conn.execute(update(schema.state).where(where).values(running_by=ids[server]))
+            # m3 and m4 of two agents; besides, m1 of both runs on another data server.
+            assert store.servers.count_modules(conn, "ingest") == Modules(6, 4)
+            assert store.servers.count_modules(conn, "nobody") == Modules(0, 0)
+
+    def test_a_database_without_the_column_takes_values(self, pandora_database: Database) -> None:
+        with pandora_database.engine().begin() as conn:
+            conn.execute(text("ALTER TABLE tagente_estado DROP COLUMN running_by"))
+        ingest, store = Ingest(pandora_database), Store(pandora_database)
+        store.beat()
+        for minute, value in enumerate(("1", "1", "2")):
+            sent = packet("a", module("load", value), time=START + 60 * minute)
+            ingest.record([arrival(sent)])
+        with store.engine.connect() as conn:
+            assert conn.scalar(select(schema.state.c.value)) == "2.00000"
+            assert store.servers.count_modules(conn, "ingest") == Modules(0, 0)
 
 
 def test_a_server_that_reports_by_packet_comes_back_by_packet(database: Database) -> None:
@@ -259,10 +367,12 @@ def test_a_server_that_reports_by_packet_comes_back_by_packet(database: Database
     store.watch(seen + 600)
     assert store.row("sat")["status"] == 1
     store.watch(seen + 601)
-    assert store.row("sat")["status"] == 0
+    assert store.row("sat")["status"] == -1
     ingest.record([arrival(content.replace(b"7", b"8"))])
     assert store.row("sat")["status"] == 1
+    assert store.row("sat")["laststart"] == store.row("sat")["keepalive"]
     assert [text.split(";")[-1] for text, _ in store.told()] == ["UP", "DOWN", "UP"]
+    assert store.told()[0][0] == "sat&#x20;satelliteserver&#x20;going&#x20;UP"
 
 
 def test_an_older_database_is_given_what_it_has_columns_for(pandora_database: Database) -> None:
