@@ -2,9 +2,12 @@
 
 Every instance of every host gives its own modules to one agent, so their names begin with
 ``HOST/INSTANCE``: nobody writes another one's module, and in a list those of one process stand
-together.  The report goes straight to the recorder, past the drop directory: it takes no
-disk space to tell that the disk is full.  Everything after that is as with any agent: statuses by
-thresholds that the operator may change, events, history, and *unknown* when no more comes.
+together.  What the tactical view of a Pandora console shows of the whole database is called as the
+console looks for it, and written by one process of all.
+
+The report goes straight to the recorder, past the drop directory: it takes no disk space to tell
+that the disk is full.  Everything after that is as with any agent: statuses by thresholds that the
+operator may change, events, history, and *unknown* when no more comes.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dataserver import __version__
@@ -31,6 +35,7 @@ _MIB = 2**20
 #: What of a host's name may stand in a module's name, and how much.
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_HOST = 64
+NO_FIGURES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,38 @@ _MEASURES = (
 )
 
 
+def _of_database(
+    name: str, description: str, unit: str = "", kind: str = "generic_data"
+) -> _Measure:
+    return _Measure(name, name, description, unit, type=kind)
+
+
+#: What the console's tactical view looks for, under these very names.
+_TACTICAL = (
+    _of_database("total_modules", "Enabled modules of enabled agents", "modules"),
+    _of_database("total_groups", "Groups of agents", "groups"),
+    _of_database("total_notinit", "Modules that had no value yet", "modules"),
+    _of_database("total_unknown", "Agents whose status is unknown", "agents"),
+    _of_database("last_events_24h", "Events of the last 24 hours", "events"),
+    _of_database("total_string_data", "Texts in history, an estimate", "texts"),
+    _of_database("mysql_size_of_data", "Data and indexes, an estimate", "MB"),
+    # Of the server's own counters, so that whoever reports next goes on from there.
+    _of_database(
+        "mysql_questions_reads",
+        "Statements that read, of the whole server, since the last report",
+        kind="generic_data_inc_abs",
+    ),
+    _of_database(
+        "mysql_questions_writes",
+        "Statements that write, of the whole server, since the last report",
+        kind="generic_data_inc_abs",
+    ),
+    _of_database(
+        "CPU Load", "Load average of a minute per processor, of the host that reports", "%"
+    ),
+)
+
+
 class _Reading(NamedTuple):
     """The counters at one moment (monotonic seconds)."""
 
@@ -122,13 +159,20 @@ class _Reading(NamedTuple):
 
 
 def report_packet(
-    figures: Figures, *, agent: str, process: str, interval: int, time: int
+    figures: Figures,
+    *,
+    agent: str,
+    process: str,
+    interval: int,
+    time: int,
+    tactical: Mapping[str, float] = NO_FIGURES,
 ) -> Packet:
     """The packet of ``agent`` that says ``figures`` of ``process``.
 
     ``interval`` in seconds; ``time`` (epoch seconds) tells two reports apart that say the same.
+    ``tactical``: figures of the whole database by the names of their modules.
     """
-    modules = tuple(_modules(figures, process))
+    modules = (*_modules(figures, process), *_tactical_modules(tactical))
     content = repr((agent, interval, time, modules)).encode("utf-8", "surrogatepass")
     return Packet(
         agent_name=agent,
@@ -157,14 +201,30 @@ def free_percent(path: Path) -> float | None:
     return min((100.0 * free / total for free, total in pairs if total), default=None)
 
 
+def cpu_load() -> float | None:
+    """The load average of a minute in percent of the processors; None: not known."""
+    try:
+        return 100.0 * os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        return None
+
+
 class Internals:
     """Reports when it is due.  Made anew with the configuration, which begins an interval."""
 
     def __init__(
-        self, settings: Settings, report: Report, *, host: Callable[[], str] = socket.gethostname
+        self,
+        settings: Settings,
+        report: Report,
+        tactical: Callable[[int], dict[str, float]],
+        *,
+        host: Callable[[], str] = socket.gethostname,
     ) -> None:
+        """``tactical`` gives the figures of the whole database at a time (epoch s), where it is
+        this process that reports on it; raises StoreError."""
         self._settings = settings
         self._report = report
+        self._tactical = tactical
         self._process = process_name(host(), report.paths.name)
         self._next = report.monotonic()
         self._before: _Reading | None = None
@@ -185,15 +245,33 @@ class Internals:
         except (StoreRefused, StoreLacking) as error:
             self._refused(error)
             return
+        tactical = self._read_tactical(delivery)
         started = self._report.monotonic()
-        [(_, outcome)] = delivery.deliver([self.arrival(known.get(agent, (None, None))[0])])
+        arrival = self.arrival(known.get(agent, (None, None))[0], tactical)
+        [(_, outcome)] = delivery.deliver([arrival])
         self._report.counters.commit_seconds.observe(self._report.monotonic() - started)
         if outcome is None or outcome.error is None:
             self._report.content("self-monitoring")
         else:
             self._refused(outcome.error)
 
-    def arrival(self, newest: int | None) -> Arrival:
+    def _read_tactical(self, delivery: Delivery) -> dict[str, float]:
+        """The figures of the database, with this host's load; what cannot be read is left out."""
+        now = int(self._report.clock())
+        try:
+            figures = delivery.insist(lambda: self._tactical(now))
+        except (StoreRefused, StoreLacking) as error:
+            self._report.complain(
+                "tactical view",
+                f"the report on this server has no figures of the database: {error}",
+            )
+            return {}
+        self._report.content("tactical view")
+        if figures and (load := cpu_load()) is not None:
+            figures["CPU Load"] = load
+        return figures
+
+    def arrival(self, newest: int | None, tactical: Mapping[str, float] = NO_FIGURES) -> Arrival:
         """The report, of now; ``newest`` is the time of the agent's newest packet.
 
         Hosts' clocks differ by seconds.  A packet older than another host's would be late, and
@@ -208,6 +286,7 @@ class Internals:
             process=self._process,
             interval=interval,
             time=time,
+            tactical=tactical,
         )
         return Arrival(packet, time, 0, now)
 
@@ -259,6 +338,13 @@ def _modules(figures: Figures, process: str) -> Iterator[Module]:
         if value is not None:
             name = f"{process} {measure.name}"
             yield Module(name, measure.type, f"{value:.3f}", (), _tags(measure))
+
+
+def _tactical_modules(figures: Mapping[str, float]) -> Iterator[Module]:
+    for measure in _TACTICAL:
+        value = figures.get(measure.key)
+        if value is not None:
+            yield Module(measure.name, measure.type, f"{value:.3f}", (), _tags(measure))
 
 
 def _tags(measure: _Measure) -> dict[str, str]:

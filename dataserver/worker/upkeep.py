@@ -20,6 +20,7 @@ from dataserver.spool.intake import Bad
 from dataserver.spool.rejected import Rejected
 from dataserver.store.processes import Figures
 from dataserver.store.recorder import Recorder
+from dataserver.store.tactical import Tactical
 from dataserver.worker.complaints import PERIOD, Teller
 from dataserver.worker.delivery import Delivery
 from dataserver.worker.duties import Duties, sweeps
@@ -52,7 +53,10 @@ class Upkeep:
         self._delivery = delivery
         layout = recorder.layout
         self._maintenance = Maintenance(engine, rejected, settings, report.monotonic)
-        self._internals = Internals(settings, report)
+        # Two reports that fail to come are enough for another process to take over.
+        seconds = 2.5 * settings.self_monitoring_interval
+        tactical = Tactical(engine, layout, report.run, seconds)
+        self._internals = Internals(settings, report, tactical.read)
         self._teller = Teller(engine, layout, zone, report)
         swept = sweeps(settings, engine, layout, zone)
         self._duties = Duties(engine, layout, settings, zone, report, figures, swept)

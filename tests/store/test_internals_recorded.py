@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.schema import DropTable
 
 from dataserver import entities
@@ -13,6 +13,7 @@ from dataserver.errors import Reason
 from dataserver.home import Home
 from dataserver.settings import Settings
 from dataserver.store import schema
+from dataserver.store.tactical import Tactical
 from dataserver.worker import complaints, internals
 from dataserver.worker.complaints import FIRST, PERIOD, Teller
 from dataserver.worker.delivery import Delivery
@@ -38,7 +39,16 @@ class Process:
         self.report = Report(Home(home).instance("main"), self.clock, self.clock, 1)
         self.report.gauges.database_up = 1
         settings = Settings(self_monitoring=True, data_in=home)
-        self.internals = Internals(settings, self.report, host=lambda: host)
+        engine = database.engine()
+        # Its lease is by the clock of the test.
+        self.tactical = Tactical(
+            engine,
+            self.store.recorder.layout,
+            host,
+            2.5 * settings.self_monitoring_interval,
+            clock=lambda _: float(self.clock()),
+        )
+        self.internals = Internals(settings, self.report, self.tactical.read, host=lambda: host)
         self.delivery = Delivery(
             self.store.recorder,
             clock=self.clock,
@@ -46,7 +56,6 @@ class Process:
             trouble=lambda *_: None,
             well=self.report.add,
         )
-        engine = database.engine()
         self.teller = Teller(engine, self.store.recorder.layout, ZONE, self.report)
 
     def tell(self) -> None:
@@ -157,6 +166,80 @@ def test_an_agent_that_was_deleted_comes_back(one: Process, rows: Rows) -> None:
     one.tell()
     assert rows.agents() == [AGENT]
     assert rows.modules()["host1/main Status"] == ("1.00000", 0)
+
+
+# -- figures of the whole database ---------------------------------------------------
+
+OF_DATABASE = {
+    *("total_modules", "total_groups", "total_notinit", "total_unknown", "last_events_24h"),
+    *("total_string_data", "mysql_size_of_data", "mysql_questions_reads"),
+    *("mysql_questions_writes", "CPU Load"),
+}
+
+
+def of_database(rows: Rows) -> dict[str, float]:
+    """The values of the modules that are no process's own; those without a value are left out."""
+    m, s, a = schema.module.c, schema.state.c, schema.agent.c
+    query = select(m.name, s.value).where(
+        s.module_id == m.id, m.agent_id == a.id, a.name == AGENT, s.value != ""
+    )
+    with rows.engine.connect() as conn:
+        found = {entities.decode(row[0]): float(row[1]) for row in conn.execute(query)}
+    return {name: value for name, value in found.items() if "/" not in name}
+
+
+def test_a_consoles_tactical_view_has_its_figures(
+    pandora_database: Database, tmp_path: Path
+) -> None:
+    one, rows = Process(pandora_database, "host1", tmp_path), Rows(pandora_database)
+    sent = {"load": "1", "name": "text", "never": ""}
+    one.store.record([arrival_at(0, sent, agent=f"web{number}") for number in range(4)])
+    a, e = schema.agent.c, schema.event.c
+    with rows.engine.begin() as conn:
+        counts = {"total_count": 7, "notinit_count": 2, "unknown_count": 3, "critical_count": 0}
+        conn.execute(update(schema.agent).values(counts))
+        conn.execute(update(schema.agent).where(a.name == "web1").values(critical_count=1))
+        conn.execute(update(schema.agent).where(a.name == "web2").values(disabled=1))
+        conn.execute(delete(schema.event))
+        for ago in (0, 86_399, 86_400, 900_000):
+            conn.execute(insert(schema.event).values({e.time.key: NOW - ago, e.type.key: "system"}))
+        groups = len(conn.execute(select(schema.group)).all())
+    one.tell()
+    found = of_database(rows)
+    # Counters have a value from the second report on.
+    assert found.keys() == OF_DATABASE - {"mysql_questions_reads", "mysql_questions_writes"}
+    assert (found["total_modules"], found["total_notinit"]) == (21, 6)
+    assert (found["total_unknown"], found["total_groups"]) == (2, groups)
+    assert found["last_events_24h"] == 2
+    assert 0 < found["mysql_size_of_data"] < 1_000
+    one.clock.advance(300)
+    one.tell()
+    later = of_database(rows)
+    assert later.keys() == OF_DATABASE
+    # Between two reports there are a few statements, not all since the server began.
+    assert 0 < later["mysql_questions_reads"] < 100_000
+    assert 0 < later["mysql_questions_writes"] < 100_000
+
+
+def test_one_process_of_all_reports_on_the_database_and_another_takes_over(
+    pandora_database: Database, tmp_path: Path
+) -> None:
+    one, two = (Process(pandora_database, host, tmp_path) for host in ("host1", "host2"))
+    reporting = []
+    for turn in range(8):
+        for process in (one, two):
+            process.clock.advance(300)
+        # The first one stops after four reports.
+        told = turn < 4 and bool(one.tactical.read(NOW))
+        reporting.append((told, bool(two.tactical.read(NOW))))
+    assert reporting[:4] == [(True, False)] * 4
+    assert [second for _, second in reporting[4:]] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("database", [SQLITE], indirect=True)
+def test_a_database_of_our_own_has_no_tactical_view(one: Process, rows: Rows) -> None:
+    one.tell()
+    assert of_database(rows) == {}
 
 
 # -- events of rejected packets ------------------------------------------------------

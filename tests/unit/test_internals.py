@@ -59,9 +59,20 @@ def report(clocks: Clocks, tmp_path: Path) -> Report:
     return Report(paths, clocks.wall, clocks.monotonic, 1)
 
 
-def internals(report: Report, tmp_path: Path, **settings: object) -> Internals:
+def internals(
+    report: Report,
+    tmp_path: Path,
+    *,
+    tactical: dict[str, float] | None = None,
+    **settings: object,
+) -> Internals:
     wanted = {"self_monitoring": True, "data_in": tmp_path, **settings}
-    return Internals(Settings(**wanted), report, host=lambda: "host1")  # type: ignore[arg-type]
+    return Internals(
+        Settings(**wanted),  # type: ignore[arg-type]
+        report,
+        lambda _: dict(tactical or {}),
+        host=lambda: "host1",
+    )
 
 
 def packet(figures: Figures = FULL, process: str = "host1/main", time: int = NOW) -> Packet:
@@ -213,3 +224,46 @@ def test_a_file_system_without_free_inodes_is_full(
     assert free_percent(tmp_path) == 3
     Found.f_files = Found.f_favail = 0
     assert free_percent(tmp_path) == 50
+
+
+# -- figures of the whole database ---------------------------------------------------
+
+
+def test_figures_of_the_database_are_called_as_the_console_looks_for_them(
+    report: Report, tmp_path: Path
+) -> None:
+    told = {"total_modules": 12.0, "mysql_questions_reads": 7e9, "not told": 1.0}
+    desk = Desk()
+    internals(report, tmp_path, tactical=told).round(desk, desk)  # type: ignore[arg-type]
+    modules = by_name(desk.delivered[0].packet)
+    assert modules["total_modules"].value == "12.000"
+    reads = modules["mysql_questions_reads"]
+    assert (reads.type, reads.value) == ("generic_data_inc_abs", "7000000000.000")
+    assert float(modules["CPU Load"].value or "") >= 0
+    assert "not told" not in modules
+
+
+def test_a_process_that_does_not_report_on_the_database_says_nothing_of_it(
+    report: Report, tmp_path: Path
+) -> None:
+    desk = Desk()
+    internals(report, tmp_path).round(desk, desk)  # type: ignore[arg-type]
+    names = [module.name for module in desk.delivered[0].packet.modules]
+    assert names
+    assert all(name.startswith("host1/main ") for name in names)
+
+
+def test_figures_that_cannot_be_read_are_left_out_and_told_once(
+    report: Report, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: int) -> dict[str, float]:
+        raise StoreRefused("no right to ask")
+
+    settings = Settings(self_monitoring=True, data_in=tmp_path)
+    reports, desk = Internals(settings, report, refuse), Desk()
+    for _ in range(3):
+        reports.round(desk, desk)  # type: ignore[arg-type]
+    assert len(desk.delivered) == 3
+    assert caplog.messages == [
+        "the report on this server has no figures of the database: no right to ask"
+    ]
