@@ -14,7 +14,8 @@ stays stopped until the window ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Final
@@ -63,6 +64,8 @@ AWAKENED = 100
 _STARTED: Final = 0
 #: A kind of which none is wanted any more: what earlier versions made quiet is mended.
 _QUIET_AGENTS: Final = 3
+#: A look that found nothing is followed by so many times its own length without another.
+_SHARE: Final = 20
 #: Faulty schedules that are remembered as told of.
 _TOLD = 1_000
 
@@ -100,7 +103,16 @@ class _Kind:
 class Downtimes:
     """Carries out the planned downtimes of one database; does nothing where it has none."""
 
-    def __init__(self, sql: Sql, layout: Layout, zone: tzinfo, server_name: str) -> None:
+    def __init__(
+        self,
+        sql: Sql,
+        layout: Layout,
+        zone: tzinfo,
+        server_name: str,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
         self._sql = sql
         self._layout = layout
         self._zone = zone
@@ -109,6 +121,11 @@ class Downtimes:
         self._kinds = tuple(_kinds(layout))
         self._there = planned.there(layout)
         self._told: set[tuple[int, str]] = set()
+        #: The downtimes (id and type) for which there was nothing to be done; when to look again.
+        self._settled: frozenset[tuple[int, str]] | None = None
+        self._next_look = 0.0
+        #: The last id that was switched off, by kind and query, in the pass under way.
+        self._after: dict[tuple[int, int], int] = {}
 
     def sweep(self, conn: Connection, now: int) -> bool:
         """Do a bounded part of what is to be done at ``now`` (epoch s); True: come again.
@@ -138,7 +155,16 @@ class Downtimes:
             return True
         # Where the console stops one of a schedule, only this says so.
         wanted = [it for it in active.values() if it.executed or it.schedule.execution == ONCE]
-        return any(self._adjust(conn, kind, wanted, now) for kind in self._kinds)
+        told = frozenset((it.id, it.type) for it in wanted)
+        began = self._monotonic()
+        if told == self._settled and began < self._next_look:
+            return False
+        more = any(self._adjust(conn, kind, wanted, now) for kind in self._kinds)
+        # What an operator adds to one that is on, or takes from it, is looked for all the time,
+        # but where modules are many that is not to be all that the database does.
+        self._settled = None if more else told
+        self._next_look = began + _SHARE * (self._monotonic() - began)
+        return more
 
     def _tell_fault(self, found: Downtime) -> None:
         fault = found.fault()
@@ -230,9 +256,13 @@ class Downtimes:
         if pairs:
             self._switch_on(conn, kind, pairs, now)
             return True
-        for targets in wanted:
-            pairs = _pairs(conn, _still_on(kind, targets).limit(BLOCK))
+        for place, targets in enumerate(wanted):
+            # On from where the last block ended; what is left before that, the next pass finds.
+            after = self._after.pop((kind.number, place), 0)
+            pairs = _pairs(conn, _still_on(kind, targets, after).limit(BLOCK))
             if pairs:
+                if len(pairs) == BLOCK:
+                    self._after[kind.number, place] = pairs[-1][0]
                 self._switch_off(conn, kind, pairs)
                 return True
         return False
@@ -336,14 +366,17 @@ def _switched(number: int) -> Select[Any]:
     return select(_switch.target).where(_switch.kind == number)
 
 
-def _still_on(kind: _Kind, targets: Select[Any]) -> Select[Any]:
-    """Those of ``targets`` that are to be switched off.
+def _still_on(kind: _Kind, targets: Select[Any], after: int) -> Select[Any]:
+    """Those of ``targets``, with ids after that, that are to be switched off, by their ids.
 
     One that is switched on again by hand, while its downtime is on, is left alone.
     """
     key = kind.table.c.id
-    return select(key, kind.agent_id).where(
-        key.in_(targets), kind.flag == 0, key.not_in(_switched(kind.number))
+    return (
+        select(key, kind.agent_id)
+        .where(key > after, key.in_(targets), kind.flag == 0)
+        .where(key.not_in(_switched(kind.number)))
+        .order_by(key)
     )
 
 

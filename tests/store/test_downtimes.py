@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from dataserver.store.layout import reading
 from dataserver.store.sql import Row, Sql
 from dataserver.store.unknown import UnknownSweep
 from dataserver.times import local_text
+from tests.support.clock import Clock
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, ZONE, Ingest
 from tests.support.kinds import database_of
@@ -36,8 +37,10 @@ class Site:
         self.minute = 0
         self.downtimes = self.restarted()
 
-    def restarted(self) -> Downtimes:
-        return Downtimes(Sql(self.engine.dialect), self.layout, ZONE, "alpha")
+    def restarted(self, monotonic: Callable[[], float] = lambda: 0.0) -> Downtimes:
+        """``monotonic`` stands still, unless told otherwise, so that no look takes any time."""
+        sql = Sql(self.engine.dialect)
+        return Downtimes(sql, self.layout, ZONE, "alpha", monotonic=monotonic)
 
     def send(self, values: dict[str, str], agent: str = "web1") -> None:
         """One more packet, a minute later."""
@@ -631,6 +634,51 @@ def test_a_time_beyond_a_day_in_the_database_does_no_harm(mariadb_database: Data
         )
     assert site.sweep(NOW) == 0
     assert site.executed(key) == 0
+
+
+# -- how often is looked -----------------------------------------------------------------
+
+
+def test_a_look_that_takes_long_is_not_taken_all_the_time(site: Site) -> None:
+    clock = Clock(step=1.0)
+    site.downtimes = site.restarted(clock)
+    key = site.plan("quiet", ["web1"])
+    assert site.sweep(DURING) == 2
+    # A look takes a second; the next one is due twenty later.
+    site.add_module(key, "load", "web2")
+    for _ in range(10):
+        assert not site.sweep_once(DURING)
+    assert quiet(site, "load", agent="web2") == [(0, 0)]
+    clock.advance(20)
+    assert site.sweep_once(DURING)
+    assert quiet(site, "load", agent="web2") == [(1, 1)]
+    # What begins or ends is not waited for.
+    site.sweep(DURING)
+    site.plan("quiet", ["web2"])
+    assert site.sweep_once(DURING)
+    assert site.sweep_once(DURING)
+    assert quiet(site, "disk", agent="web2") == [(1, 1)]
+    site.sweep(DURING)
+    assert site.sweep(AFTER) > 0
+    assert quiet(site, "load", "disk") == [(0, 0), (0, 0)]
+
+
+def test_many_modules_are_found_in_one_pass_and_what_was_left_in_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downtimes, "BLOCK", 3)
+    site.send({f"m{number}": "1" for number in range(10)})
+    names = ["load", "disk", *(f"m{number}" for number in range(10))]
+    site.plan("quiet", ["web1"])
+    assert site.sweep_once(DURING)
+    assert site.sweep_once(DURING)
+    assert quiet(site, *names) == [(1, 1)] * 3 + [(0, 0)] * 9
+    # By hand, behind the place that the pass has come to: an operator's.
+    site.set(schema.module, site.module("load")["id"], quiet=0)
+    site.sweep(DURING)
+    assert quiet(site, *names)[1:] == [(1, 1)] * 11
+    site.sweep(AFTER)
+    assert [quiet_ for quiet_, _ in quiet(site, *names)] == [0] * 12
 
 
 # -- alerts ------------------------------------------------------------------------------
