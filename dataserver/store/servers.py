@@ -51,6 +51,8 @@ _WORDS = (
     *("migrationserver", "alertserver", "correlationserver", "ncmserver", "netflowserver"),
     *("logserver", "madeserver"),
 )
+#: What a new row is described as: Pandora's words.
+_NEW = "Autocreated at startup"
 #: Without these no row can be kept.
 _NEEDED = ("id", "name", "server_type", "status", "keepalive")
 _UP, _DOWN, _CRASHED = 1, 0, -1
@@ -192,7 +194,7 @@ class Servers:
             server_id = find_server(conn, self._layout, name, kind)
         if server_id is None:
             new = {"name": name, "server_type": kind, "status": _UP, "ip_address": ""}
-            new |= {"laststart": now_text, **row}
+            new |= {"laststart": now_text, "description": _NEW, **row}
             conn.execute(insert(schema.server).values(self._row(new)))
             self._tell(conn, (name, kind), now, now_text, up=True)
             return

@@ -86,6 +86,8 @@ def test_a_server_makes_its_row_once_and_keeps_it(store: Store) -> None:
     expected = {
         "name": "ingest",
         "server_type": 0,
+        "description": "Autocreated at startup",
+        "master": 0,
         "ip_address": "192.0.2.7",
         "status": 1,
         "version": "1.0",
