@@ -71,6 +71,12 @@ class Tactical:
             with reading(self._engine) as conn:
                 return self._counts(conn) | self._events(conn, now) | _server(conn)
 
+    def leave(self) -> None:
+        """Let another process, or the next run of this one, report.  Raises StoreError."""
+        if self._lease.epoch is not None:
+            with translating("leave the console's figures"), self._engine.begin() as conn:
+                self._lease.release(conn)
+
     def _counts(self, conn: Connection) -> dict[str, float]:
         a = schema.agent.c
         # An agent that the console calls unknown: it knows of nothing worse.

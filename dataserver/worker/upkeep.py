@@ -53,10 +53,10 @@ class Upkeep:
         self._delivery = delivery
         layout = recorder.layout
         self._maintenance = Maintenance(engine, rejected, settings, report.monotonic)
-        # Two reports that fail to come are enough for another process to take over.
-        seconds = 2.5 * settings.self_monitoring_interval
-        tactical = Tactical(engine, layout, report.run, seconds)
-        self._internals = Internals(settings, report, tactical.read)
+        # For one interval: whoever is next takes over before the modules become unknown.
+        seconds = float(settings.self_monitoring_interval)
+        self._tactical = Tactical(engine, layout, report.run, seconds)
+        self._internals = Internals(settings, report, self._tactical.read)
         self._teller = Teller(engine, layout, zone, report)
         swept = sweeps(settings, engine, layout, zone)
         self._duties = Duties(engine, layout, settings, zone, report, figures, swept)
@@ -94,6 +94,12 @@ class Upkeep:
     def leave(self) -> None:
         """The server stops in good order: tell the database."""
         self._duties.leave()
+        if self._report.database_error is not None:
+            return
+        try:
+            self._tactical.leave()
+        except StoreError as error:
+            log.debug("the lease is left to expire: %s", error)
 
     def close(self) -> None:
         """Say what has not been said yet."""
