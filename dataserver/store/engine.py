@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
@@ -63,6 +63,8 @@ _FILE = "dataserver_file"
 
 #: SQLite's page cache in KiB (its default of 2 MB makes a batch's index pages spill).
 _SQLITE_CACHE_KIB = 32 * 1024
+#: Seconds between two attempts at what SQLite does not wait for by itself.
+_BUSY_PAUSE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +285,7 @@ def _sqlite_open(path: Path, lock_timeout: float) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
     raw = _sqlite_connect(f"file:{quote(str(path))}?mode=rw", lock_timeout)
     try:
-        raw.execute("PRAGMA journal_mode = WAL")
+        _use_wal(raw, lock_timeout)
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("PRAGMA foreign_keys = OFF")
         raw.execute(f"PRAGMA cache_size = -{_SQLITE_CACHE_KIB}")
@@ -291,6 +293,24 @@ def _sqlite_open(path: Path, lock_timeout: float) -> sqlite3.Connection:
         raw.close()
         raise
     return raw
+
+
+def _use_wal(raw: sqlite3.Connection, lock_timeout: float) -> None:
+    """Switch the file to write-ahead logging, which it then keeps.
+
+    Of several processes that do so at once on a new file all but one fail at once: here SQLite
+    does not wait, whatever its timeout.
+    """
+    deadline = monotonic() + lock_timeout
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
+                raise
+            sleep(_BUSY_PAUSE)
+        else:
+            return
 
 
 def _sqlite_open_readonly(path: Path, lock_timeout: float) -> sqlite3.Connection:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
 
 from dataserver.errors import ConfigError, StoreConflict, StoreRefused, StoreUnavailable
+from dataserver.store import engine as engine_module
 from dataserver.store.engine import (
     READING,
     limits,
@@ -60,6 +61,23 @@ def test_a_sqlite_writer_queues_at_its_first_statement_and_gives_up_in_time(
         conn.execute(text("SELECT 1"))
         with pytest.raises(StoreConflict), translating("write"), second.begin() as late:
             late.execute(text("SELECT 1"))
+
+
+def test_a_new_sqlite_file_that_another_process_is_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    other.executescript("BEGIN IMMEDIATE; CREATE TABLE t (a);")
+
+    def pause(_seconds: float) -> None:
+        if other.in_transaction:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(engine_module, "sleep", pause)
+    with open_engine("sqlite:///x.db", home=tmp_path).connect() as conn:
+        assert conn.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    assert not other.in_transaction
+    other.close()
 
 
 def test_what_a_sqlite_writer_waited_is_told_also_when_it_waited_in_vain(tmp_path: Path) -> None:
