@@ -3,14 +3,19 @@
 Pure: the zone is passed in and no clock is read.  A time of the hour that a change of
 clocks doubles has two meanings; the one nearer to something known is taken.  A time of the
 hour that a change skips is moved forward by what was skipped.
+
+What the Perl server reads is read, with the same meaning: a date and a time anywhere in the text,
+of which a part that is too large is carried over (02/30 is March 2, 24:00:00 the next day).  ISO
+8601 is read as well; a time with an offset of its own is absolute.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from dataserver.model import Packet
 
@@ -23,13 +28,26 @@ NUMBER_AHEAD: Final = 86_400
 #: Offsets of more hours than this are a mistake, and ignored.
 MAX_OFFSET_HOURS: Final = 24
 
+#: The end of a time in ISO 8601: a fraction of a second, which is dropped, and an offset.
+_ISO_END: Final = r"(?:[.,][0-9]*)?)?\s*(?P<zone>Z|UTC|GMT|([+-])([0-9]{1,2})(?::?([0-9]{2}))?)?\s*"
+#: The six parts of a time with signs between them, in ISO 8601 without, and as Perl finds them.
 _WRITTEN: Final = re.compile(
-    r"\s*([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})\s+([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})\s*"
+    r"\s*([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})(?:\s+|T)"
+    r"([0-9]{1,2}):([0-9]{1,2})(?::([0-9]{1,2})" + _ISO_END,
+    re.IGNORECASE,
+)
+_BASIC: Final = re.compile(
+    r"\s*([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})(?:([0-9]{2})" + _ISO_END,
+    re.IGNORECASE,
+)
+_ANYWHERE: Final = re.compile(
+    r"(?<![0-9])([0-9]{4})[/-]([0-9]+)[/-]([0-9]+) +([0-9]+):([0-9]+):([0-9]+)(?P<zone>)"
 )
 _EPOCH: Final = re.compile(r"\s*([0-9]{9,10})(?:\.[0-9]*)?\s*")
-#: No time is written longer; longer texts stay out of the cache.
-_LONGEST: Final = 40
+#: No time is written longer; longer texts are none, and stay out of the cache.
+_LONGEST: Final = 64
 _SECONDS_PER_HOUR: Final = 3600
+_SECONDS_PER_MINUTE: Final = 60
 
 
 def packet_time(packet: Packet, *, zone: tzinfo, number: int, modified: int) -> int | None:
@@ -42,7 +60,8 @@ def packet_time(packet: Packet, *, zone: tzinfo, number: int, modified: int) -> 
        plausible epoch and not ahead of the modification time; else the modification time.
        Both are absolute: the offset does not apply.
     2. Else it is the timestamp, local to ``zone``, plus ``timezone_offset`` hours, in a
-       doubled hour the meaning nearer to the time of step 1.
+       doubled hour the meaning nearer to the time of step 1.  One that has an offset of its own
+       (``Z``, ``+01:00``) is absolute as well.
     """
     is_epoch = EARLIEST <= number <= min(LATEST, modified + NUMBER_AHEAD)
     known = number if is_epoch else modified
@@ -60,7 +79,8 @@ def sample_time(
     ``text`` is the timestamp of a ``datalist`` value or of a module.  Agents write local
     time in the one place and epoch seconds in the other; both are read in either place.
     Missing, empty or ``AUTO``: the packet's time.  ``offset`` is the packet's
-    ``timezone_offset``; it applies once, and to local times only.
+    ``timezone_offset``; it applies once, and to local times only, which those with an offset
+    of their own are not.
     """
     written = _given(text)
     if written is None:
@@ -88,7 +108,7 @@ def from_local_text(text: str, zone: tzinfo, hint: int | None = None) -> int:
     A text that is no time (MySQL's ``0000-00-00 00:00:00``) is 0, which stands for never.
     """
     meanings = _meanings(text, zone)
-    return 0 if meanings is None else _nearest(meanings, hint)
+    return 0 if meanings is None else _nearest(meanings.earlier, meanings.later, hint)
 
 
 def _given(text: str | None) -> str | None:
@@ -98,56 +118,90 @@ def _given(text: str | None) -> str | None:
     return text
 
 
+def reads_offset(text: str) -> bool:
+    """Whether ``text`` is a ``timezone_offset`` that counts; any other moves no time."""
+    return len(text) <= _LONGEST and abs(_hours(text)) <= MAX_OFFSET_HOURS
+
+
+class _Meanings(NamedTuple):
+    """What a time may mean, in epoch seconds: the same twice but in a doubled hour."""
+
+    earlier: int
+    later: int
+    is_local: bool
+
+
 def _shifted(text: str, offset: str | None, zone: tzinfo, near: int | None) -> int | None:
-    """A local time plus the packet's offset; None where unreadable or before 1970."""
+    """A time, plus the packet's offset if it is local; None where unreadable or before 1970."""
     meanings = _meanings(text, zone)
     if meanings is None:
         return None
-    shift = _offset_seconds(offset) if offset else 0
-    seconds = _nearest((meanings[0] + shift, meanings[1] + shift), near)
+    shift = _offset_seconds(offset) if offset and meanings.is_local else 0
+    seconds = _nearest(meanings.earlier + shift, meanings.later + shift, near)
     return seconds if seconds >= 0 else None
 
 
-def _nearest(meanings: tuple[int, int], near: int | None) -> int:
+def _nearest(earlier: int, later: int, near: int | None) -> int:
     """The meaning nearer to ``near``; the earlier one where there is nothing to go by."""
-    earlier, later = meanings
     if earlier == later or near is None or abs(earlier - near) <= abs(later - near):
         return earlier
     return later
 
 
 @lru_cache(maxsize=8192)
-def _parsed(text: str, zone: tzinfo) -> tuple[int, int] | None:
-    """Both meanings of a local time, equal but in a doubled hour; None if it is no time."""
-    match = _WRITTEN.fullmatch(text)
+def _parsed(text: str, zone: tzinfo) -> _Meanings | None:
+    """What a written time means; None if it is no time."""
+    match = _WRITTEN.fullmatch(text) or _BASIC.fullmatch(text) or _ANYWHERE.search(text)
     if match is None:
         return None
     try:
-        year, month, day, hour, minute, second = map(int, match.groups())
-        local = datetime(year, month, day, hour, minute, second, tzinfo=zone)
+        written = _carried(*(int(match[part] or 0) for part in range(1, 7)))
+        if match["zone"]:
+            absolute = int(written.timestamp()) - _written_offset(match)
+            return _Meanings(absolute, absolute, is_local=False)
+        local = written.replace(tzinfo=zone)
         standing = int(local.timestamp())
         folded = int(local.replace(fold=1).timestamp())
     except (ValueError, OverflowError):
         return None
     # In a skipped hour the folded meaning is the smaller one: moved back, not forward.
-    return standing, max(standing, folded)
+    return _Meanings(standing, max(standing, folded), is_local=True)
 
 
-def _meanings(text: str, zone: tzinfo) -> tuple[int, int] | None:
+def _carried(year: int, month: int, day: int, hour: int, minute: int, second: int) -> datetime:
+    """The moment in UTC; a part that is too large is carried over as ``mktime`` does."""
+    years, month = divmod(month - 1, 12)
+    parts = timedelta(days=day - 1, hours=hour, minutes=minute, seconds=second)
+    return datetime(year + years, month + 1, 1, tzinfo=UTC) + parts
+
+
+def _written_offset(match: re.Match[str]) -> int:
+    """Seconds by which a time with an offset of its own is ahead of UTC.
+
+    Raises ValueError: that is more than a day.
+    """
+    sign, hours, minutes = match.groups()[7:]
+    if sign is None:
+        return 0
+    seconds = int(hours) * _SECONDS_PER_HOUR + int(minutes or 0) * _SECONDS_PER_MINUTE
+    if seconds > MAX_OFFSET_HOURS * _SECONDS_PER_HOUR:
+        raise ValueError("an offset of more than a day")
+    return -seconds if sign == "-" else seconds
+
+
+def _meanings(text: str, zone: tzinfo) -> _Meanings | None:
     return _parsed(text, zone) if len(text) <= _LONGEST else None
 
 
 @lru_cache(maxsize=256)
 def _hours(text: str) -> float:
+    """``text`` as a number; nan where it is none."""
     try:
         return float(text.replace(",", "."))
     except ValueError:
-        return 0.0
+        return math.nan
 
 
 def _offset_seconds(text: str) -> int:
     """``timezone_offset`` in seconds; 0 where it is no number of hours within a day."""
-    hours = _hours(text) if len(text) <= _LONGEST else 0.0
-    if not -MAX_OFFSET_HOURS <= hours <= MAX_OFFSET_HOURS:  # also refuses nan
-        return 0
-    return round(hours * _SECONDS_PER_HOUR)
+    return round(_hours(text) * _SECONDS_PER_HOUR) if reads_offset(text) else 0

@@ -8,7 +8,13 @@ from zoneinfo import ZoneInfo
 
 from dataserver.model import Packet
 from dataserver.packet import parse
-from dataserver.times import from_local_text, local_text, packet_time, sample_time
+from dataserver.times import (
+    from_local_text,
+    local_text,
+    packet_time,
+    reads_offset,
+    sample_time,
+)
 
 BERLIN = ZoneInfo("Europe/Berlin")  # clocks: 2026-03-29 02:00 forward, 2026-10-25 03:00 back
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")  # half an hour, 2026-04-05 02:00 back
@@ -46,19 +52,90 @@ def test_a_timestamp_is_local_to_the_zone() -> None:
 def test_an_unreadable_timestamp_is_no_time() -> None:
     texts = [
         "yesterday",
-        "2026/13/01 00:00:00",
-        "2026/02/30 00:00:00",
-        "2026/01/01 24:00:00",
-        "2026/01/01 00:00:60",
         "2026/01/01",
-        "2026/01/01 00:00:00 and more",
+        "2026-01-01T",
+        "26/01/01 00:00:00",
+        "01/12/2026 00:00:00",
+        "12026/01/01 00:00:00",
+        "0000-00-00 00:00:00",
         "0001/01/01 00:00:00",
         "1969/12/31 23:59:59",
+        "9999/99/01 00:00:00",
+        "2026/01/99999999999999999999 00:00:00",
+        "2026-01-01T00:00:00+25:00",
+        "2026-01-01T00",
+        "20260101000000",
         "٢٠٢٦/٠١/٠١ ٠٠:٠٠:٠٠",
         "2026/01/01 00:00:00" + " " * 100,
         "1767225600",
     ]
     assert [text for text in texts if time_of(text, number=NEW_YEAR) is not None] == []
+
+
+def test_a_part_that_is_too_large_is_carried_over_as_by_perl() -> None:
+    # Each as POSIX::strftime("%s", ...) of Perl has it.
+    times = {
+        "2026/02/30 00:00:00": "2026-03-02 00:00:00",
+        "2026-02-30T00:00:00": "2026-03-02 00:00:00",
+        "2026/01/01 24:00:00": "2026-01-02 00:00:00",
+        "2026/01/01 00:00:60": "2026-01-01 00:01:00",
+        "2026/13/01 00:00:00": "2027-01-01 00:00:00",
+        "2026/00/00 00:00:00": "2025-11-30 00:00:00",
+        "2026/1/400 00:99:00": "2027-02-04 01:39:00",
+    }
+    assert {text: local_text(time_of(text) or 0, UTC) for text in times} == times
+
+
+def test_a_time_that_is_carried_over_is_local_to_the_zone() -> None:
+    assert in_berlin("2026/03/28 26:30:00") == in_berlin("2026/03/29 02:30:00")
+    for meaning in DOUBLED:
+        assert in_berlin("2026/10/24 26:30:00", modified=meaning + 20) == meaning
+
+
+def test_what_stands_around_a_time_is_ignored_as_by_perl() -> None:
+    texts = ["2026/01/01 00:00:00 and more", "Thu 2026-01-01   00:00:00 CET", "x2026/1/1 0:0:0x"]
+    assert [text for text in texts if time_of(text) != NEW_YEAR] == []
+
+
+def test_a_time_may_be_written_in_iso_8601() -> None:
+    texts = [
+        "2026-01-01T00:00:00",
+        "2026-01-01t00:00:00",
+        "2026-01-01T00:00",
+        "2026-01-01 00:00",
+        "2026/01/01 00:00",
+        "2026-01-01T00:00:00.999",
+        "2026-01-01 00:00:00,123456789",
+        "20260101T000000",
+        "20260101T0000",
+    ]
+    wrong = [text for text in texts if time_of(text, offset="1") != NEW_YEAR + HOUR]
+    wrong += [text for text in texts if in_berlin(text) != NEW_YEAR - HOUR]
+    wrong += [text for text in texts if sample(text, offset="1") != NEW_YEAR + HOUR]
+    assert wrong == []
+
+
+def test_a_time_with_an_offset_of_its_own_is_absolute() -> None:
+    texts = [
+        "2026-01-01T00:00:00Z",
+        "2026-01-01 00:00:00z",
+        "2026-01-01 00:00:00 UTC",
+        "2026-01-01T00:00:00.5Z",
+        "2026-01-01T00:00Z",
+        "2026-01-01T01:00:00+01:00",
+        "2026-01-01T01:00:00+0100",
+        "2026-01-01T01:00:00+01",
+        "2026-01-01 01:00:00 +0100",
+        "2026-01-01T01:00:00.123456789+01:00",
+        "2025-12-31T18:30:00-05:30",
+        "20260101T010000+0100",
+        "20260101T000000Z",
+    ]
+    # Neither the zone of the server nor the packet's offset counts.
+    wrong = [text for text in texts if time_of(text, offset="5") != NEW_YEAR]
+    wrong += [text for text in texts if in_berlin(text) != NEW_YEAR]
+    wrong += [text for text in texts if sample(text, offset="5", packet=0) != NEW_YEAR]
+    assert wrong == []
 
 
 def hours_of(offset: str | None) -> float:
@@ -76,6 +153,7 @@ def test_the_offset_is_added_in_hours() -> None:
 def test_an_offset_that_is_no_number_of_hours_in_a_day_is_ignored() -> None:
     offsets = ["x", "nan", "inf", "-inf", "25", "1e300", "9" * 100]
     assert [offset for offset in offsets if hours_of(offset) != 0] == []
+    assert [offset for offset in offsets if reads_offset(offset)] == []
 
 
 def test_the_golden_packet_with_an_offset_has_it_once() -> None:
