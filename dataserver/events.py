@@ -24,7 +24,7 @@ _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?", re.ASCII)
 #: The highest severity: major.
 _HIGHEST = 6
 #: Events of one packet; what an uploader may create is bounded.
-_MOST_OF_A_PACKET = 100
+MOST_OF_A_PACKET = 100
 
 
 class About(NamedTuple):
@@ -143,7 +143,7 @@ def packet_events(agent_id: int, group_id: int, written: Iterable[str]) -> Itera
     What is none is left out, and so is what comes after the hundredth.
     """
     read = (_packet_event(agent_id, group_id, text) for text in written)
-    return islice((event for event in read if event is not None), _MOST_OF_A_PACKET)
+    return islice((event for event in read if event is not None), MOST_OF_A_PACKET)
 
 
 def _packet_event(agent_id: int, group_id: int, written: str) -> Event | None:

@@ -69,6 +69,9 @@ class Counters:
     samples: int = _count("Values seen.")
     stored: int = _count("Values stored: new ones.")
     refused: int = _count("Values refused on their own account.")
+    refused_by_reason: Counter[str] = _counts(
+        "reason", "Parts of packets refused: values, modules, times and others."
+    )
     ignored: int = _count("Packets of disabled agents, ignored.")
     undecided_patterns: int = _count("Searches for thresholds given up, by steps or time.")
     unstored: Counter[str] = _counts("section", "Elements of sections that are not stored.")

@@ -111,15 +111,20 @@ def from_local_text(text: str, zone: tzinfo, hint: int | None = None) -> int:
     return 0 if meanings is None else _nearest(meanings.earlier, meanings.later, hint)
 
 
+def says_nothing(text: str | None) -> bool:
+    """Whether a written time leaves it to the server (missing, blank, ``AUTO``)."""
+    return not text or text.isspace() or text.strip().upper() == "AUTO"
+
+
 def _given(text: str | None) -> str | None:
-    """``text``, or None where it says nothing (missing, blank, ``AUTO``)."""
-    if not text or text.isspace() or text.strip().upper() == "AUTO":
-        return None
-    return text
+    return None if says_nothing(text) else text
 
 
 def reads_offset(text: str) -> bool:
-    """Whether ``text`` is a ``timezone_offset`` that counts; any other moves no time."""
+    """Whether ``text`` is a ``timezone_offset`` that counts; any other moves no time.
+
+    A blank one says nothing, and counts as zero.
+    """
     return len(text) <= _LONGEST and abs(_hours(text)) <= MAX_OFFSET_HOURS
 
 
@@ -195,9 +200,9 @@ def _meanings(text: str, zone: tzinfo) -> _Meanings | None:
 
 @lru_cache(maxsize=256)
 def _hours(text: str) -> float:
-    """``text`` as a number; nan where it is none."""
+    """``text`` as a number, 0 where it is blank; nan where it is none."""
     try:
-        return float(text.replace(",", "."))
+        return float(text.replace(",", ".").strip() or 0)
     except ValueError:
         return math.nan
 

@@ -177,6 +177,14 @@ class Agents:
         first, second = (fallback, named) if learning.group_force else (named, fallback)
         return first if first is not None else second
 
+    def unknown_group(self, packet: Packet, reference: Reference) -> str | None:
+        """The group that a new agent's packet names and that there is not, if it would count."""
+        if self._learning.group_force or reference.group(packet.group or "") is not None:
+            return None
+        if columns.to_int(packet.group_id) in reference.group_ids:
+            return None
+        return packet.group or packet.group_id or None
+
     def _parent(self, conn: Connection, packet: Packet) -> int | None:
         """The id of the agent that the packet names as its parent, if there is one."""
         raw = packet.parent_agent_name

@@ -6,6 +6,7 @@ their own: :mod:`dataserver.store.states`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
@@ -13,14 +14,26 @@ from sqlalchemy import Connection, Table, delete, func, select
 
 from dataserver.errors import StoreConflict
 from dataserver.events import Event
+from dataserver.refusals import Refusal
 from dataserver.store import schema
 from dataserver.store.catalog import AgentEntry, ModuleEntry, in_chunks
 from dataserver.store.layout import Layout
+from dataserver.store.refused import Refusals
 from dataserver.store.sql import Row, Sql
 from dataserver.values import Kind, TypeRule
 
 #: What a batch has to write of a module's state: see :mod:`dataserver.store.states`.
 SEEN, CHANGED, TRIED, REMEMBERED, CREATED, STATUS, RUN = 1, 2, 4, 8, 16, 32, 64
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRefused:
+    """Something that an agent had not been refused before; names as people read them."""
+
+    agent: str
+    module: str
+    reason: Refusal
+    value: str
 
 
 @dataclass(slots=True)
@@ -37,6 +50,9 @@ class Tally:
     refused: int = 0
     new_agents: int = 0
     new_modules: int = 0
+    #: How much was refused by reason, and what of it for the first time.
+    refused_by_reason: Counter[str] = field(default_factory=Counter)
+    first_refused: list[FirstRefused] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         """Add ``other`` to this one."""
@@ -87,12 +103,23 @@ class Batch:
     overtaken: set[int] = field(default_factory=set)
     #: Agents whose modules' statuses are to be counted again, by id.
     recount: dict[int, AgentEntry] = field(default_factory=dict)
+    refusals: Refusals = field(default_factory=Refusals)
 
     def touch(self, agent: AgentEntry, module: ModuleEntry, how: int) -> None:
         """Note that the module's state has to be written."""
         if not module.dirty:
             self.touched.append((agent, module))
         module.dirty |= how
+
+    def refuse(
+        self, agent: AgentEntry, module: str, reason: Refusal, value: str | None, count: int = 1
+    ) -> None:
+        """Note that ``value`` was refused, the last one of ``count``.
+
+        ``module`` is the name as stored; '' for what is the packet's own.
+        """
+        self.refusals.add(agent.id, module, reason, value or "", count)
+        self.tally.refused_by_reason[reason.value] += count
 
     def late_sample(
         self,

@@ -13,10 +13,12 @@ from dataserver.due import expected_interval
 from dataserver.errors import StoreRefused
 from dataserver.events import number_text, status_event, text_data
 from dataserver.model import Arrival, Module
+from dataserver.refusals import Refusal
 from dataserver.status import PLAIN, Status, advance, given, judge_number, judge_text
 from dataserver.store.batch import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Batch
 from dataserver.store.catalog import INTERVAL, AgentEntry, ModuleEntry
-from dataserver.times import sample_time
+from dataserver.store.refused import stored_name
+from dataserver.times import sample_time, says_nothing
 from dataserver.values import (
     DAY,
     Kind,
@@ -41,10 +43,14 @@ class Evaluator:
         self._max_ahead = max_ahead
         self._longest_text = longest_text
 
-    def refuse_all(self, batch: Batch, module: Module) -> None:
-        """Count the values of a module that could not be created."""
+    def refuse_all(self, batch: Batch, agent: AgentEntry, module: Module, reason: Refusal) -> None:
+        """Refuse the values of a module that could not be created, or whose type is unknown."""
+        count = len(module.samples) or 1
+        value = module.samples[-1].value if module.samples else module.value
+        if reason is Refusal.UNKNOWN_TYPE:
+            value = module.type
+        batch.refuse(agent, stored_name(module.name), reason, value, count)
         if module.name:
-            count = len(module.samples) or 1
             batch.tally.samples += count
             batch.tally.refused += count
 
@@ -63,7 +69,7 @@ class Evaluator:
             return
         if entry.rule[0] != module.type:
             if module.type and module.type not in types:
-                self.refuse_all(batch, module)
+                self.refuse_all(batch, agent, module, Refusal.UNKNOWN_TYPE)
                 return
             entry.rule = (module.type, type_rule(module.type or "generic_data"))
             entry.judged = None
@@ -81,6 +87,10 @@ class Evaluator:
             batch.own_times.add(entry.id)
         for text, written in module.samples or ((module.value, stamp),):
             time = self._own_time(batch, arrival, written)
+            if time is None:
+                batch.tally.samples += 1
+                self._refuse_time(batch, agent, entry, arrival, written)
+                continue
             self._value(batch, agent, entry, rule, text, time, True, status, hushed)
 
     def contact(self, batch: Batch, agent: AgentEntry, text: str) -> None:
@@ -117,13 +127,16 @@ class Evaluator:
         tally.samples += 1
         kind = rule.kind
         if not raw or time is None:
-            self._refuse(batch, agent, entry, time)
+            # A packet without a time is noted once, not with each of its values.
+            self._refuse(batch, agent, entry, time, Refusal.NO_VALUE if time else None, raw)
             return
         kept: tuple[str, float | str] | None
         if kind is Kind.NUMBER:
             kept = number(raw, entry.bounds)
             if kept is None:
-                self._refuse(batch, agent, entry, time)
+                is_number = parse_number(raw) is not None
+                reason = Refusal.OUT_OF_BOUNDS if is_number else Refusal.NOT_A_NUMBER
+                self._refuse(batch, agent, entry, time, reason, raw)
         elif kind is Kind.TEXT:
             if len(raw) * 4 > self._longest_text:
                 self._check_length(raw)
@@ -248,7 +261,7 @@ class Evaluator:
         """The rate or difference since the last reading; None: there is none to be had."""
         parsed = parse_number(raw)
         if parsed is None:
-            self._refuse(batch, agent, entry, time)
+            self._refuse(batch, agent, entry, time, Refusal.NOT_A_NUMBER, raw)
             return None
         read = reading(kind, parsed, time, entry.counter)
         if read.late:
@@ -263,12 +276,37 @@ class Evaluator:
             return None
         kept = limited(read.amount, entry.bounds)
         if kept is None:
-            self._refuse(batch, agent, entry, time)
+            self._refuse(batch, agent, entry, time, Refusal.OUT_OF_BOUNDS, raw)
         return kept
 
-    def _refuse(
-        self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, time: int | None
+    def _refuse_time(
+        self,
+        batch: Batch,
+        agent: AgentEntry,
+        entry: ModuleEntry,
+        arrival: Arrival,
+        written: str | None,
     ) -> None:
+        """Refuse a value whose own time, as ``written``, cannot be used."""
+        offset = arrival.packet.timezone_offset
+        time = sample_time(written, packet_time=None, offset=offset, zone=self._zone)
+        reason: Refusal | None = Refusal.TIME_AHEAD if time else Refusal.TIME
+        if says_nothing(written):
+            reason = None  # it has the packet's time, which is noted
+        self._refuse(batch, agent, entry, None, reason, written)
+
+    def _refuse(
+        self,
+        batch: Batch,
+        agent: AgentEntry,
+        entry: ModuleEntry,
+        time: int | None,
+        reason: Refusal | None,
+        raw: str | None,
+    ) -> None:
+        """Count a value as refused; note it with a ``reason``, None: that is noted elsewhere."""
+        if reason is not None:
+            batch.refuse(agent, entry.name, reason, raw)
         batch.tally.refused += 1
         if time is None or time >= entry.time:
             self._tried(batch, agent, entry, TRIED)

@@ -12,8 +12,10 @@ from sqlalchemy import Connection, func, select, update
 
 from dataserver import entities
 from dataserver.model import Module, Packet
+from dataserver.refusals import Refusal
 from dataserver.status import FRESH, FRESH_ASYNC
 from dataserver.store import columns, schema
+from dataserver.store.batch import Batch
 from dataserver.store.catalog import (
     INSTRUCTIONS,
     KEEP_ALIVE,
@@ -47,12 +49,15 @@ class Modules:
         conn: Connection,
         wanted: Sequence[tuple[AgentEntry, Module]],
         reference: Reference,
-    ) -> list[tuple[AgentEntry, ModuleEntry]]:
+        batch: Batch,
+    ) -> tuple[list[tuple[AgentEntry, ModuleEntry]], dict[tuple[int, str], Refusal]]:
         """Create each (agent, module) that the database does not know; those that were created.
 
         A module of unknown type, without a name or with one that does not fit, or of an agent
-        that has its fill, is left out: its values will be refused.
+        that has its fill, is left out: its values will be refused, for the reason that is
+        returned by agent's id and module's name as written.
         """
+        refused: dict[tuple[int, str], Refusal] = {}
         rows: dict[tuple[int, str], dict[str, Any]] = {}
         pairs: list[tuple[AgentEntry, Module, str]] = []
         folded: dict[int, dict[str, str]] = {}
@@ -63,6 +68,9 @@ class Modules:
             seen.add((agent.id, module.name))
             name = module_name(module.name)
             if name is None:
+                has_name = entities.clean_name(module.name)
+                reason = Refusal.NAME_TOO_LONG if has_name else Refusal.NO_NAME
+                refused[agent.id, module.name] = reason
                 continue
             if name in agent.modules:
                 agent.by_raw[module.name] = agent.modules[name]
@@ -76,17 +84,20 @@ class Modules:
                 continue
             type_id = reference.types.get(module.type or "generic_data")
             if type_id is None or len(names) >= self._most:
+                reason = Refusal.TOO_MANY_MODULES if type_id else Refusal.UNKNOWN_TYPE
+                refused[agent.id, module.name] = reason
                 continue
             names[folded_name(name)] = name
-            rows[agent.id, name] = self._row(agent, module, name, type_id, reference)
+            rows[agent.id, name] = self._row(agent, module, name, type_id, reference, batch)
             pairs.append((agent, module, name))
         if rows:
             self._insert(conn, list(rows.values()))
-            self._enter(conn, pairs, rows, reference)
+            self._enter(conn, pairs, rows, reference, batch)
         for agent, module, name in pairs:
             agent.by_raw[module.name] = agent.modules[name]
         by_id = {agent.id: agent for agent, _, _ in pairs}
-        return [(by_id[agent_id], by_id[agent_id].modules[name]) for agent_id, name in rows]
+        created = [(by_id[agent_id], by_id[agent_id].modules[name]) for agent_id, name in rows]
+        return created, refused
 
     def _same_name(self, conn: Connection, agent: AgentEntry, one: str, other: str) -> bool:
         """Whether the database's own comparison takes two names for one."""
@@ -100,15 +111,20 @@ class Modules:
         return one.casefold() == other.casefold()
 
     def _row(
-        self, agent: AgentEntry, module: Module, name: str, type_id: int, reference: Reference
+        self,
+        agent: AgentEntry,
+        module: Module,
+        name: str,
+        type_id: int,
+        reference: Reference,
+        batch: Batch,
     ) -> dict[str, Any]:
         row = columns.new_module(module, name, agent.interval)
         group = module.tags.get("module_group", "")
-        row |= {
-            "agent_id": agent.id,
-            "type_id": type_id,
-            "group_id": reference.module_groups.get(folded_name(group), 0) if group else 0,
-        }
+        group_id = reference.module_groups.get(folded_name(group), 0) if group else 0
+        if group and not group_id:
+            batch.refuse(agent, name, Refusal.GROUP, group)
+        row |= {"agent_id": agent.id, "type_id": type_id, "group_id": group_id}
         return self._layout.present(schema.module, row)
 
     def _insert(self, conn: Connection, rows: list[dict[str, Any]]) -> None:
@@ -121,6 +137,7 @@ class Modules:
         pairs: Sequence[tuple[AgentEntry, Module, str]],
         rows: Mapping[tuple[int, str], dict[str, Any]],
         reference: Reference,
+        batch: Batch,
     ) -> None:
         """Read the new modules' ids and put them into their agents."""
         c = schema.module.c
@@ -146,19 +163,22 @@ class Modules:
                 entry.open_events = False
                 # No news of an asynchronous module is good news.
                 entry.stand(FRESH_ASYNC if type_rule(module.type).is_async else FRESH)
-        self._add_tags(conn, pairs, reference)
+        self._add_tags(conn, pairs, reference, batch)
 
     def _add_tags(
         self,
         conn: Connection,
         pairs: Sequence[tuple[AgentEntry, Module, str]],
         reference: Reference,
+        batch: Batch,
     ) -> None:
         links = set()
         for agent, module, name in pairs:
             if "tags" not in module.tags:
                 continue
-            written = (entities.encode(tag.strip()) for tag in module.tags["tags"].split(","))
+            written = [entities.encode(tag.strip()) for tag in module.tags["tags"].split(",")]
+            for tag in filter(None, set(written) - reference.tags.keys()):
+                batch.refuse(agent, name, Refusal.TAG, entities.decode(tag))
             known = sorted({(reference.tags[tag], tag) for tag in written if tag in reference.tags})
             entry = agent.modules[name]
             entry.about = entry.about._replace(tags=",".join(tag for _, tag in known))

@@ -139,7 +139,10 @@ _KIND_TEXT = {
 
 
 def _all_there(layout: Layout, metadata: MetaData) -> bool:
-    return all(layout.has(table) for table in metadata.sorted_tables)
+    """Whether all tables that a server needs are there; it adds what only tells if it may."""
+    return all(
+        layout.has(table) for table in metadata.tables.values() if table not in schema.TELLING
+    )
 
 
 def has_alerts(layout: Layout) -> bool:
@@ -205,7 +208,7 @@ def _unless_exists(conn: Connection, statement: CreateTable | CreateIndex) -> No
 
 
 def _completed(engine: Engine, layout: Layout) -> Layout:
-    """The layout with the columns that our own tables did not have in earlier versions.
+    """The layout with the tables and columns of ours that earlier versions did not have.
 
     They are only for telling, and may be missing where the user has no right to add them.
     """
@@ -213,9 +216,9 @@ def _completed(engine: Engine, layout: Layout) -> Layout:
     if not lacking:
         return layout
     failed: StoreError | None = None
-    for column in lacking:
+    for thing in lacking:
         try:
-            _add(engine, column)
+            _add(engine, thing)
         except StoreConflict:
             raise
         except StoreError as error:
@@ -225,19 +228,28 @@ def _completed(engine: Engine, layout: Layout) -> Layout:
     if failed is not None and (missing := list(_lacking(layout))):
         if not isinstance(failed, StoreLacking):
             raise failed
-        names = ", ".join(f"{column.table.name}.{column.name}" for column in missing)
-        log.warning("without %s: %s", names, failed)
+        log.warning("without %s: %s", ", ".join(map(_full_name, missing)), failed)
     return layout
 
 
-def _lacking(layout: Layout) -> Iterator[Column[object]]:
+def _lacking(layout: Layout) -> Iterator[Table | Column[object]]:
     for table in schema.ours.sorted_tables:
         if layout.has(table):
             yield from (each for each in table.columns if each.nullable and not layout.has(each))
+        elif table in schema.TELLING:
+            yield table
 
 
-def _add(engine: Engine, column: Column[object]) -> None:
-    what = f"add {column.table.name}.{column.name}"
+def _full_name(thing: Table | Column[object]) -> str:
+    return thing.name if isinstance(thing, Table) else f"{thing.table.name}.{thing.name}"
+
+
+def _add(engine: Engine, thing: Table | Column[object]) -> None:
+    if isinstance(thing, Table):
+        _create_tables(engine, [thing])
+        return
+    column = thing
+    what = f"add {_full_name(column)}"
     definition = CreateColumn(column).compile(dialect=engine.dialect)
     with translating(what), engine.begin() as conn:
         conn.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")

@@ -5,12 +5,13 @@ The steps, in the order in which locks are taken (1 to 3: :mod:`dataserver.store
 1.  agents are found or created; 2.  their versions locked; 3.  known packets put aside;
 4.  each agent's packets are evaluated in order of time: what is new is gathered;
 5.  everything is written in bulk: history, late values, counters, states, agents, their
-    counts, events, the ledger, the versions;
+    counts, events, the ledger, the versions, what was refused;
 6.  commit.  When anything fails, the agents are forgotten and the transaction is void.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import tzinfo
@@ -18,18 +19,20 @@ from time import monotonic
 
 from sqlalchemy import Connection, Engine
 
-from dataserver.errors import StoreConflict
-from dataserver.events import packet_events
+from dataserver import entities
+from dataserver.errors import StoreConflict, StoreUnavailable
+from dataserver.events import MOST_OF_A_PACKET, packet_events
 from dataserver.failpoints import reach
-from dataserver.model import Arrival, Module
-from dataserver.store import ledger, schema
+from dataserver.model import Arrival, Module, Packet
+from dataserver.refusals import Refusal
+from dataserver.store import ledger, refused, schema
 from dataserver.store.admission import Admission, Outcome, Work
 from dataserver.store.agents import Agents, Learning
-from dataserver.store.batch import CREATED, Batch, Tally, Writer
+from dataserver.store.batch import CREATED, Batch, FirstRefused, Tally, Writer
 from dataserver.store.catalog import AgentEntry, Catalog
 from dataserver.store.counts import COUNTS, recount
 from dataserver.store.engine import verify_file
-from dataserver.store.errors import translating
+from dataserver.store.errors import RAW, classify, translating
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
 from dataserver.store.late import write_late
@@ -42,6 +45,9 @@ from dataserver.store.servers import find_server
 from dataserver.store.sql import Row, Sql
 from dataserver.store.standing import column_text
 from dataserver.store.states import States
+from dataserver.times import reads_offset
+
+log = logging.getLogger(__name__)
 
 #: An agent's newest packet time (epoch seconds) and interval (seconds), None: not known.
 Known = tuple[int | None, int | None]
@@ -76,6 +82,9 @@ class Recorder:
         self._modules = Modules(self._sql, layout, learning.max_modules)
         self._sections = Sections(self._sql, layout)
         self._evaluator = Evaluator(zone, longest_text, max_ahead)
+        #: What was refused is told where all of its table is there; and why that failed last.
+        self._tells_refused = len(layout.columns(schema.refused)) == len(schema.refused.columns)
+        self._refused_error = ""
         self._reference: tuple[Reference, float] | None = None
         self._server_name = learning.server_name
         self._text = column_text(zone)
@@ -174,14 +183,20 @@ class Recorder:
     def _evaluate(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
         reference = self._read_reference(conn)
         batch.storm = reference.storm_protection
-        self._learn(conn, work, batch, reference)
+        left_out = self._learn(conn, work, batch, reference)
         created: set[int] = set()
         for agent, arrival, _, late in work:
             packet, time = arrival.packet, arrival.time
+            if time is None:
+                batch.refuse(agent, "", Refusal.PACKET_TIME, packet.timestamp)
+            if (offset := packet.timezone_offset) and not reads_offset(offset):
+                batch.refuse(agent, "", Refusal.OFFSET, offset)
             newest = not late and time is not None
             first = agent.created and agent.id not in created
             if first:
                 created.add(agent.id)
+                if group := self._agents.unknown_group(packet, reference):
+                    batch.refuse(agent, "", Refusal.GROUP, group)
             if newest:
                 self._agents.update(conn, agent, packet, reference)
                 if agent.keep_alives:
@@ -189,7 +204,8 @@ class Recorder:
             for module in packet.modules:
                 entry = agent.by_raw.get(module.name)
                 if entry is None:
-                    self._evaluator.refuse_all(batch, module)
+                    reason = left_out.get((agent.id, module.name), Refusal.NOT_LEARNING)
+                    self._evaluator.refuse_all(batch, agent, module, reason)
                     continue
                 if entry.tags != module.tags and newest:
                     self._modules.update(conn, agent, entry, module)
@@ -204,13 +220,15 @@ class Recorder:
                 agent.newest = max(agent.newest, time)
             if packet.events and not late and not agent.quiet:
                 # Of all groups, but for those that came with the agent, as with the Perl server.
-                group_id = agent.group_id if first else 0
-                batch.events += packet_events(agent.id, group_id, packet.events)
+                _add_events(batch, agent, packet, agent.group_id if first else 0)
 
     def _learn(
         self, conn: Connection, work: Sequence[Work], batch: Batch, reference: Reference
-    ) -> None:
-        """Create the modules that the packets bring, before any value is looked at."""
+    ) -> dict[tuple[int, str], Refusal]:
+        """Create the modules that the packets bring, before any value is looked at.
+
+        Why others are left out, by agent's id and module's name as written, where it was tried.
+        """
         wanted: list[tuple[AgentEntry, Module]] = []
         seen: set[int] = set()
         for agent, arrival, _, _ in work:
@@ -222,12 +240,14 @@ class Recorder:
                     if agent.mode == 0 and not first and not _is_known(agent, module):
                         continue
                     wanted.append((agent, module))
-        if wanted:
-            created = self._modules.create(conn, wanted, reference)
-            batch.tally.new_modules += len(created)
-            for agent, entry in created:
-                batch.touch(agent, entry, CREATED)
-                batch.recount[agent.id] = agent
+        if not wanted:
+            return {}
+        created, left_out = self._modules.create(conn, wanted, reference, batch)
+        batch.tally.new_modules += len(created)
+        for agent, entry in created:
+            batch.touch(agent, entry, CREATED)
+            batch.recount[agent.id] = agent
+        return left_out
 
     # -- step 5 ----------------------------------------------------------------
 
@@ -263,6 +283,25 @@ class Recorder:
         if work:
             touched = {item.agent.id: item.agent for item in work}
             ledger.raise_versions(conn, self._sql, touched.values())
+        if batch.refusals:
+            self._write_refused(conn, batch)
+
+    def _write_refused(self, conn: Connection, batch: Batch) -> None:
+        """Write what was refused; where that fails, the packets are stored all the same."""
+        if not self._tells_refused:
+            return
+        try:
+            with conn.begin_nested():
+                new = refused.write(conn, self._sql, batch.refusals, batch.now)
+        except RAW as exc:
+            error = classify(exc, action="write what was refused")
+            if isinstance(error, StoreConflict | StoreUnavailable):
+                raise
+            if str(error) != self._refused_error:
+                log.warning("%s", error)
+            self._refused_error = str(error)
+            return
+        batch.tally.first_refused += [_first(batch, each) for each in new]
 
     def _look_for_gone(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
         """What is late updates no row that would not be there; so it is asked for."""
@@ -308,6 +347,21 @@ class Recorder:
             if rows and self._sql.update(conn, schema.agent, keys, rows) < len(rows):
                 raise StoreConflict("agents were deleted by somebody else meanwhile")
         recount(conn, self._sql, uncertain)
+
+
+def _add_events(batch: Batch, agent: AgentEntry, packet: Packet, group_id: int) -> None:
+    """The events that a packet brings, as far as they are read and no more than it may bring."""
+    events = list(packet_events(agent.id, group_id, packet.events))
+    batch.events += events
+    if left := len(packet.events) - len(events):
+        is_full = len(events) >= MOST_OF_A_PACKET
+        reason = Refusal.TOO_MANY_EVENTS if is_full else Refusal.EVENT
+        batch.refuse(agent, "", reason, None, left)
+
+
+def _first(batch: Batch, noted: refused.Noted) -> FirstRefused:
+    agent = entities.decode(batch.agents[noted.agent_id].name)
+    return FirstRefused(agent, entities.decode(noted.module), noted.reason, noted.value)
 
 
 def _is_known(agent: AgentEntry, module: Module) -> bool:

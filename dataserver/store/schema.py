@@ -734,6 +734,22 @@ lease = Table(
     **_MYSQL,
 )
 
+refused = Table(
+    "trefused",
+    ours,
+    Column("agent_id", UInt, primary_key=True, autoincrement=False),
+    Column("key", Digest, primary_key=True),
+    Column("module", String(600), nullable=False),
+    Column("reason", String(30), nullable=False),
+    Column("value", String(200), nullable=False),
+    Column("count", Big, nullable=False),
+    Column("first", Big, nullable=False),
+    Column("last", Big, nullable=False),
+    Index("trefused_last", "last"),
+    comment="Refused of stored packets: how often, the last value, first and last (epoch seconds).",
+    **_MYSQL,
+)
+
 server_process = Table(
     "tserver_process",
     ours,
@@ -761,3 +777,6 @@ server_process = Table(
     comment="One row per server process; all times are epoch seconds of the database's clock.",
     **_MYSQL,
 )
+
+#: Of our tables, those that only tell: a server runs without them where it may not create them.
+TELLING = frozenset({refused})

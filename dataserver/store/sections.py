@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, Table, insert, select, update
 
 from dataserver import entities
-from dataserver.events import Event, inventory_event
+from dataserver.events import inventory_event
 from dataserver.model import InventoryModule, Packet
+from dataserver.refusals import Refusal
 from dataserver.store import columns, schema
 from dataserver.store.batch import Batch
 from dataserver.store.catalog import AgentEntry, in_chunks
@@ -66,11 +67,11 @@ class Sections:
             if listed:
                 fitting = (columns.fit(schema.address, "ip", ip) for ip in listed)
                 batch.addresses[agent.id] = list(dict.fromkeys(fitting))
-            _set_custom_fields(conn, agent, packet.custom_fields, reference)
+            _set_custom_fields(conn, agent, packet.custom_fields, reference, batch)
         agent.sections = told
         if self._inventory:
             for module in {module.name: module for module in packet.inventory}.values():
-                self._set_inventory(conn, agent, module, time, local_text, reference, batch.events)
+                self._set_inventory(conn, agent, module, time, local_text, reference, batch)
 
     def add_addresses(self, conn: Connection, told: Mapping[int, Sequence[str]]) -> None:
         """Enter addresses (by agent's id) and the agents' links to them, where missing."""
@@ -101,11 +102,12 @@ class Sections:
         time: int,
         local_text: str,
         reference: Reference,
-        events: list[Event],
+        batch: Batch,
     ) -> None:
         """Store the present inventory; a row of its history where it is new or differs."""
         module_id = reference.inventory_modules.get((agent.os_id, entities.encode(module.name)))
         if module_id is None:
+            batch.refuse(agent, "", Refusal.INVENTORY, module.name)
             return
         c = schema.inventory.c
         data = entities.encode("".join(f"{row}\n" for row in module.rows)).encode(
@@ -137,7 +139,7 @@ class Sections:
         told = module_id not in reference.untold_inventory and not agent.quiet
         if before is not None and before != data and is_filled and told:
             lists = before.decode("utf-8", "replace"), data.decode()
-            events.append(inventory_event(agent.id, agent.alias, module.name, *lists))
+            batch.events.append(inventory_event(agent.id, agent.alias, module.name, *lists))
         if before != data:
             keys = ("inventory_id", *now)
             rows = [(inventory_id, *now.values())]
@@ -179,12 +181,14 @@ def _set_custom_fields(
     agent: AgentEntry,
     fields: tuple[tuple[str, str], ...],
     reference: Reference,
+    batch: Batch,
 ) -> None:
     """Set the agent's values of those fields that the administrator defined."""
     c = schema.custom_value.c
     for name, text in dict(fields).items():  # of a repeated one the last counts, as ever
         field_id = reference.custom_fields.get(entities.encode(name))
         if field_id is None:
+            batch.refuse(agent, "", Refusal.CUSTOM_FIELD, name)
             continue
         here = (c.field_id == field_id, c.agent_id == agent.id)
         known = conn.execute(select(c.value).where(*here)).first()

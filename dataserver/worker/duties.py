@@ -35,6 +35,7 @@ from dataserver.store.layout import Layout, reading
 from dataserver.store.lease import Lease
 from dataserver.store.probe import count_alerts, has_alerts
 from dataserver.store.processes import Figures, Marks, Process, Processes
+from dataserver.store.refused import sweep as forget_refused
 from dataserver.store.servers import DATA_SERVER, GIVEN_UP, Modules, Servers
 from dataserver.store.silence import SilenceSweep
 from dataserver.store.sql import Sql
@@ -53,6 +54,8 @@ REST, LEASE = 300.0, 30.0
 _SLEEP = 60.0
 #: Seconds between two counts of all modules, and between two removals of old rows.
 _SELDOM = 300.0
+#: Seconds between two looks for what was refused long ago.
+_FORGET = 600.0
 
 
 class Sweep(NamedTuple):
@@ -293,6 +296,13 @@ def sweeps(settings: Settings, engine: Engine, layout: Layout, zone: tzinfo) -> 
     if layout.has(schema.alert):
         alerts = Sweep("count fired alerts", lambda conn, _now, _: recount_fired(conn, sql, layout))
         found.append(alerts)
+    if layout.has(schema.refused):
+        forget = Sweep(
+            "forget what was refused long ago",
+            lambda conn, now, _: forget_refused(conn, now),
+            every=_FORGET,
+        )
+        found.append(forget)
     if settings.unknown:
         unknown = UnknownSweep(sql, layout, events, text, zone)
         silence = SilenceSweep(sql, layout, events, zone)

@@ -120,6 +120,7 @@ class Report:
         counters.samples += tally.samples
         counters.stored += tally.stored
         counters.refused += tally.refused
+        counters.refused_by_reason.update(tally.refused_by_reason)
         counters.ignored += tally.ignored
         counters.agents_created += tally.new_agents
         counters.modules_created += tally.new_modules

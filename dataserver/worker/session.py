@@ -434,6 +434,7 @@ class Session:
 
     def _stored(self, tally: Tally) -> None:
         self._report.add(tally)
+        self._upkeep.note_stored(tally)
         self._heartbeat.enter(Phase.STORING)
 
     def _trouble(self, error: StoreError, seconds: float) -> None:

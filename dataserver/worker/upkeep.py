@@ -18,6 +18,7 @@ from dataserver.patterns import PATTERNS
 from dataserver.settings import Settings
 from dataserver.spool.intake import Bad
 from dataserver.spool.rejected import Rejected
+from dataserver.store.batch import Tally
 from dataserver.store.processes import Figures
 from dataserver.store.recorder import Recorder
 from dataserver.store.tactical import Tactical
@@ -25,6 +26,7 @@ from dataserver.worker.complaints import PERIOD, Teller
 from dataserver.worker.delivery import Delivery
 from dataserver.worker.duties import Duties, sweeps
 from dataserver.worker.internals import Internals
+from dataserver.worker.refusals import RefusalLog
 from dataserver.worker.report import Report
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Upkeep:
         self._tactical = Tactical(engine, layout, report.run, seconds)
         self._internals = Internals(settings, report, self._tactical.read)
         self._teller = Teller(engine, layout, zone, report)
+        self._refusals = RefusalLog(report.monotonic)
         swept = sweeps(settings, engine, layout, zone)
         self._duties = Duties(engine, layout, settings, zone, report, figures, swept)
 
@@ -70,6 +73,7 @@ class Upkeep:
     def round(self) -> None:
         """Do what is due.  Raises Stopped."""
         self._teller.round()
+        self._refusals.round()
         self._tell_patterns()
         if self._maintenance.due():
             self._maintain()
@@ -86,6 +90,10 @@ class Upkeep:
         """This file was set aside: an operator is to hear of it."""
         reason = Reason.INCOMPLETE if bad.is_cut_upload else bad.error.reason
         self._teller.complaints.note(reason, bad.file.name, bad.error.message, bad.agent)
+
+    def note_stored(self, tally: Tally) -> None:
+        """A transaction was committed: an operator is to hear of what it refused."""
+        self._refusals.note(tally)
 
     def note_outage(self) -> None:
         """The database is away."""
@@ -104,6 +112,7 @@ class Upkeep:
     def close(self) -> None:
         """Say what has not been said yet."""
         self._teller.round(everything=True)
+        self._refusals.round(everything=True)
 
     def _maintain(self) -> None:
         try:
