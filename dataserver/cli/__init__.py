@@ -22,6 +22,7 @@ COMMANDS = {
     "config": "dataserver.cli.config:config",
     "packet": "dataserver.cli.packet:packet",
     "rejected": "dataserver.cli.rejected:rejected",
+    "refused": "dataserver.cli.refused:refused",
     "agents": "dataserver.cli.agents:agents",
     "modules": "dataserver.cli.modules:modules",
     "events": "dataserver.cli.events:events",

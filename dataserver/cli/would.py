@@ -23,7 +23,7 @@ from dataserver.store.layout import Kind, inspect
 from dataserver.store.opening import open_recorder, open_store
 from dataserver.store.readonly import missing_file
 from dataserver.store.recorder import Recorder
-from dataserver.store.rehearsal import Rehearsal
+from dataserver.store.rehearsal import RefusedPart, Rehearsal
 from dataserver.times import packet_time
 
 
@@ -60,6 +60,7 @@ class Would:
                 "new_modules": list(rehearsal.new_modules),
                 "samples": rehearsal.tally.samples,
                 "refused": rehearsal.tally.refused,
+                "refusals": [part._asdict() for part in rehearsal.refused],
                 "late_counters_dropped": rehearsal.tally.late_counters_dropped,
                 "stored": [point._asdict() for point in rehearsal.points],
                 "events": [
@@ -84,6 +85,9 @@ class Would:
                     for point in rehearsal.points
                 ],
             )
+        if rehearsal is not None and rehearsal.refused:
+            print_line()
+            print_table(("REFUSED", "TIMES", "VALUE", "WHY"), map(_refused_row, rehearsal.refused))
         if rehearsal is not None and rehearsal.events:
             print_line()
             rows = [(event.type, shortened(event.text)) for event in rehearsal.events]
@@ -151,7 +155,8 @@ def _recorder(settings: Settings, paths: Paths, zone: tzinfo) -> Iterator[tuple[
 def _is_there(settings: Settings, home: Path) -> bool:
     """Whether the database is there with all tables; SchemaError where some are missing.
 
-    Opening a recorder would add those that are missing, and a rehearsal adds nothing.
+    Opening a recorder would add those that are missing, and a rehearsal adds nothing (but what
+    only tells, which every other process would add as well).
     """
     if missing_file(settings, home) is not None:
         return False
@@ -162,7 +167,7 @@ def _is_there(settings: Settings, home: Path) -> bool:
         engine.dispose()
     if layout.kind is Kind.EMPTY:
         return False
-    needed = [*schema.ours.sorted_tables]
+    needed = [table for table in schema.ours.sorted_tables if table not in schema.TELLING]
     if layout.kind is Kind.OWN:
         needed += schema.pandora.sorted_tables
     if not all(layout.has(table) for table in needed):
@@ -201,6 +206,11 @@ def _taken(rehearsal: Rehearsal) -> Iterator[str]:
     if tally.late_counters_dropped:
         yield f"late counter readings, dropped: {tally.late_counters_dropped}"
     yield f"would store: {len(rehearsal.points)} history rows"
+
+
+def _refused_row(part: RefusedPart) -> tuple[object, ...]:
+    why = f"{part.reason.text}; {part.reason.remedy}"
+    return part.module or "-", part.times, shortened(part.value) or "-", why
 
 
 def _value(value: float | str) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Table
 from dataserver import entities
 from dataserver.errors import PacketError
 from dataserver.events import Event
+from dataserver.refusals import Refusal
 from dataserver.store.batch import Batch, Tally, Writer
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
@@ -27,6 +28,15 @@ class StoredPoint(NamedTuple):
     module: str
     time: int
     value: float | str
+
+
+class RefusedPart(NamedTuple):
+    """What would be refused, so many times; ``module`` '' for what is the packet's own."""
+
+    module: str
+    reason: Refusal
+    value: str
+    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class Rehearsal:
     new_modules: tuple[str, ...]
     points: tuple[StoredPoint, ...]
     events: tuple[Event, ...]
+    refused: tuple[RefusedPart, ...]
     tally: Tally
 
     @classmethod
@@ -72,6 +83,10 @@ class Rehearsal:
             new_modules=tuple(name for key, name in names.items() if key not in known),
             points=tuple(StoredPoint(names[key], time, value) for key, time, value in noted),
             events=tuple(batch.events),
+            refused=tuple(
+                RefusedPart(entities.decode(each.module), each.reason, each.value, each.times)
+                for each in batch.refusals
+            ),
             tally=batch.tally,
         )
 

@@ -44,6 +44,7 @@ STORIES = {
         ("series", "web1 load --home {home}", "2026-01-01 00:00:00  1.5"),
         ("graph", "web1 load -o {home}/load.png --home {home}", ""),
         ("events", "--home {home}", "new_agent"),
+        ("refused", "--home {home}", "nothing was refused"),
         ("rejected list", "--home {home}", "malformed"),
         ("rejected show", "{rejected} --content --home {home}", "<agent_data"),
         ("rejected retry", "{rejected} --home {home}", "{rejected}"),
