@@ -177,6 +177,18 @@ def _put_hostile(database: Database) -> list[int]:
                     data=evil[:80],
                 )
             )
+            conn.execute(
+                insert(schema.refused).values(
+                    agent_id=agent,
+                    key=bytes(16),
+                    module=evil,
+                    reason=evil[:30],
+                    value=evil[:200],
+                    count=1,
+                    first=NOW,
+                    last=NOW,
+                )
+            )
             found.append(agent)
     return found
 

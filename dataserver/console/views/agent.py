@@ -23,6 +23,7 @@ from dataserver.store.listing import (
     some_modules,
 )
 from dataserver.store.listing import agent as agent_by_id
+from dataserver.store.refused import RefusedRecord, list_refused
 from dataserver.values import Kind, type_rule
 
 #: Modules of one page, events, and days of events that are looked at.
@@ -41,6 +42,14 @@ class ModuleRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """Something that was refused of the agent's packets; ``module_id`` None: of no module."""
+
+    record: RefusedRecord
+    module_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentDetails:
     """An agent with a page of those of its modules that are wanted, ``pages`` from 1.
 
@@ -56,6 +65,7 @@ class AgentDetails:
     page: int
     pages: int
     events: tuple[EventRecord, ...] | None
+    refused: tuple[RefusedRow, ...]
 
 
 def agent(
@@ -78,6 +88,8 @@ def agent(
         page = min(page, pages)
         chosen = wanted[(page - 1) * PAGE : page * PAGE]
         shown = some_modules(conn, store.layout, store.zone, chosen) if chosen else []
+        refused = list_refused(conn, store.layout, agent_id)
+    ids = {module.name: module.id for module in reversed(everything)} if refused else {}
     lines = _sparklines(source, shown)
     return AgentDetails(
         agent=record,
@@ -88,6 +100,7 @@ def agent(
         page=page,
         pages=pages,
         events=_events(source, agent_id),
+        refused=tuple(RefusedRow(each, ids.get(each.module)) for each in refused),
     )
 
 

@@ -19,6 +19,7 @@ from dataserver.store.listing import AgentRecord, ModuleRecord
 from dataserver.store.listing import agent as agent_by_id
 from dataserver.store.listing import module as module_by_id
 from dataserver.store.module_marks import EventMark, module_events, module_rules
+from dataserver.store.refused import RefusedRecord, list_refused, of_module
 
 #: Changes and events that the page shows.
 SHOWN = 20
@@ -28,7 +29,10 @@ _READ = 200
 
 @dataclass(frozen=True, slots=True)
 class ModuleDetails:
-    """One module of one agent.  ``first`` is the time of its oldest value, None: it has none."""
+    """One module of one agent.  ``first`` is the time of its oldest value, None: it has none.
+
+    ``refused`` is what was refused of it, the newest first.
+    """
 
     agent_id: int
     agent: str
@@ -36,6 +40,7 @@ class ModuleDetails:
     module: ModuleRecord
     thresholds: tuple[Threshold, ...]
     first: int | None
+    refused: tuple[RefusedRecord, ...]
 
 
 class Change(NamedTuple):
@@ -118,6 +123,7 @@ def _details(store: ReadingStore, module_id: int) -> tuple[AgentRecord, ModuleDe
             raise NotThere(f"there is no module {module_id}")
         agent_id, module = found
         agent = agent_by_id(conn, store.layout, store.zone, agent_id)
+        refused = of_module(list_refused(conn, store.layout, agent_id), module.name)
     if agent is None:
         raise NotThere(f"there is no agent {agent_id} any more")
     rules = module_rules(store.engine, store.layout, module_id)
@@ -128,4 +134,5 @@ def _details(store: ReadingStore, module_id: int) -> tuple[AgentRecord, ModuleDe
         module=module,
         thresholds=thresholds_of(rules, module.type or ""),
         first=History(store.engine, store.layout).first(module_id),
+        refused=refused,
     )
