@@ -34,12 +34,12 @@ _HEAD = ("AGENT", "MODULE", "COUNT", "FIRST", "LAST", "VALUE", "WHY")
 @json_option
 @pass_app
 def refused(app: App, agent: str | None, limit: int, instance: str, as_json: bool) -> None:
-    """List values, modules and times that were refused, of all agents or of AGENT.
+    """List values, modules and times that were refused, of all agents or of one.
 
-    AGENT is a name or an alias. The packets themselves were stored. There is a line for each
+    AGENT is its name or alias. The packets themselves were stored. There is a line for each
     module and reason, the newest first: how often, when for the first and the last time, and the
-    last value. MODULE is "-" for what is the packet's own. A line goes 30 days after it was
-    refused last.
+    last value. AGENT in it is the agent's alias, MODULE is "-" for what is the packet's own. A
+    line goes 30 days after it was refused last. In JSON times are epoch seconds.
 
     \b
     Examples:
@@ -66,7 +66,7 @@ def refused(app: App, agent: str | None, limit: int, instance: str, as_json: boo
 
 def _row(each: RefusedRecord, zone: tzinfo) -> tuple[object, ...]:
     return (
-        shortened(each.agent),
+        shortened(each.alias or each.agent),
         shortened(each.module) or "-",
         each.count,
         time_text(each.first, zone),

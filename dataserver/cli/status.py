@@ -84,6 +84,9 @@ def _lines(
         ),
         ("rejected", _rejected(counters, gauges)),
     ]
+    if refused := counters.get("refused_by_reason"):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in refused.items())
+        lines.append(("refused", f"{reasons} since the start: see `dataserver refused`"))
     return lines + [("cannot open", f"{name}: {why}") for name, why in status.unreadable.items()]
 
 

@@ -170,13 +170,14 @@ def sweep(conn: Connection, now: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRecord:
-    """One row, for people: names decoded; ``module`` '' for the packet itself.
+    """One row, for people: names decoded; ``module`` '' for what is the packet's own.
 
     ``value`` is the last one, cut; ``first`` and ``last`` are epoch seconds.
     """
 
     agent_id: int
     agent: str
+    alias: str
     module: str
     reason: str
     text: str
@@ -196,7 +197,8 @@ def list_refused(
     if not layout.has(schema.refused):
         return []
     c, a = schema.refused.c, schema.agent.c
-    columns = (c.agent_id, a.name, c.module, c.reason, c.value, c.count, c.first, c.last)
+    named = (c.agent_id, a.name, a.alias, c.module)
+    columns = (*named, c.reason, c.value, c.count, c.first, c.last)
     query = (
         select(*columns)
         .join_from(schema.refused, schema.agent, a.id == c.agent_id)
@@ -216,10 +218,11 @@ def of_module(records: Sequence[RefusedRecord], name: str) -> tuple[RefusedRecor
 
 
 def _record(row: Any) -> RefusedRecord:
-    agent_id, agent, module, reason, value, count, first, last = row
+    agent_id, agent, alias, module, reason, value, count, first, last = row
     return RefusedRecord(
         agent_id=agent_id,
         agent=entities.decode(agent),
+        alias=entities.decode(alias or ""),
         module=entities.decode(module),
         reason=reason,
         text=words(reason),

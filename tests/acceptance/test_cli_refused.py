@@ -137,3 +137,24 @@ def test_a_rehearsal_names_what_would_be_refused(settled: Home, ask: Ask) -> Non
     assert told["refusals"] == [
         {"module": "disk a", "reason": "not-a-number", "value": "n/a", "times": 1}
     ]
+
+
+def test_an_agent_is_shown_by_its_alias_and_found_by_both(settled: Home, ask: Ask) -> None:
+    content = packet("a1b2", module("disk", "n/a"), time=START, agent_alias="web 1")
+    (settled.root / "data_in/a1b2.1.data").write_bytes(content)
+    ask("run", "--once")
+    for agent in ("a1b2", "web 1"):
+        assert ask("refused", agent).splitlines()[1].startswith("web 1  disk  ")
+        (found,) = json.loads(ask("refused", agent, "--json"))
+        assert (found["agent"], found["alias"]) == ("a1b2", "web 1")
+
+
+def test_status_counts_them_by_reason(dataserver: Run, settled: Home, ask: Ask) -> None:
+    drop(settled, "web1", 0, module("disk", "n/a"), module("a", ""), module("b", ""))
+    ask("run", "--once")
+    shown = dataserver("status", "--home", settled.root).stdout
+    counts = "1 not-a-number, 2 no-value since the start: see `dataserver refused`"
+    assert f"refused:   {counts}\n" in shown
+    metrics = settled.instance().metrics.read_text("utf-8")
+    assert 'dataserver_refused_total{instance="main",server=' in metrics
+    assert 'reason="no-value"} 2\n' in metrics

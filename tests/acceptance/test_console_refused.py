@@ -75,6 +75,7 @@ def test_json_has_them(client: httpx.Client, ids: dict[str, int]) -> None:
     record = {
         "agent_id": ids["web&#x20;1"],
         "agent": "web 1",
+        "alias": "web 1",
         "module": "disk a",
         "reason": "not-a-number",
         "text": "not a number",
