@@ -43,6 +43,10 @@ _BASIC: Final = re.compile(
 _ANYWHERE: Final = re.compile(
     r"(?<![0-9])([0-9]{4})[/-]([0-9]+)[/-]([0-9]+) +([0-9]+):([0-9]+):([0-9]+)(?P<zone>)"
 )
+#: A date column's text; operators write slashes and single digits, too.
+_STORED: Final = re.compile(
+    r"([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})\s+([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})"
+)
 _EPOCH: Final = re.compile(r"\s*([0-9]{9,10})(?:\.[0-9]*)?\s*")
 #: No time is written longer; longer texts are none, and stay out of the cache.
 _LONGEST: Final = 64
@@ -105,10 +109,11 @@ def from_local_text(text: str, zone: tzinfo, hint: int | None = None) -> int:
     """Epoch seconds of what :func:`local_text` wrote.
 
     In a doubled hour the meaning nearer to ``hint`` is taken, without one the earlier.
-    A text that is no time (MySQL's ``0000-00-00 00:00:00``) is 0, which stands for never.
+    A text that is no time (MySQL's ``0000-00-00 00:00:00``) is 0, which stands for never;
+    nothing is carried over.
     """
-    meanings = _meanings(text, zone)
-    return 0 if meanings is None else _nearest(meanings.earlier, meanings.later, hint)
+    meanings = _stored(text, zone) if len(text) <= _LONGEST else None
+    return 0 if meanings is None else _nearest(*meanings, hint)
 
 
 def says_nothing(text: str | None) -> bool:
@@ -138,7 +143,7 @@ class _Meanings(NamedTuple):
 
 def _shifted(text: str, offset: str | None, zone: tzinfo, near: int | None) -> int | None:
     """A time, plus the packet's offset if it is local; None where unreadable or before 1970."""
-    meanings = _meanings(text, zone)
+    meanings = _parsed(text, zone) if len(text) <= _LONGEST else None
     if meanings is None:
         return None
     shift = _offset_seconds(offset) if offset and meanings.is_local else 0
@@ -164,13 +169,30 @@ def _parsed(text: str, zone: tzinfo) -> _Meanings | None:
         if match["zone"]:
             absolute = int(written.timestamp()) - _written_offset(match)
             return _Meanings(absolute, absolute, is_local=False)
-        local = written.replace(tzinfo=zone)
-        standing = int(local.timestamp())
-        folded = int(local.replace(fold=1).timestamp())
+        return _Meanings(*_both(written.replace(tzinfo=zone)), is_local=True)
     except (ValueError, OverflowError):
         return None
+
+
+@lru_cache(maxsize=8192)
+def _stored(text: str, zone: tzinfo) -> tuple[int, int] | None:
+    """Both meanings of a date column's text; None if it is no time."""
+    match = _STORED.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        year, month, day, hour, minute, second = map(int, match.groups())
+        return _both(datetime(year, month, day, hour, minute, second, tzinfo=zone))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _both(local: datetime) -> tuple[int, int]:
+    """The meanings of a local time in epoch seconds, equal but in a doubled hour."""
+    standing = int(local.timestamp())
+    folded = int(local.replace(fold=1).timestamp())
     # In a skipped hour the folded meaning is the smaller one: moved back, not forward.
-    return _Meanings(standing, max(standing, folded), is_local=True)
+    return standing, max(standing, folded)
 
 
 def _carried(year: int, month: int, day: int, hour: int, minute: int, second: int) -> datetime:
@@ -192,10 +214,6 @@ def _written_offset(match: re.Match[str]) -> int:
     if seconds > MAX_OFFSET_HOURS * _SECONDS_PER_HOUR:
         raise ValueError("an offset of more than a day")
     return -seconds if sign == "-" else seconds
-
-
-def _meanings(text: str, zone: tzinfo) -> _Meanings | None:
-    return _parsed(text, zone) if len(text) <= _LONGEST else None
 
 
 @lru_cache(maxsize=256)

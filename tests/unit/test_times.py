@@ -282,5 +282,5 @@ def test_a_date_before_1970_is_read_back_as_negative() -> None:
 
 
 def test_a_text_that_is_no_date_stands_for_never() -> None:
-    for text in ("0000-00-00 00:00:00", "", "never"):
+    for text in ("0000-00-00 00:00:00", "", "never", "2026-02-30 00:00:00", "2026-01-00 00:00:00"):
         assert from_local_text(text, UTC, NEW_YEAR) == 0, text
