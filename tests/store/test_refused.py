@@ -12,12 +12,14 @@ from sqlalchemy import Engine, delete, insert, select, text, update
 from dataserver import entities
 from dataserver.model import Arrival
 from dataserver.refusals import Refusal
+from dataserver.settings import Settings
 from dataserver.store import refused, schema
 from dataserver.store.agents import Learning
 from dataserver.store.layout import inspect
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
 from dataserver.store.refused import RefusedRecord, list_refused
+from dataserver.worker.duties import sweeps
 from tests.support import pandora
 from tests.support.databases import PANDORA, Database, opened
 from tests.support.failures import failures
@@ -335,6 +337,16 @@ def test_what_is_old_is_forgotten_and_what_is_of_agents_that_are_gone(
     with engine.begin() as conn:
         conn.execute(delete(schema.agent).where(schema.agent.c.name == "web0"))
     assert swept(engine, NOW) == {f"m{refused.KEPT}"}
+
+
+def test_one_server_of_all_does_it_where_there_is_such_a_table(database: Database) -> None:
+    engine, name = database.engine(), "forget what was refused long ago"
+    found = [each.name for each in sweeps(Settings(), engine, database.prepare(), ZONE)]
+    assert name in found
+    with engine.begin() as conn:
+        conn.execute(text("DROP TABLE trefused"))
+    found = [each.name for each in sweeps(Settings(), engine, inspect(engine), ZONE)]
+    assert name not in found
 
 
 def test_of_too_many_rows_the_oldest_are_forgotten(
