@@ -10,7 +10,7 @@ import click
 from dataserver.cli.base import App, Command, json_option, pass_app
 from dataserver.cli.output import print_json, print_line, print_table
 from dataserver.cli.store import instance_option, reading_store
-from dataserver.cli.text import shortened, time_text
+from dataserver.cli.text import beginning, shortened, time_text
 from dataserver.store import schema
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
@@ -71,6 +71,6 @@ def _row(each: RefusedRecord, zone: tzinfo) -> tuple[object, ...]:
         each.count,
         time_text(each.first, zone),
         time_text(each.last, zone),
-        shortened(each.value) or "-",
+        beginning(each.value) or "-",
         each.text,
     )

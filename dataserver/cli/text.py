@@ -30,3 +30,8 @@ def number_text(number: float | None, decimals: int | None = None) -> str:
 def shortened(text: str, width: int = WIDTH) -> str:
     """``text`` as far as it fits a table."""
     return text if len(text) <= width else f"{text[:width]}... ({len(text)} characters)"
+
+
+def beginning(text: str, width: int = WIDTH) -> str:
+    """The same of a text that was cut before, so that its length is not known."""
+    return text if len(text) <= width else f"{text[:width]}..."

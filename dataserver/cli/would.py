@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dataserver.cli.output import print_line, print_table
-from dataserver.cli.text import number_text, shortened, time_text
+from dataserver.cli.text import beginning, number_text, shortened, time_text
 from dataserver.errors import PacketError, Reason, SchemaError, StoreRefused
 from dataserver.home import Paths
 from dataserver.model import Arrival, Packet
@@ -210,7 +210,7 @@ def _taken(rehearsal: Rehearsal) -> Iterator[str]:
 
 def _refused_row(part: RefusedPart) -> tuple[object, ...]:
     why = f"{part.reason.text}; {part.reason.remedy}"
-    return part.module or "-", part.times, shortened(part.value) or "-", why
+    return part.module or "-", part.times, beginning(part.value) or "-", why
 
 
 def _value(value: float | str) -> str:

@@ -68,7 +68,7 @@ class RefusalLog:
 def _tell(each: FirstRefused) -> None:
     extra = {
         "agent": each.agent[:_LONGEST],
-        "of": each.module[:_LONGEST] or None,
+        "module_name": each.module[:_LONGEST] or None,
         "value": each.value[:_LONGEST],
         "reason": each.reason.value,
     }

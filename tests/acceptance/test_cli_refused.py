@@ -49,14 +49,16 @@ def test_each_module_and_reason_has_a_line(settled: Home, ask: Ask) -> None:
     for minute in range(3):
         values = module("disk a", hostile), module("load", "7" * (minute % 2))
         drop(settled, "web 1", minute, *values)
-    drop(settled, "db", 9, module("up", "1", "generic_true"))
+    drop(settled, "db", 9, module("up", "1", "generic_true"), module("long", "x" * 1000))
     ask("run", "--once")
     head, *lines = ask("refused").splitlines()
     assert head.split() == ["AGENT", "MODULE", "COUNT", "FIRST", "LAST", "VALUE", "WHY"]
-    assert len(lines) == 3
+    assert len(lines) == 4
+    assert any("  " + "x" * 60 + "...  not a number" in line for line in lines)
     (disk,) = [line for line in lines if "disk a" in line]
-    assert disk.startswith("web 1  disk a  3  ")
-    assert disk.endswith(r"  n/a\u202e\x85  not a number")
+    assert disk.startswith("web 1  disk a  3 ")
+    assert r"  n/a\u202e\x85  " in disk
+    assert disk.endswith("  not a number")
     (load,) = [line for line in lines if "load" in line]
     assert load.startswith("web 1  load    2  ")
     assert load.split()[-3:] == ["-", "no", "value"]
@@ -113,7 +115,7 @@ def test_the_log_names_each_once_with_the_remedy_and_then_in_sums(
     assert one["message"] == (
         "refused: not a number; change the module's type or what the agent sends"
     )
-    assert (one["agent"], one["of"], one["reason"]) == ("web1", "disk", "not-a-number")
+    assert (one["agent"], one["module_name"], one["reason"]) == ("web1", "disk", "not-a-number")
     assert one["value"] == "n/a" + "x" * 97
     assert rest["message"] == (
         "2 more values or other parts of packets refused in the last minute;"
