@@ -62,6 +62,16 @@ class Refusal(StrEnum):
         "the packet's time cannot be read, so its values have none",
         "write it as YYYY-MM-DD HH:MM:SS",
     )
+    STATUS = (
+        "unknown-status",
+        "the status is not CRITICAL, WARNING or NORMAL, so thresholds decide",
+        "change what the agent sends",
+    )
+    SETTING = (
+        "unreadable-setting",
+        "a setting of a new module is not a number and counts as zero",
+        "set it in the console, and correct what the agent sends",
+    )
     OFFSET = (
         "unreadable-offset",
         "timezone_offset is not a number of hours within a day and is ignored",

@@ -74,6 +74,8 @@ _EMPTY = ("disabled_types_event", "module_macros")
 _KNOWN = frozenset(_TEXT_TAGS + _FLOAT_TAGS + _BIG_TAGS + _INT_TAGS + _FLAG_TAGS + _OTHER_TAGS)
 #: Five fields of numbers, spans and stars; what an agent may have besides, its server cannot read.
 _CRONTAB = re.compile(r"[0-9*-]+(?: [0-9*-]+){4}", re.ASCII)
+_FLOATS = frozenset(_FLOAT_TAGS + _BIG_TAGS)
+_INTEGERS = frozenset(_INT_TAGS + _FLAG_TAGS)
 _LEADING_INT = re.compile(r"\s*([+-]?[0-9]+)")
 
 
@@ -184,6 +186,16 @@ _DEFAULTS: dict[str, object] = {
     **dict.fromkeys(_TEXT_TAGS),
     **dict.fromkeys((*_EMPTY_TAGS, *_EMPTY), ""),
 }
+
+
+def unread(module: Module) -> list[str]:
+    """The tags of a new module that should be numbers and are none, which count as zero."""
+    return [
+        tag
+        for tag, text in module.tags.items()
+        if (tag in _FLOATS and text.strip() and parse_number(text) is None)
+        or (tag in _INTEGERS and text.strip() and _LEADING_INT.match(text) is None)
+    ]
 
 
 def new_module(module: Module, name: str, interval: int) -> dict[str, Any]:

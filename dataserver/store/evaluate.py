@@ -75,7 +75,11 @@ class Evaluator:
             entry.judged = None
         rule = entry.rule[1]
         tags = module.tags
-        status = given(tags["status"]) if "status" in tags else None
+        status = None
+        if "status" in tags:
+            status = given(tags["status"])
+            if status is None and tags["status"].strip():
+                batch.refuse(agent, entry.name, Refusal.STATUS, tags["status"])
         hushed = late or agent.quiet or entry.quiet
         stamp = tags.get("timestamp")
         if not module.samples and stamp is None:

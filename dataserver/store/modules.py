@@ -124,6 +124,8 @@ class Modules:
         group_id = reference.module_groups.get(folded_name(group), 0) if group else 0
         if group and not group_id:
             batch.refuse(agent, name, Refusal.GROUP, group)
+        for tag in columns.unread(module):
+            batch.refuse(agent, name, Refusal.SETTING, f"{tag}: {module.tags[tag]}")
         row |= {"agent_id": agent.id, "type_id": type_id, "group_id": group_id}
         return self._layout.present(schema.module, row)
 

@@ -104,6 +104,14 @@ CASES: dict[str, tuple[Arrival, set[tuple[str, str, str, int]]]] = {
         sent("offset", module("a", "1"), timezone_offset="CET"),
         {("", "unreadable-offset", "CET", 1)},
     ),
+    "status": (
+        sent("status", module("a", "1", status="OK"), module("b", "1", status=" warning ")),
+        {("a", "unknown-status", "OK", 1)},
+    ),
+    "setting": (
+        sent("setting", module("a", "5", min_critical="90%", min_ff_event="x", max=" ", min="1,5")),
+        {("a", "unreadable-setting", "min_ff_event: x", 2)},
+    ),
     "mode 0": (sent("mode 0", module("a", "1"), agent_mode="0"), set()),
     "event": (
         sent("event", "<events><event>x</event></events>"),
