@@ -132,7 +132,8 @@ class Evaluator:
         kind = rule.kind
         if not raw or time is None:
             # A packet without a time is noted once, not with each of its values.
-            self._refuse(batch, agent, entry, time, Refusal.NO_VALUE if time else None, raw)
+            reason = None if time is None else Refusal.NO_VALUE
+            self._refuse(batch, agent, entry, time, reason, raw)
             return
         kept: tuple[str, float | str] | None
         if kind is Kind.NUMBER:

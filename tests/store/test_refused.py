@@ -70,6 +70,10 @@ CASES: dict[str, tuple[Arrival, set[tuple[str, str, str, int]]]] = {
     ),
     "bounds": (sent("bounds", module("a", "7", min=1, max=5)), {("a", "out-of-bounds", "7", 1)}),
     "empty": (sent("empty", module("a", "")), {("a", "no-value", "", 1)}),
+    "of 1970": (
+        sent("of 1970", module("a", ""), timestamp="1970/01/01 00:00:00"),
+        {("a", "no-value", "", 1)},
+    ),
     "missing": (sent("missing", module("a", None)), {("a", "no-value", "", 1)}),
     "type": (
         sent("type", module("a", "1", "generic_date")),
