@@ -68,8 +68,8 @@ def prepare(engine: Engine, *, accept_no_alerts: bool = False) -> Layout:
     """Make the database ready to be written to: create what is ours, refuse what will not do.
 
     An empty database becomes one of our own; an own one is completed; to a Pandora
-    database our own tables are added; tables of ours get the columns that they did not have in
-    earlier versions.  Any number of processes may do it at once.
+    database our own tables are added; what earlier versions did not have, and only tells, is added
+    where it may be.  Any number of processes may do it at once.
     A Pandora database with alerts, which this server does not evaluate, is refused at the first
     start, unless ``accept_no_alerts``; one on which a server of ours has worked is not: an alert
     may be defined at any time, and must stop no server.
