@@ -244,6 +244,8 @@ class Trouble(StrEnum):
     CONFIGURATION = "configuration"
     #: Alerts are defined, which this server does not evaluate: a warning, packets are stored.
     ALERTS = "alerts"
+    #: This server's clock seems to be behind: a warning, packets are stored.
+    CLOCK = "clock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

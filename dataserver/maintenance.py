@@ -29,12 +29,14 @@ class Maintenance:
         rejected: Rejected,
         settings: Settings,
         monotonic: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self._engine = engine
         self._sql = Sql(engine.dialect)
         self._rejected = rejected
         self._settings = settings
         self._monotonic = monotonic
+        self._clock = clock
         self._last = monotonic()
         #: How far the present pass through the agents has come.
         self._after = 0
@@ -51,5 +53,6 @@ class Maintenance:
             log.info("%a was completed after it was rejected as incomplete: it is read again", name)
         dropped = self._rejected.prune(settings.rejected_max_days, settings.rejected_max_bytes)
         with translating("fold the ledger"), self._engine.begin() as conn:
-            self._after = ledger.fold(conn, self._sql, settings.ledger_days, self._after) or 0
+            now, days = int(self._clock()), settings.ledger_days
+            self._after = ledger.fold(conn, self._sql, days, now, self._after) or 0
         return dropped

@@ -110,6 +110,10 @@ class Gauges:
     foreign: int = _gauge("Entries of the drop directory that are no packets and not expected.")
     rejected_files: int = _gauge("Files in rejected/.")
     rejected_bytes: int = _gauge("Bytes of the files in rejected/.")
+    agents_ahead: int = _gauge(
+        "Agents whose latest packet in the last hour was over 5 minutes ahead of this clock."
+    )
+    clock_behind: int = _gauge("1 if most agents are ahead: this server's clock seems behind.")
     alerts_not_evaluated: int = _gauge("Alerts defined in the console, which are not evaluated.")
     data_in_up: int = _gauge("1 if the drop directory could be scanned, 0 otherwise.")
     database_up: int = _gauge("1 if the last transaction went through, 0 while waiting.")

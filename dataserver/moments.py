@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dataserver.days import DAY, beginning
 from dataserver.errors import UsageError
-from dataserver.times import LATEST, from_local_text
+from dataserver.times import LATEST, SLACK, from_local_text
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"([0-9]{1,9})\s*(s|min|m|h|d|w|)")
@@ -69,6 +69,11 @@ def duration_text(seconds: float) -> str:
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2]) or "0 s"
+
+
+def age_text(seconds: float) -> str:
+    """How long ago something was: ``3 min 5 s``; where it lies ahead: ``12 h ahead``."""
+    return f"{duration_text(-seconds)} ahead" if -seconds > SLACK else duration_text(seconds)
 
 
 def moment(text: str, *, now: int, zone: tzinfo, later: bool = False) -> int:

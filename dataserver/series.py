@@ -217,6 +217,11 @@ def insert_late(
     return added
 
 
+def has_point(points: Sequence[Point[V]], time: int) -> bool:
+    """Whether some point lies at ``time``."""
+    return _between(points, time - 1, time)
+
+
 def _between(points: Sequence[Point[V]], after: int, until: int) -> bool:
     """Whether some point lies in (after, until]."""
     index = bisect_right(points, after, key=_time)

@@ -25,6 +25,8 @@ LATEST: Final = 4_102_444_800
 #: A file's number may be this far (seconds) ahead of its modification time and still be a
 #: time.  Buffered packets are behind it by days; a serial number may be anywhere.
 NUMBER_AHEAD: Final = 86_400
+#: Seconds by which a time may lie ahead of the server's clock and still count as present.
+SLACK: Final = 300
 #: Offsets of more hours than this are a mistake, and ignored.
 MAX_OFFSET_HOURS: Final = 24
 
@@ -119,6 +121,16 @@ def from_local_text(text: str, zone: tzinfo, hint: int | None = None) -> int:
 def says_nothing(text: str | None) -> bool:
     """Whether a written time leaves it to the server (missing, blank, ``AUTO``)."""
     return not text or text.isspace() or text.strip().upper() == "AUTO"
+
+
+def past_doubled_hour(epoch: int, zone: tzinfo) -> int:
+    """``epoch``, or a time soon after it whose local text has one meaning only."""
+    text = local_text(epoch, zone)
+    # From far before and far after: both meanings, where there are two.
+    while from_local_text(text, zone) != from_local_text(text, zone, LATEST):
+        epoch += _SECONDS_PER_HOUR // 4
+        text = local_text(epoch, zone)
+    return epoch
 
 
 def _given(text: str | None) -> str | None:

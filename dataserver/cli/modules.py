@@ -14,7 +14,7 @@ from dataserver.cli.output import Painted, print_json, print_line, print_table
 from dataserver.cli.store import instance_option, reading_store
 from dataserver.cli.text import number_text, shortened, time_text
 from dataserver.cli.words import marks, painted, status_option, status_word
-from dataserver.moments import duration_text
+from dataserver.moments import age_text
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
 from dataserver.store.listing import ModuleRecord
@@ -97,4 +97,4 @@ def _status_cell(module: ModuleRecord) -> Painted:
 
 def _since_text(since: int | None, zone: tzinfo, now: float) -> str:
     text = time_text(since, zone)
-    return text if since is None else f"{text} ({duration_text(now - since)})"
+    return text if since is None else f"{text} ({age_text(now - since)})"

@@ -19,7 +19,7 @@ from dataserver import __version__
 from dataserver.console.views.graph_view import zone_name
 from dataserver.errors import DataserverError
 from dataserver.logs import printable
-from dataserver.moments import duration_text
+from dataserver.moments import age_text, duration_text
 
 
 def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:
@@ -62,7 +62,10 @@ def _when(context: Context, time: float | None) -> Markup | str:
 
 @pass_context
 def _ago(context: Context, time: float | None) -> str:
-    return "never" if time is None else f"{duration_text(max(0, context['now'] - time))} ago"
+    if time is None:
+        return "never"
+    text = age_text(context["now"] - time)
+    return text if text.endswith("ahead") else f"{text} ago"
 
 
 @cache

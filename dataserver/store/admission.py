@@ -3,7 +3,8 @@
 1.  the agents' rows are found by name, new agents created (locks: names, in order);
 2.  the agents' versions are locked, in the order of ids; an agent that another server
     touched since, or that was read too long ago, is read again;
-3.  packets that the ledger knows are put aside, packets that are too old as well.
+3.  packets that the ledger knows are put aside, packets that are too old as well; an agent whose
+    clock was put right has its newest time lowered to one that can be true.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from dataserver.store import ledger
 from dataserver.store.agents import Agents
 from dataserver.store.batch import Batch
 from dataserver.store.catalog import AgentEntry, Catalog
+from dataserver.store.clocks import Clocks, Note
 from dataserver.store.reference import Reference
 from dataserver.store.sections import Sections
 from dataserver.store.sql import Sql
+from dataserver.times import SLACK, says_nothing
 
 _DAY = 86_400
 
@@ -70,6 +73,9 @@ class Admission:
         self._server_name = server_name
         self._ledger_days = ledger_days
         self._cache_seconds = cache_seconds
+        self.clocks = Clocks()
+        #: Look every packet up in the ledger, not only those that are no newer than their agent's.
+        self.looks_up_all = False
 
     def admit(
         self,
@@ -180,20 +186,27 @@ class Admission:
         suspects = [
             (agent.id, arrival)
             for agent, arrival, _ in pairs
-            if arrival.time is None or arrival.time <= agent.newest
+            if self.looks_up_all or arrival.time is None or arrival.time <= agent.newest
         ]
         known = ledger.known_packets(conn, suspects) if suspects else set()
+        self._judge_clocks(conn, [pair for pair in pairs if _key(*pair[:2]) not in known], batch)
+        old = {
+            agent.id
+            for agent, arrival, _ in pairs
+            if arrival.time is not None and arrival.time < batch.now - _DAY
+        }
+        folded = ledger.folded_until(conn, old) if old else {}
         arrived = batch.now
         work = []
         for agent, arrival, index in pairs:
             time = arrival.time
-            key = (agent.id, time or 0, arrival.packet.digest)
+            key = _key(agent, arrival)
             if key in known:
                 outcomes[index] = Outcome(duplicate=True)
                 batch.tally.duplicates += 1
                 unwritten.add(agent.id)
                 continue
-            error = self._too_old(agent, time)
+            error = self._too_old(agent, time, folded.get(agent.id, 0))
             if error is not None:
                 outcomes[index] = Outcome(error=error)
                 continue
@@ -207,6 +220,42 @@ class Admission:
                 batch.tally.late += 1
         return work
 
+    def _judge_clocks(
+        self, conn: Connection, new: Sequence[tuple[AgentEntry, Arrival, int]], batch: Batch
+    ) -> None:
+        """Find agents whose clock is ahead, and lower the newest time of those put right.
+
+        ``new`` are packets, in order of time, that the ledger does not know.
+        """
+        limit = batch.now + SLACK
+        latest: dict[int, bool] = {}
+        put_right: dict[int, AgentEntry] = {}
+        for agent, arrival, _ in new:
+            time = arrival.time
+            if time is None:
+                continue
+            # Where the file's time is the packet's, it says nothing of the agent's clock.
+            if time != arrival.arrived or not says_nothing(arrival.packet.timestamp):
+                latest[agent.id] = time > limit
+            if time <= limit < agent.newest:
+                put_right[agent.id] = agent
+        self.clocks.hear(latest)
+        if self.clocks.own_is_behind:
+            return
+        if any(latest.values()):
+            batch.clocks += [
+                Note(agent.alias, time - batch.now, put_right=False)
+                for agent, arrival, _ in new
+                if (time := arrival.time or 0) > limit
+            ]
+        if not put_right:
+            return
+        possible = ledger.newest_possible(conn, put_right, limit)
+        for agent in put_right.values():
+            contact = agent.packet_contact if agent.packet_contact <= limit else 0
+            batch.clocks.append(Note(agent.alias, agent.newest - batch.now, put_right=True))
+            agent.newest = possible.get(agent.id) or contact
+
     def _check_unwritten(self, conn: Connection, agents: set[int]) -> None:
         """Check that agents of packets that are acknowledged without a write still exist.
 
@@ -216,14 +265,19 @@ class Admission:
         if agents and (gone := self._catalog.gone(conn, agents, ())):
             raise StoreConflict(f"{gone} agents were deleted by another program meanwhile")
 
-    def _too_old(self, agent: AgentEntry, time: int | None) -> PacketError | None:
-        if time is None or time >= agent.newest - self._ledger_days * _DAY:
+    def _too_old(self, agent: AgentEntry, time: int | None, folded: int) -> PacketError | None:
+        """Whether the ledger, which is folded up to ``folded``, may have forgotten the packet."""
+        if time is None or time >= max(agent.newest - self._ledger_days * _DAY, folded):
             return None
         return PacketError(
             Reason.TOO_OLD,
             f"the packet is of {self._text(time)}, more than {self._ledger_days} days older than "
             f"its agent's newest one, of {self._text(agent.newest)}",
         )
+
+
+def _key(agent: AgentEntry, arrival: Arrival) -> tuple[int, int, bytes]:
+    return agent.id, arrival.time or 0, arrival.packet.digest
 
 
 def _order(item: tuple[AgentEntry, Arrival, int]) -> tuple[int, float, int, bytes]:

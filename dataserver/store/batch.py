@@ -17,6 +17,7 @@ from dataserver.events import Event
 from dataserver.refusals import Refusal
 from dataserver.store import schema
 from dataserver.store.catalog import AgentEntry, ModuleEntry, in_chunks
+from dataserver.store.clocks import Note
 from dataserver.store.layout import Layout
 from dataserver.store.refused import Refusals
 from dataserver.store.sql import Row, Sql
@@ -62,7 +63,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class LateSample:
-    """A value older than its module's newest: to be put into history exactly."""
+    """A value with later ones in its module's history: to be put into that exactly."""
 
     agent: AgentEntry
     module: ModuleEntry
@@ -71,6 +72,12 @@ class LateSample:
     time: int
     value: float | str
     own_time: bool
+    #: Up to when the module's history is known to be right as it is.
+    newest: int
+    #: It is its module's newest value, and history has rows that lie ahead of it.
+    is_among: bool
+    #: It is to have a row of its own, whatever history says at its time.
+    has_row: bool
 
 
 @dataclass(slots=True)
@@ -104,6 +111,8 @@ class Batch:
     #: Agents whose modules' statuses are to be counted again, by id.
     recount: dict[int, AgentEntry] = field(default_factory=dict)
     refusals: Refusals = field(default_factory=Refusals)
+    #: Agents' clocks that are ahead, or were put right.
+    clocks: list[Note] = field(default_factory=list)
 
     def touch(self, agent: AgentEntry, module: ModuleEntry, how: int) -> None:
         """Note that the module's state has to be written."""
@@ -129,12 +138,28 @@ class Batch:
         time: int,
         value: float | str,
         own_time: bool,
+        *,
+        has_row: bool,
+        is_among: bool = False,
     ) -> None:
-        """Note a value older than the module's newest one, if it goes into history at all."""
+        """Note a value with later ones in the module's history, if it goes into that at all."""
         kind, is_async, _ = rule
         if is_async or module.history:
-            is_text = kind is Kind.TEXT
-            self.late.append(LateSample(agent, module, is_text, is_async, time, value, own_time))
+            is_ahead = module.saved > module.time
+            self.late.append(
+                LateSample(
+                    agent,
+                    module,
+                    kind is Kind.TEXT,
+                    is_async,
+                    time,
+                    value,
+                    own_time,
+                    newest=module.saved - 1 if is_ahead else module.time,
+                    is_among=is_among,
+                    has_row=has_row or is_async,
+                )
+            )
 
     def point(self, module: ModuleEntry, kind: Kind, time: int, value: float | str) -> None:
         """A history row of ``module``."""

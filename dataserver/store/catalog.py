@@ -118,6 +118,8 @@ class ModuleEntry:
         #: The tags last learned from; equal ones need no second look.
         self.tags: dict[str, str] | None = None
         # State: text of the newest value, its time, the time of the last saved one (epoch s).
+        # ``saved`` is later than ``time`` where the clock was ahead and was put right: then history
+        # has rows before ``saved``.
         self.state_id = 0
         self.value = ""
         self.time = 0
@@ -394,6 +396,9 @@ class Catalog:
         # The time of the last accepted value tells the two readings of a doubled hour apart.
         module.time = self.epoch(local_time, last_try)
         module.saved = self.epoch(saved, last_try)
+        if module.saved > module.time >= (earlier := self.epoch(saved)):
+            # Not ahead, but of a doubled hour: what is ahead is never left with two meanings.
+            module.saved = earlier
         module.current_interval = current_interval or 0
         if counter_time is not None and counter_value is not None:
             module.counter = (counter_value, counter_time)

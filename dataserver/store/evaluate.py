@@ -18,7 +18,7 @@ from dataserver.status import PLAIN, Status, advance, given, judge_number, judge
 from dataserver.store.batch import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Batch
 from dataserver.store.catalog import INTERVAL, AgentEntry, ModuleEntry
 from dataserver.store.refused import stored_name
-from dataserver.times import sample_time, says_nothing
+from dataserver.times import SLACK, past_doubled_hour, sample_time, says_nothing
 from dataserver.values import (
     DAY,
     Kind,
@@ -31,6 +31,11 @@ from dataserver.values import (
 )
 
 _KEEP_ALIVE = type_rule("keep_alive")
+#: Whose a value's time is: its packet's; its own; its own and to be found in history alone, since
+#: it lies ahead of the clock or of its packet, and a clock may be put right.
+_PACKETS, _OWN, _ALONE = 0, 1, 2
+#: Later than any time.
+_NEVER = float("inf")
 _ESCAPED = re.compile(r"""['"\\\n\r\0\x1a]""")
 
 
@@ -74,6 +79,8 @@ class Evaluator:
             entry.rule = (module.type, type_rule(module.type or "generic_data"))
             entry.judged = None
         rule = entry.rule[1]
+        # From when on a value is the present, whatever the state's time.
+        since = _NEVER if late else agent.newest
         tags = module.tags
         status = None
         if "status" in tags:
@@ -84,18 +91,25 @@ class Evaluator:
         stamp = tags.get("timestamp")
         if not module.samples and stamp is None:
             value, time = module.value, arrival.time
-            self._value(batch, agent, entry, rule, value, time, False, status, hushed)
+            self._value(batch, agent, entry, rule, value, time, _PACKETS, status, hushed, since)
             return
         if not entry.own_times:
             entry.own_times = True
             batch.own_times.add(entry.id)
+        limit = batch.now + SLACK
+        packet_time = batch.now if arrival.time is None else arrival.time
+        # A time that can be true, and that the packet's own does not contradict.
+        likely = -1 if packet_time > limit else min(limit, packet_time + SLACK)
         for text, written in module.samples or ((module.value, stamp),):
             time = self._own_time(batch, arrival, written)
             if time is None:
                 batch.tally.samples += 1
                 self._refuse_time(batch, agent, entry, arrival, written)
                 continue
-            self._value(batch, agent, entry, rule, text, time, True, status, hushed)
+            own_time = _ALONE if time > likely else _OWN
+            self._value(batch, agent, entry, rule, text, time, own_time, status, hushed, since)
+            if since < time <= limit:
+                since = time
 
     def contact(self, batch: Batch, agent: AgentEntry, text: str) -> None:
         """Give ``text`` to the agent's keep_alive modules: 1 says that it is heard of, 0 not.
@@ -105,7 +119,7 @@ class Evaluator:
         """
         for entry in agent.keep_alives:
             hushed, now = agent.quiet or entry.quiet, batch.now
-            self._value(batch, agent, entry, _KEEP_ALIVE, text, now, False, None, hushed)
+            self._value(batch, agent, entry, _KEEP_ALIVE, text, now, _PACKETS, None, hushed, 0)
 
     def _own_time(self, batch: Batch, arrival: Arrival, written: str | None) -> int | None:
         """The time of a value that came with its own; None: it has none that can be used."""
@@ -123,9 +137,10 @@ class Evaluator:
         rule: TypeRule,
         raw: str | None,
         time: int | None,
-        own_time: bool,
+        own_time: int,
         status: Status | None,
         hushed: bool,
+        since: float,
     ) -> None:
         tally = batch.tally
         tally.samples += 1
@@ -147,13 +162,13 @@ class Evaluator:
                 self._check_length(raw)
             kept = raw, raw
         else:
-            kept = self._counter(batch, agent, entry, kind, raw, time)
+            kept = self._counter(batch, agent, entry, kind, raw, time, since)
         if kept is not None:
             if entry.cron or not entry.interval:
                 self._expect(batch, entry, agent.interval)
-            self._accept(batch, agent, entry, rule, kept, time, own_time, status, hushed)
+            self._accept(batch, agent, entry, rule, kept, time, own_time, status, hushed, since)
 
-    def _accept(
+    def _accept(  # noqa: PLR0912 - the hot path: a call costs as much as the rest of a branch
         self,
         batch: Batch,
         agent: AgentEntry,
@@ -161,16 +176,20 @@ class Evaluator:
         rule: TypeRule,
         kept: tuple[str, float | str],
         time: int,
-        own_time: bool,
+        own_time: int,
         status: Status | None,
         hushed: bool,
+        since: float,
     ) -> None:
         """A value as it is kept: into the state, and into history where it is new."""
         kind, is_async, _ = rule
         text, value = kept
         if time < entry.time:
-            batch.late_sample(agent, entry, rule, time, value, own_time)
-            return
+            if not since <= time <= batch.now + SLACK < entry.time:
+                own, has_row = own_time > _PACKETS, own_time == _ALONE
+                batch.late_sample(agent, entry, rule, time, value, own, has_row=has_row)
+                return
+            self._put_right(batch, agent, entry, time)
         changed = text != entry.value
         if changed or status is not None or entry.judged is None:
             status = self._judge(entry, rule, text, value, status)
@@ -183,7 +202,11 @@ class Evaluator:
                 entry.standing, entry.settled, entry.grown = grown, status, None
             else:
                 self._advance(batch, agent, entry, is_async, status, value, time, hushed)
-        if changed or entry.saved < time - DAY:
+        if entry.saved > entry.time:
+            self._store_among(batch, agent, entry, rule, time, value, own_time)
+            entry.value = text
+            how = CHANGED
+        elif changed or own_time == _ALONE or entry.saved < time - DAY:
             if entry.history or is_async:
                 batch.point(entry, kind, time, value)
             if entry.history:
@@ -199,6 +222,45 @@ class Evaluator:
         if not entry.dirty:
             batch.touched.append((agent, entry))
         entry.dirty |= how
+
+    def _put_right(self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, time: int) -> None:
+        """Give up a state whose time lies ahead, for a value of ``time``.
+
+        From now on ``saved`` is later than the state's time, until a value is no earlier than that:
+        so it stays known that history has rows before then.
+        """
+        # The database keeps it as a local time.
+        entry.saved = past_doubled_hour(max(entry.saved, entry.time) + 1, self._zone)
+        entry.time = 0
+        limit, before = batch.now + SLACK, entry.standing
+        changed_at = time if before.changed_at > limit else before.changed_at
+        run_start = time if before.run_start > limit else before.run_start
+        standing = before._replace(changed_at=changed_at, run_start=run_start)
+        if standing != before:
+            entry.stand(standing)
+            batch.touch(agent, entry, STATUS)
+
+    def _store_among(
+        self,
+        batch: Batch,
+        agent: AgentEntry,
+        entry: ModuleEntry,
+        rule: TypeRule,
+        time: int,
+        value: float | str,
+        own_time: int,
+    ) -> None:
+        """Into history, which has rows later than the state, before ``entry.saved``."""
+        kind, is_async, _ = rule
+        if time < entry.saved:
+            own = own_time > _PACKETS
+            batch.late_sample(agent, entry, rule, time, value, own, has_row=own, is_among=True)
+            return
+        # The last of those rows holds until now, so this one is stored also if nothing changed.
+        if entry.history or is_async:
+            batch.point(entry, kind, time, value)
+        if entry.history:
+            entry.saved = time
 
     def _judge(
         self,
@@ -261,14 +323,24 @@ class Evaluator:
             batch.events.append(event)
 
     def _counter(
-        self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, kind: Kind, raw: str, time: int
+        self,
+        batch: Batch,
+        agent: AgentEntry,
+        entry: ModuleEntry,
+        kind: Kind,
+        raw: str,
+        time: int,
+        since: float,
     ) -> tuple[str, float] | None:
         """The rate or difference since the last reading; None: there is none to be had."""
         parsed = parse_number(raw)
         if parsed is None:
             self._refuse(batch, agent, entry, time, Refusal.NOT_A_NUMBER, raw)
             return None
-        read = reading(kind, parsed, time, entry.counter)
+        last = entry.counter
+        if last and kind is Kind.RATE and since <= time <= batch.now + SLACK < last[1]:
+            last = None  # remembered when the clock was ahead: it begins anew
+        read = reading(kind, parsed, time, last)
         if read.late:
             batch.tally.late_counters_dropped += 1
             return None
@@ -313,7 +385,7 @@ class Evaluator:
         if reason is not None:
             batch.refuse(agent, entry.name, reason, raw)
         batch.tally.refused += 1
-        if time is None or time >= entry.time:
+        if time is None or time >= entry.time or entry.time > batch.now + SLACK:
             self._tried(batch, agent, entry, TRIED)
 
     def _tried(self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, how: int) -> None:

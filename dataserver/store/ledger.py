@@ -20,6 +20,7 @@ from dataserver.store import schema
 from dataserver.store.catalog import AgentEntry, folded_name, in_chunks
 from dataserver.store.columns import AGENT_NAME_LENGTH
 from dataserver.store.sql import Row, Sql
+from dataserver.times import SLACK
 
 _VERSION_KEYS = ("agent_id", "version", "newest")
 _LEDGER_KEYS = ("agent_id", "time", "digest", "server", "arrived")
@@ -85,7 +86,7 @@ def raise_locked(conn: Connection, sql: Sql, versions: Mapping[int, Row]) -> Non
 def known_packets(conn: Connection, suspects: Sequence[tuple[int, Arrival]]) -> set[Row]:
     """Which of the packets, given with their agents' ids, are in the ledger: (agent, time, digest).
 
-    Only packets not newer than their agent's newest one can be.
+    Packets newer than their agent's newest one seldom are: only where its clock was ahead.
     """
     c = schema.packet.c
     by_agent: dict[int, list[int]] = {}
@@ -103,9 +104,40 @@ def known_packets(conn: Connection, suspects: Sequence[tuple[int, Arrival]]) -> 
 
 
 def add_packets(conn: Connection, sql: Sql, rows: Sequence[Row]) -> None:
-    """Enter packets: (agent, time, digest, server, arrived)."""
+    """Enter packets: (agent, time, digest, server, arrived).
+
+    Raises IntegrityError where one is there already.
+    """
     if rows:
         sql.insert(conn, schema.packet, _LEDGER_KEYS, rows)
+
+
+def newest_possible(conn: Connection, agent_ids: Collection[int], limit: int) -> dict[int, int]:
+    """Each agent's newest packet time up to ``limit`` that was not ahead when it arrived.
+
+    Agents without such a packet are left out.
+    """
+    c = schema.packet.c
+    found: dict[int, int] = {}
+    for ids in in_chunks(sorted(agent_ids)):
+        query = (
+            select(c.agent_id, func.max(c.time))
+            .where(c.agent_id.in_(ids), c.time <= c.arrived + SLACK, c.time <= limit)
+            .group_by(c.agent_id)
+        )
+        found.update({row[0]: row[1] for row in conn.execute(query)})
+    return found
+
+
+def folded_until(conn: Connection, agent_ids: Collection[int]) -> dict[int, int]:
+    """The end of each agent's last hour that was folded: what is older is not known any more."""
+    c = schema.packet_hour.c
+    found: dict[int, int] = {}
+    for ids in in_chunks(sorted(agent_ids)):
+        query = select(c.agent_id, func.max(c.hour)).where(c.agent_id.in_(ids))
+        rows = conn.execute(query.group_by(c.agent_id))
+        found.update({agent_id: hour + _HOUR for agent_id, hour in rows})
+    return found
 
 
 def newest_times(
@@ -132,20 +164,28 @@ def newest_times(
     return found
 
 
-def packet_times(conn: Connection, agent_id: int, after: int) -> list[int]:
-    """The times, in order, of the agent's packets after ``after``."""
+def packet_times(
+    conn: Connection, agent_id: int, after: int, *, only_ahead: bool = False
+) -> list[int]:
+    """The times, in order, of the agent's packets after ``after``.
+
+    ``only_ahead``: of those that were ahead of the server's clock when they came.
+    """
     c = schema.packet.c
     query = select(c.time).where(c.agent_id == agent_id, c.time > after).order_by(c.time).distinct()
+    if only_ahead:
+        query = query.where(c.time > c.arrived + SLACK)
     return [row[0] for row in conn.execute(query)]
 
 
 def fold(
-    conn: Connection, sql: Sql, ledger_days: int, after: int = 0, limit: int = 1_000
+    conn: Connection, sql: Sql, ledger_days: int, now: int, after: int = 0, limit: int = 1_000
 ) -> int | None:
     """Fold old rows of up to ``limit`` agents into packets per agent and hour.
 
     Old is counted from each agent's own newest packet, so that old files can still be taken in,
-    and by whole hours, so that an agent is folded once an hour.  Goes through the agents in the
+    but not from one ahead of ``now`` (epoch seconds), since its clock may be put right; and by
+    whole hours, so that an agent is folded once an hour.  Goes through the agents in the
     order of ids from the one after ``after``; returns where to go on, None at the end.
     """
     p, v = schema.packet.c, schema.agent_version.c
@@ -158,7 +198,7 @@ def fold(
     )
     agents = conn.execute(query).all()
     for agent_id, newest, first in agents:
-        before = newest - ledger_days * _DAY
+        before = min(newest, now) - ledger_days * _DAY
         before -= before % _HOUR
         if first is not None and first < before:
             _fold_agent(conn, sql, agent_id, before)

@@ -18,6 +18,7 @@ from datetime import tzinfo
 from time import monotonic
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from dataserver import entities
 from dataserver.errors import StoreConflict, StoreUnavailable
@@ -98,6 +99,7 @@ class Recorder:
             ledger_days=ledger_days,
             cache_seconds=cache_seconds,
         )
+        self.clocks = self._admission.clocks
 
     def record(self, arrivals: Sequence[Arrival], now: int) -> tuple[list[Outcome], Tally]:
         """Take in ``arrivals`` in one transaction; ``now`` in epoch seconds.
@@ -121,6 +123,8 @@ class Recorder:
             raise
         for agent in batch.agents.values():
             agent.created = False
+        self._admission.looks_up_all = False
+        self.clocks.add(batch.clocks)
         reach("after-commit")
         return outcomes, batch.tally
 
@@ -131,6 +135,7 @@ class Recorder:
         """
         batch, outcomes = Batch(now), [Outcome()]
         writer = NotingWriter(self._sql, self.layout)
+        self._admission.looks_up_all = True
         try:
             with (
                 self._translating("rehearse a packet"),
@@ -145,6 +150,7 @@ class Recorder:
         finally:
             # What it holds of this agent is not there after all.
             self.catalog.clear()
+            self._admission.looks_up_all = False
         return Rehearsal.of(batch, writer.noted, known, outcomes[0].error)
 
     def known(self, arrival: Arrival) -> Known:
@@ -260,7 +266,7 @@ class Recorder:
     ) -> None:
         writer = writer or self._writer
         self._look_for_gone(conn, work, batch)
-        ledger.add_packets(conn, self._sql, batch.ledger)
+        self._add_packets(conn, batch)
         writer.history(conn, batch)
         if batch.own_times:
             own_times = [(module_id,) for module_id in sorted(batch.own_times)]
@@ -302,6 +308,16 @@ class Recorder:
             self._refused_error = str(error)
             return
         batch.tally.first_refused += [_first(batch, each) for each in new]
+
+    def _add_packets(self, conn: Connection, batch: Batch) -> None:
+        try:
+            ledger.add_packets(conn, self._sql, batch.ledger)
+        except IntegrityError as error:
+            if self._admission.looks_up_all:
+                raise
+            # Only of agents whose clock was ahead, so the others are not looked up every time.
+            self._admission.looks_up_all = True
+            raise StoreConflict("a packet of before its agent's clock was put right") from error
 
     def _look_for_gone(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
         """What is late updates no row that would not be there; so it is asked for."""

@@ -104,6 +104,8 @@ class Facts:
     storing_error: str | None = None
     #: Which alerts are not evaluated; None: none, or that was accepted.
     alerts: str | None = None
+    #: Why the clock of this host seems to be behind; None: it does not.
+    clock: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ def judge(facts: Facts, limits: Limits, low: Collection[str] = ()) -> Health:
     if facts.alerts is not None and not process:
         # Said, and no more: packets are stored, and the twin evaluates none either.
         reasons.append(Reason(Verdict.HEALTHY, f"alerts are not evaluated: {facts.alerts}"))
+    if facts.clock is not None and not process:
+        reasons.append(Reason(Verdict.HEALTHY, f"this host's clock seems behind: {facts.clock}"))
     for room in facts.rooms:
         limit = limits.ok + 1 if f"{facts.name}:{room.folder}" in low else limits.warn
         if room.percent is None:
@@ -213,6 +217,7 @@ def gather(paths: Paths, data_in: Path) -> Facts:
         drop_error=_drop_error(data_in),
         storing_error=status.trouble(Trouble.STORING) if status else None,
         alerts=status.trouble(Trouble.ALERTS) if status else None,
+        clock=status.trouble(Trouble.CLOCK) if status else None,
     )
 
 

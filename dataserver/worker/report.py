@@ -21,6 +21,7 @@ from dataserver.spool.queue import count_queue
 from dataserver.store.batch import Tally
 from dataserver.store.engine import shown
 from dataserver.store.probe import ACCEPTING, alerts_text
+from dataserver.times import SLACK
 from dataserver.worker.failing import Failing
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,10 @@ _TROUBLES = {
     Trouble.STORING: "storing fails",
     Trouble.CONFIGURATION: "the configuration stays as it was",
     Trouble.ALERTS: "alerts are not evaluated",
+    Trouble.CLOCK: "this server's clock seems to be behind",
 }
+#: Troubles while which packets are stored all the same.
+_WARNINGS = (Trouble.ALERTS, Trouble.CLOCK)
 #: Errors that are remembered as said.
 _COMPLAINTS = 1000
 #: Agents of whose packets it is said how they are read, and characters of a name.
@@ -175,6 +179,18 @@ class Report:
             self.content(Trouble.ALERTS)
             log.info("alerts rest (accept_no_alerts = true): %s", alerts_text(count))
 
+    def clock_behind(self, ahead: int, agents: int) -> None:
+        """The latest packets of most agents, so many of all, are ahead of this server's clock."""
+        self.gauges.clock_behind = 1
+        hint = "set it, or the timezone setting: until then no agent's clock is taken for put right"
+        text = f"the packets of {ahead} of {agents} agents are more than {SLACK} s ahead; {hint}"
+        self.trouble(Trouble.CLOCK, text, logged=f"most agents are ahead of it; {hint}")
+
+    def clock_right(self) -> None:
+        """They are not, or not any more."""
+        self.gauges.clock_behind = 0
+        self.mended(Trouble.CLOCK)
+
     def trouble(
         self, what: Trouble, text: str, *, since: float | None = None, logged: str | None = None
     ) -> None:
@@ -185,7 +201,7 @@ class Report:
         before = self.troubles.get(what)
         began = since or (before[1] if before else self.clock())
         self.troubles[what] = (text, began)
-        level = logging.WARNING if what is Trouble.ALERTS else logging.ERROR
+        level = logging.WARNING if what in _WARNINGS else logging.ERROR
         self.complain(what, f"{_TROUBLES[what]}: {logged or text}", level)
 
     def mended(self, what: Trouble) -> None:

@@ -22,6 +22,7 @@ from dataserver.store.batch import Tally
 from dataserver.store.processes import Figures
 from dataserver.store.recorder import Recorder
 from dataserver.store.tactical import Tactical
+from dataserver.worker.clocks import ClockTeller
 from dataserver.worker.complaints import PERIOD, Teller
 from dataserver.worker.delivery import Delivery
 from dataserver.worker.duties import Duties, sweeps
@@ -54,13 +55,14 @@ class Upkeep:
         self._recorder = recorder
         self._delivery = delivery
         layout = recorder.layout
-        self._maintenance = Maintenance(engine, rejected, settings, report.monotonic)
+        self._maintenance = Maintenance(engine, rejected, settings, report.monotonic, report.clock)
         # For one interval: whoever is next takes over before the modules become unknown.
         seconds = float(settings.self_monitoring_interval)
         self._tactical = Tactical(engine, layout, report.run, seconds)
         self._internals = Internals(settings, report, self._tactical.read)
         self._teller = Teller(engine, layout, zone, report)
         self._refusals = RefusalLog(report.monotonic)
+        self._clocks = ClockTeller(recorder.clocks, report)
         swept = sweeps(settings, engine, layout, zone)
         self._duties = Duties(engine, layout, settings, zone, report, figures, swept)
 
@@ -74,6 +76,7 @@ class Upkeep:
         """Do what is due.  Raises Stopped."""
         self._teller.round()
         self._refusals.round()
+        self._clocks.round()
         self._tell_patterns()
         if self._maintenance.due():
             self._maintain()
@@ -111,6 +114,7 @@ class Upkeep:
 
     def close(self) -> None:
         """Say what has not been said yet."""
+        self._clocks.round()
         self._teller.round(everything=True)
         self._refusals.round(everything=True)
 

@@ -40,7 +40,7 @@ def fold_all(engine: Engine, limit: int) -> None:
     after: int | None = 0
     while after is not None:
         with engine.begin() as conn:
-            after = ledger.fold(conn, Sql(engine.dialect), 7, after, limit)
+            after = ledger.fold(conn, Sql(engine.dialect), 7, NEWEST + DAY, after, limit)
 
 
 def kept(engine: Engine) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -93,12 +94,12 @@ def _toml(values: Mapping[str, object]) -> str:
 class Ingest:
     """Records packets into one database, a batch at a time, with the settings of the cases."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, zone: tzinfo = ZONE) -> None:
         engine = database.engine()
         self.recorder = Recorder(
             engine,
             prepare(engine),
-            zone=ZONE,
+            zone=zone,
             learning=Learning("ingest", update_parent=False),
             longest_text=16_000_000,
             ledger_days=3650,

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dataserver.errors import UsageError
-from dataserver.moments import Span, duration, moment, span
+from dataserver.moments import Span, age_text, duration, moment, span
 from tests.support.failures import failures
 
 MADRID = ZoneInfo("Europe/Madrid")
@@ -93,3 +93,15 @@ class TestSpan:
     def test_an_end_before_the_start_is_an_error(self) -> None:
         with pytest.raises(UsageError, match="-2h is before -1h"):
             span("-1h", "-2h", None, newest=NOW, now=NOW, zone=UTC)
+
+
+def test_an_age_of_less_than_nothing_is_a_time_that_lies_ahead() -> None:
+    ages = {
+        185: "3 min 5 s",
+        0: "0 s",
+        -2: "0 s",
+        -300: "0 s",
+        -301: "5 min 1 s ahead",
+        -43_200: "12 h ahead",
+    }
+    assert {age: age_text(age) for age in ages} == ages

@@ -77,6 +77,12 @@ def test_all_reasons_are_told_and_the_worst_counts() -> None:
     assert worst(reason.verdict for reason in health.reasons[1:]) is Verdict.SICK
 
 
+def test_a_clock_that_is_behind_is_told_and_no_sickness() -> None:
+    health = judge(replace(WELL, clock="3 of 4 agents are ahead"), LIMITS)
+    assert health.verdict is Verdict.HEALTHY
+    assert texts(health) == ["this host's clock seems behind: 3 of 4 agents are ahead"]
+
+
 def test_waiting_for_the_database_is_told_and_no_sickness() -> None:
     beat = replace(BEAT, phase=Phase.WAITING_FOR_DATABASE, loop_seconds=10_000.0)
     health = judge(replace(WELL, beat=beat), LIMITS)
