@@ -35,6 +35,7 @@ from dataserver.store.layout import Layout
 from dataserver.store.ledger import KIND_SERVER, lock_names
 from dataserver.store.processes import Processes, Sums
 from dataserver.store.sql import Sql
+from dataserver.times import SLACK
 
 #: ``server_type`` of data servers, and of one that reports by packet and does not say.
 DATA_SERVER, SATELLITE = 0, 13
@@ -78,6 +79,8 @@ class Servers:
         self._layout = layout
         self._events = events
         self._keeps = all(layout.has(schema.server.c[key]) for key in _NEEDED)
+        #: Servers whose sign of life lies ahead of the clock: that, and when it was first seen.
+        self._ahead: dict[int, tuple[int, int]] = {}
 
     def beat(
         self,
@@ -151,9 +154,21 @@ class Servers:
         # A server that never tells when it was alive is none of which one can tell that it is not.
         query = select(c.id, c.name, c.server_type, seen, every).where(c.status == _UP, seen > 0)
         for server_id, name, kind, last, told in conn.execute(query.order_by(c.id)).all():
-            if now - max(last, since) > GIVEN_UP * (told or _UNTOLD):
+            if now - max(self._seen_at(server_id, last, now), since) > GIVEN_UP * (told or _UNTOLD):
                 where = (c.id == server_id, seen == last)
                 self._set_down(conn, (name, kind), _CRASHED, now, now_text, *where)
+
+    def _seen_at(self, server_id: int, told: int, now: int) -> int:
+        """When the server was alive, that says it was at ``told``.
+
+        A time that lies ahead is that of a wrong clock, so only a new one is a sign of life.
+        """
+        if told <= now + SLACK:
+            self._ahead.pop(server_id, None)
+            return told
+        if self._ahead.get(server_id, (0, 0))[0] != told:
+            self._ahead[server_id] = (told, now)
+        return self._ahead[server_id][1]
 
     def count_modules(self, conn: Connection, name: str) -> Modules:
         """Enabled modules of enabled agents, by the server that they run on."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import tzinfo
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, func, or_, select
 
 from dataserver.store import ledger, schema
 from dataserver.store.batch import Batch, Writer
@@ -19,12 +19,14 @@ from dataserver.store.catalog import AgentEntry, Catalog
 from dataserver.store.counts import recount
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
+from dataserver.store.late import write_late
 from dataserver.store.layout import Layout
 from dataserver.store.reference import storm_protection
 from dataserver.store.sql import Sql
 from dataserver.store.standing import column_text
 from dataserver.store.states import States
 from dataserver.store.unknown import Types, read_types, unindexed
+from dataserver.times import SLACK
 
 #: Modules changed by one step at most; their agents are read with all that they have.
 BLOCK = 200
@@ -89,6 +91,8 @@ class SilenceSweep:
                 ]
                 self._evaluator.contact(batch, agent, "0")
         self._writer.history(conn, batch)
+        if batch.late:
+            write_late(conn, self._writer, batch)
         self._states.write(conn, batch, self._text)
         recount(conn, self._sql, batch.recount)
         text = self._text(now)
@@ -116,7 +120,10 @@ class SilenceSweep:
                 unindexed(_AGENT.disabled) == 0,
                 interval * _INTERVALS < until - _STATE.processed,
                 # Where bounds refuse the zero it is not tried again at once.
-                interval * _INTERVALS < until - _STATE.last_execution_try,
+                or_(
+                    interval * _INTERVALS < until - _STATE.last_execution_try,
+                    _STATE.last_execution_try > until + SLACK,
+                ),
             )
         )
         pending = _MODULE.delete_pending

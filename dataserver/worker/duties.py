@@ -31,6 +31,7 @@ from dataserver.store.counts import recount_fired, recount_flagged
 from dataserver.store.downtimes import Downtimes
 from dataserver.store.errors import translating
 from dataserver.store.events import EventLog
+from dataserver.store.future import FutureSweep
 from dataserver.store.layout import Layout, reading
 from dataserver.store.lease import Lease
 from dataserver.store.probe import count_alerts, has_alerts
@@ -56,6 +57,8 @@ _SLEEP = 60.0
 _SELDOM = 300.0
 #: Seconds between two looks for what was refused long ago.
 _FORGET = 600.0
+#: Seconds between two looks for times that lie ahead of the clock.
+_FUTURE = 60.0
 
 
 class Sweep(NamedTuple):
@@ -307,7 +310,9 @@ def sweeps(settings: Settings, engine: Engine, layout: Layout, zone: tzinfo) -> 
         unknown = UnknownSweep(sql, layout, events, text, zone)
         silence = SilenceSweep(sql, layout, events, zone)
         autodisable = Autodisable(sql, layout, text)
+        future = FutureSweep(sql, text)
         found += [
+            Sweep("bring back times that lie ahead", future.sweep, _FUTURE, rests=True),
             Sweep("look for unknown modules", unknown.sweep, rests=True),
             Sweep("look after keep_alive modules", silence.sweep, rests=True),
             Sweep("disable silent agents", autodisable.sweep, rests=True),

@@ -28,6 +28,7 @@ from dataserver.model import Arrival, Module, Packet
 from dataserver.settings import Settings
 from dataserver.spool.reader import resident_memory
 from dataserver.store.recorder import Recorder
+from dataserver.times import SLACK
 from dataserver.worker.delivery import Delivery
 from dataserver.worker.report import Report
 
@@ -275,11 +276,11 @@ class Internals:
         """The report, of now; ``newest`` is the time of the agent's newest packet.
 
         Hosts' clocks differ by seconds.  A packet older than another host's would be late, and
-        late ones fire no events: so it has the other's time, if that is not absurdly far ahead.
+        late ones fire no events: so it has the other's time, if that still counts as present.
         """
         interval = self._settings.self_monitoring_interval
         now = int(self._report.clock())
-        time = max(now, min(newest or 0, now + interval))
+        time = newest if newest and now < newest <= now + min(interval, SLACK) else now
         packet = report_packet(
             self._figures(),
             agent=self._settings.self_monitoring_agent,

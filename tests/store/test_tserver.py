@@ -169,6 +169,19 @@ class TestDown:
         store.watch(NOW + 1041, since=NOW + 950)
         assert store.told() == [UP, DOWN]
 
+    def test_a_sign_of_life_from_the_future_counts_from_when_it_was_seen(
+        self, store: Store
+    ) -> None:
+        store.beat(NOW + 43_200)
+        store.watch(NOW)
+        store.watch(NOW + 80)
+        store.beat(NOW + 43_280)
+        for later in (81, 171):
+            store.watch(NOW + later)
+        assert store.told() == [UP]
+        store.watch(NOW + 172)
+        assert store.told() == [UP, DOWN]
+
     def test_servers_of_other_types_are_watched_too(self, store: Store) -> None:
         c = schema.server.c
         store.beat(name="snmp")
