@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 #: Seconds for which an agent's latest packet counts, and how many agents are remembered.
 _WINDOW, _MOST = 3_600.0, 100_000
+#: Fewer agents than this prove nothing of the server's clock.
+_ENOUGH = 3
 #: Notes that wait to be taken.
 _NOTES = 1_000
 
@@ -49,8 +51,8 @@ class Clocks:
 
     @property
     def own_is_behind(self) -> bool:
-        """Most agents are ahead, so it is the server's clock that is wrong."""
-        return 2 * self.ahead > len(self._heard)
+        """Most of at least three agents are ahead, so it is the server's clock that is wrong."""
+        return len(self._heard) >= _ENOUGH and 2 * self.ahead > len(self._heard)
 
     def hear(self, latest: Mapping[int, bool]) -> None:
         """Note, by agent's id, whether its latest packet is ahead."""

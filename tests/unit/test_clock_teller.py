@@ -33,6 +33,11 @@ class TestClocks:
         clocks.hear({3: False})
         assert (clocks.ahead, clocks.agents, clocks.own_is_behind) == (1, 3, False)
 
+    def test_one_or_two_agents_prove_nothing(self, time: clock.Clocks) -> None:
+        clocks = Clocks(time.monotonic)
+        clocks.hear({1: True, 2: True})
+        assert not clocks.own_is_behind
+
     def test_a_packet_counts_for_an_hour(self, time: clock.Clocks) -> None:
         clocks = Clocks(time.monotonic)
         clocks.hear({1: True, 2: True})
