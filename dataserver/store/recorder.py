@@ -293,16 +293,24 @@ class Recorder:
             self._write_refused(conn, batch)
 
     def _write_refused(self, conn: Connection, batch: Batch) -> None:
-        """Write what was refused; where that fails, the packets are stored all the same."""
+        """Write what was refused; where that fails, the packets are stored all the same.
+
+        Unless the database ended the whole transaction, as after a deadlock: then nothing is.
+        """
         if not self._tells_refused:
             return
+        savepoint = conn.begin_nested()
         try:
-            with conn.begin_nested():
-                new = refused.write(conn, self._sql, batch.refusals, batch.now)
+            new = refused.write(conn, self._sql, batch.refusals, batch.now)
+            savepoint.commit()
         except RAW as exc:
             error = classify(exc, action="write what was refused")
             if isinstance(error, StoreConflict | StoreUnavailable):
                 raise
+            try:
+                savepoint.rollback()
+            except RAW:  # the transaction is gone, so that a commit would store nothing
+                raise error from exc
             if str(error) != self._refused_error:
                 log.warning("%s", error)
             self._refused_error = str(error)

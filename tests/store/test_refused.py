@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, delete, insert, select, text, update
+from sqlalchemy import Connection, Engine, delete, insert, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from dataserver import entities
+from dataserver.errors import StoreConflict, StoreError, StoreRefused
 from dataserver.model import Arrival
 from dataserver.refusals import Refusal
 from dataserver.settings import Settings
@@ -26,6 +29,7 @@ from tests.support.failures import failures
 from tests.support.ingest import NOW, ZONE, Ingest, arrival
 from tests.support.mariadb import MariaDB
 from tests.support.packets import START, arrival_at, module, packet
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -297,6 +301,57 @@ def test_a_table_that_goes_away_or_will_not_do_keeps_no_packet_from_being_stored
     caplog.set_level(logging.WARNING)
     _stores(ingest, engine)
     assert caplog.text.count("cannot write what was refused") == 1
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1213, StoreConflict), (4711, StoreRefused)])
+def test_where_the_database_ends_the_transaction_nothing_is_acknowledged(
+    code: int,
+    kind: type[StoreError],
+    ingest: Ingest,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(conn: Connection, *_: object) -> None:
+        conn.exec_driver_sql("ROLLBACK")
+        raise OperationalError("INSERT", None, Exception(code, "rolled back"))
+
+    packets = [sent("web", module("a", "n/a"), module("b", "1"))]
+    with monkeypatch.context() as patch:
+        patch.setattr(refused, "write", fail)
+        with pytest.raises(kind):
+            ingest.recorder.record(packets, NOW)
+    _, tally = ingest.recorder.record(packets, NOW)
+    assert (tally.packets, tally.duplicates, tally.stored) == (1, 0, 1)
+    assert told(engine, "web") == {("a", "not-a-number", "n/a", 1)}
+
+
+def test_a_deadlock_while_it_is_written_is_a_conflict(mariadb_database: Database) -> None:
+    engine = mariadb_database.engine()
+    ingest = Ingest(mariadb_database)
+    ingest.record([sent("web", module("a", "n/a"))])
+    raised: list[StoreConflict] = []
+
+    def record() -> None:
+        try:
+            ingest.recorder.record([sent("web", module("a", "n/a"), minute=1)], NOW)
+        except StoreConflict as error:
+            raised.append(error)
+
+    waits = text("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
+    thread = threading.Thread(target=record)
+    with engine.connect() as other, engine.connect() as looking:
+        # Of two who wait for each other, the one that has written less is ended.
+        other.execute(insert(schema.own_times), [{"module_id": 1000 + i} for i in range(1000)])
+        other.execute(update(schema.refused).values(value="locked"))
+        thread.start()
+        # What MariaDB tells of transactions is as of the last time when nobody asked for 0.1 s.
+        wait_until(lambda: looking.scalar(waits), "a batch that waits for a lock", pause=0.2)
+        other.execute(update(schema.agent_version).values(version=0))
+        thread.join()
+        other.rollback()
+    assert len(raised) == 1
+    ingest.record([sent("web", module("a", "n/a"), minute=1)])
+    assert told(engine, "web") == {("a", "not-a-number", "n/a", 2)}
 
 
 def _stores(ingest: Ingest, engine: Engine) -> None:
