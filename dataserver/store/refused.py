@@ -32,7 +32,10 @@ _KEYS = ("agent_id", "key", "module", "reason", "value", "count", "first", "last
 
 
 class Noted(NamedTuple):
-    """Something that was refused, so many times; ``module`` as stored, '' for the packet itself."""
+    """Something that was refused, so many times.
+
+    ``module`` is its name as stored and cut, '' for the packet itself.
+    """
 
     agent_id: int
     module: str
@@ -60,7 +63,7 @@ class Refusals:
     def add(self, agent_id: int, module: str, reason: Refusal, value: str, count: int) -> None:
         """Note that ``value`` was refused, the last one of ``count``."""
         noted = self._by_agent.setdefault(agent_id, {})
-        key = module, reason
+        key = _cut(module), reason  # as its row has it: names that begin alike share one
         if key not in noted and len(noted) >= MOST_OF_AGENT:
             key = "", Refusal.MORE
         before = noted.get(key)
@@ -120,11 +123,11 @@ def _known(conn: Connection, agent_ids: list[int]) -> dict[int, dict[bytes, tupl
 def _row(each: Noted, key: bytes, before: tuple[int, int] | None, now: int) -> Row:
     count, first = before or (0, now)
     total = count + each.times
-    return each.agent_id, key, _cut(each.module), each.reason.value, each.value, total, first, now
+    return each.agent_id, key, each.module, each.reason.value, each.value, total, first, now
 
 
 def _key(module: str, reason: Refusal) -> bytes:
-    text = f"{reason.value}\n{_cut(module)}".encode("utf-8", "replace")
+    text = f"{reason.value}\n{module}".encode("utf-8", "replace")
     return hashlib.blake2b(text, digest_size=16).digest()
 
 

@@ -249,6 +249,15 @@ def test_a_value_is_cut_and_a_long_name_too(ingest: Ingest, engine: Engine) -> N
     assert refused.of_module([found], "b" + "ä" * 98) == ()
 
 
+def test_modules_whose_long_names_begin_alike_are_counted_together(
+    ingest: Ingest, engine: Engine
+) -> None:
+    many = [module(f"{'n' * 600}{number}", "x") for number in range(refused.MOST_OF_AGENT + 10)]
+    for minute in range(2):
+        ingest.record([sent("web", *many, minute=minute)])
+    assert told(engine, "web") == {("n" * 600, "not-a-number", "x", 2 * len(many))}
+
+
 def test_what_is_rehearsed_is_told_and_not_written(ingest: Ingest, engine: Engine) -> None:
     rehearsal = ingest.recorder.rehearse(sent("web", module("a", "n/a"), module("b", "1")), NOW)
     assert rehearsal.refused == (("a", Refusal.NOT_A_NUMBER, "n/a", 1),)
