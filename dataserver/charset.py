@@ -134,7 +134,12 @@ def _told(content: bytes, bad: int) -> str:
 
 def _begun(content: bytes, codec: str, errors: str = "strict") -> str:
     """The text of ``content``, which may end inside of a character."""
-    return codecs.getincrementaldecoder(codec)(errors).decode(content)
+    try:
+        return codecs.getincrementaldecoder(codec)(errors).decode(content)
+    except UnicodeDecodeError:
+        raise
+    except UnicodeError:  # an escape sequence at the end is longer than the decoder remembers
+        return content.decode(codec, errors)
 
 
 def _mended(content: bytes, codec: str) -> str:

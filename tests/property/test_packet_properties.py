@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from dataserver.encoding_names import CODECS
 from dataserver.entities import decode, encode
 from dataserver.errors import IncompletePacket, PacketError
 from dataserver.model import Packet
@@ -22,7 +23,7 @@ REAL = [file.read_bytes() for file in GOLDEN if file.parts[-4] in {"real", "enco
 #: What a mutation puts in: pieces of markup that mean something to a parser.
 MARKUP = rb"""< > & ' " /> --> <!-- <? ?> <![CDATA[ ]]> <!DOCTYPE &#0; &x; <a:b> xmlns='u'
     <agent_data </agent_data> encoding='UTF-16'""".split()
-BYTES = [b"\0", b"\x1b", b"\xc3", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80"]
+BYTES = [b"\0", b"\x1b", b"\x1b$", b"\x0e", b"\xc3", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80"]
 PIECES = st.sampled_from([*MARKUP, *BYTES]) | st.binary(max_size=8)
 
 #: Characters that XML allows.
@@ -82,6 +83,15 @@ def test_any_bytes_give_a_packet_or_a_packet_error(content: bytes) -> None:
 def test_any_pieces_of_markup_give_a_packet_or_a_packet_error(pieces: list[bytes]) -> None:
     outcome(b"".join(pieces))
     outcome(b"<agent_data agent_name='a'>" + b"".join(pieces) + b"</agent_data>")
+
+
+@given(st.sampled_from(sorted(CODECS)), st.lists(PIECES, max_size=12))
+def test_any_bytes_in_any_encoding_give_a_packet_or_a_packet_error(
+    codec: str, pieces: list[bytes]
+) -> None:
+    content = f"<?xml version='1.0' encoding='{codec}'?><agent_data agent_name='a'>".encode()
+    outcome(content + b"".join(pieces))
+    outcome(content + b"".join(pieces) + b"</agent_data>")
 
 
 @settings(max_examples=examples(200, 5000))

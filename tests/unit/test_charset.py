@@ -197,6 +197,13 @@ def test_a_character_cut_at_the_end_is_left_out() -> None:
     assert charset.decode("ab🎉".encode("utf-16")[:-1]) == ("ab", "")
 
 
+def test_an_escape_sequence_at_the_end_that_is_none_is_malformed() -> None:
+    for name in ("ISO-2022-JP", "ISO-2022-KR"):
+        content = declared(name).partition("<module>")[0] + "\x1b$</agent_data>"
+        with pytest.raises(PacketError, match=r"U\+001B at character"):
+            parse(content.encode())
+
+
 def test_latin_1_keeps_all_256_characters_but_those_xml_forbids() -> None:
     text = "".join(map(chr, range(0x80, 0x100)))
     assert value(declared("latin1").format(text).encode("latin-1")) == text
