@@ -133,9 +133,11 @@ class Duties:
         return self.idle_for() <= 0
 
     def idle_for(self) -> float:
-        """Seconds until there is something to do."""
-        sweeps = (due for sweep, due in self._due if self._may(sweep))
-        return min([self._next_beat, self._next_alerts, *sweeps]) - self._report.monotonic()
+        """Seconds until there is something to do; while the database is away only the beat is."""
+        due = [self._next_beat]
+        if self._report.database_error is None:
+            due += [self._next_alerts, *(due for sweep, due in self._due if self._may(sweep))]
+        return min(due) - self._report.monotonic()
 
     def round(self) -> None:
         """Do what is due; never raises for the database's sake."""

@@ -256,6 +256,25 @@ class TestFailures:
         server.run(EVERY)
         assert len(server.sweep.asked) == done + 2
 
+    def test_while_it_is_away_nothing_is_due_but_to_look_for_it(self, server: Server) -> None:
+        often = [Sweep("sweep", server.sweep, every=1.0)]
+        duties = Duties(
+            server.engine,
+            server.layout,
+            Settings(),
+            ZoneInfo("UTC"),
+            server.report,
+            Figures,
+            often,
+        )
+        duties.round()
+        server.report.away(StoreUnavailable("gone"))
+        server.time.advance(EVERY - 1)
+        assert duties.idle_for() == 1
+        server.time.advance(1)
+        duties.round()
+        assert len(server.sweep.asked) == 2
+
     def test_what_one_duty_lacks_is_no_outage(
         self, server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
