@@ -73,7 +73,7 @@ class Report:
     internal_error: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
     _complaints: dict[str, str] = field(default_factory=dict)
-    #: Agents of whose packets was said how they are read.
+    #: Agents of whose packets was said how they are read, by the beginnings of their names.
     _remarked: set[str] = field(default_factory=set)
     _rates: Rates = field(default_factory=Rates)
     _written: float = float("-inf")
@@ -228,14 +228,15 @@ class Report:
 
         After :data:`_REMARKS` agents nothing is said any more: `packet show` tells.
         """
-        if packet.agent_name in self._remarked or len(self._remarked) > _REMARKS:
+        name = packet.agent_name[:_LONGEST_NAME]  # as written it may have megabytes of tags
+        if name in self._remarked or len(self._remarked) > _REMARKS:
             return
-        self._remarked.add(packet.agent_name)
+        self._remarked.add(name)
         if len(self._remarked) > _REMARKS:
             log.warning("packets of more than %d agents are mended: no more is told", _REMARKS)
             return
         for text in packet.remarks:
-            log.warning("a packet of agent %a: %s", packet.agent_name[:_LONGEST_NAME], text)
+            log.warning("a packet of agent %a: %s", name, text)
 
     def packets_per_second(self) -> float:
         """Packets stored, on average over the last minute."""

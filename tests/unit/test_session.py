@@ -42,3 +42,14 @@ def test_any_number_of_agents_whose_packets_are_mended_makes_a_bounded_log(
     assert "no more is told" in told[-1]
     assert len(told) < 1_000
     assert max(map(len, told)) < 300
+
+
+def test_agents_whose_long_names_begin_alike_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clocks = Clocks()
+    report = Report(Home(tmp_path).instance("main"), clocks.wall, clocks.monotonic, 1)
+    for number in range(5):
+        name = f"{'<script>' * 100_000}{number}"
+        report.remark(Packet(name, b"", remarks=("it was mended",)))
+    assert len(caplog.records) == 1
