@@ -181,7 +181,7 @@ def _read_text(text: str, mended: str, content: bytes) -> _Read:
     """The root of ``text``, which ``content`` says; ``mended`` is what was done to read that."""
     repair.refuse_crowd(text, MAX_ATTRIBUTES)
     named = repair.name_encoding(text)
-    whole = repair.mend_root(named, repair.root_start(named))
+    whole = repair.mend_root(named, repair.root_start(named), MAX_ROOT_ATTRIBUTES)
     remarks = [mended] if mended else []
     if named is not text:
         remarks.append("its encoding is named as XML does not allow")

@@ -108,25 +108,31 @@ class Mended(NamedTuple):
     is_cut: bool = False
 
 
-def mend_root(text: str, start: int) -> Mended:
+def mend_root(text: str, start: int, most: int) -> Mended:
     """``text`` with ``&``, ``<`` and quotation marks escaped in its root's attributes.
 
     The root begins at ``start``.  Real references stay.  A quotation mark of the kind that
     encloses the value is one of its characters if what follows could not follow its end; only
     where the tag cannot be read otherwise, and not where it would be a guess.
+
+    Raises PacketError (Reason.MALFORMED) where a tag with such marks has over ``most`` attributes:
+    :func:`refuse_crowd` does not find those that a bare mark hides.
     """
     tag = _ROOT_TAG.match(text, start)
     if tag is None:
-        return _requoted(text, start)
+        return _requoted(text, start, most)
     escaped = _QUOTED.sub(lambda value: _escaped(value[0]), tag[0])
     return Mended(text if escaped == tag[0] else text[:start] + escaped + text[tag.end() :])
 
 
-def _requoted(text: str, start: int) -> Mended:
+def _requoted(text: str, start: int, most: int) -> Mended:
     """The same for a tag that has quotation marks where they do not belong, or no end."""
     place = start + len(_TAG_START)
-    parts, bare = [text[:place]], ""
+    parts, bare, count = [text[:place]], "", 0
     while not (end := _TAG_END.match(text, place)):
+        count += 1
+        if count > most:
+            raise PacketError(Reason.MALFORMED, f"its root has over {most} attributes")
         begin = _NEXT_VALUE.match(text, place)
         if begin is None:
             return Mended(text, is_cut=_CUT.match(text, place) is not None)

@@ -326,6 +326,17 @@ def test_more_than_the_bounds_is_malformed() -> None:
     assert failures(is_malformed, contents) == {}
 
 
+def test_a_bare_quotation_mark_hides_no_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def many(count: int, end: bytes) -> bytes:
+        attributes = b" ".join(b'a%d=""' % n for n in range(count))
+        return b"<agent_data agent_name='O'N' " + attributes + end
+
+    assert parse(many(998, b"></agent_data>")).agent_name == "O'N"
+    monkeypatch.setattr("dataserver.packet._read_bounded", lambda _: pytest.fail("it was parsed"))
+    for end in (b"></agent_data>", b""):
+        assert "its root has over 1000 attributes" in str(refusal(many(200_000, end)))
+
+
 @pytest.mark.parametrize("bound", [1_000, pytest.param(MAX_ELEMENTS, marks=pytest.mark.long)])
 def test_more_elements_than_the_bound_are_malformed(
     bound: int, monkeypatch: pytest.MonkeyPatch
