@@ -342,7 +342,10 @@ def column_of(time: ColumnElement[int], lefts: Sequence[int]) -> ColumnElement[i
     """
     if isinstance(lefts, range):
         return type_coerce((time - lefts.start) // lefts.step, Integer)
-    return type_coerce(_searched(time, lefts, 0, max(1, len(lefts))), Integer)
+    if len(lefts) <= 1:
+        # A bare number to be grouped by would be the place of a column in the result.
+        return type_coerce(time * 0, Integer)
+    return type_coerce(_searched(time, lefts, 0, len(lefts)), Integer)
 
 
 def _searched(

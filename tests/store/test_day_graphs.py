@@ -112,3 +112,21 @@ def test_columns_as_long_as_a_day_are_days_of_the_zone(
     ]
     due = [round(column.expected * access.interval / 3_600) for column in access.columns]
     assert due == list(hours)
+
+
+def test_a_single_column_of_days_is_one_like_any_other(ingest: Ingest, engine: Engine) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    start = at("2026-03-27", zone)
+    end, now = start + 800 * DAY, start + DAY // 2
+    inside = [time for time in fill(ingest, start, start + DAY) if start < time < now]
+    graphs = Graphs(engine, ingest.recorder.layout, zone)
+    # Of one column in all, and of many of which the first one only is known.
+    for width in (1, 2):
+        load, state = (
+            graphs.module(ids(engine, schema.module, name), start, end, width, now)
+            for name in ("load", "state")
+        )
+        assert [column.changes for column in load.columns] == [len(inside)]
+        assert state.bands[-1].changes == len(inside)
+    access = graphs.access(ids(engine, schema.agent, "load"), start, now + 2 * DAY, 1, now)
+    assert [column.packets for column in access.columns] == [len(inside)]
