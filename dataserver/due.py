@@ -18,7 +18,7 @@ planned downtimes (:mod:`dataserver.downtimes`), their times local.  No I/O, no 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import islice
 from typing import Final
@@ -31,8 +31,9 @@ SHORTEST: Final = 5
 #: they look at the time once per interval.
 TOLERANCE: Final = 300
 
-#: What does not fit in these days never does: the longest time between two leap days.
-_DAYS_AHEAD: Final = 8 * 366
+#: What does not fit in these days never does: the longest time between two leap days that are the
+#: same day of the week.
+_DAYS_AHEAD: Final = 40 * 366
 _EVERY_MINUTE: Final = frozenset(range(60))
 
 
@@ -97,18 +98,35 @@ def _next_times(cron: Cron, seen: int, _interval: int, zone: tzinfo) -> int | No
 
 def _windows(cron: Cron, since: int, zone: tzinfo) -> Iterator[tuple[int, int]]:
     """Begin and end (epoch s) of the spans of minutes that fit, from the day of ``since`` on."""
-    day = datetime.fromtimestamp(since, zone).replace(hour=0, minute=0, second=0, tzinfo=None)
-    last = day + timedelta(days=_DAYS_AHEAD)
+    day = datetime.fromtimestamp(since, zone).toordinal()
     runs = _runs(cron)
+    while (found := _next_day(cron.days, cron.months, cron.weekdays, day)) is not None:
+        midnight = datetime.fromordinal(found)
+        for first, end in runs:
+            begin = midnight + timedelta(minutes=first)
+            yield _epoch(begin, zone), _epoch(midnight + timedelta(minutes=end), zone)
+        day = found + 1
+
+
+@lru_cache(maxsize=4_096)
+def _next_day(
+    days: frozenset[int], months: frozenset[int], weekdays: frozenset[int], since: int
+) -> int | None:
+    """The first day that fits, from ``since`` on, as ordinals; None: there is none.
+
+    Remembered for all times of day: what fits seldom or never takes long to find, and anybody
+    who may upload may have any number of modules with such an expression.
+    """
+    day = date.fromordinal(since)
+    last = day + timedelta(days=_DAYS_AHEAD)
     while day <= last:
-        if day.month not in cron.months:
+        if day.month not in months:
             day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-            continue
-        if day.day in cron.days and day.isoweekday() % 7 in cron.weekdays:
-            for first, end in runs:
-                begin = day + timedelta(minutes=first)
-                yield _epoch(begin, zone), _epoch(day + timedelta(minutes=end), zone)
-        day += timedelta(days=1)
+        elif day.day in days and day.isoweekday() % 7 in weekdays:
+            return day.toordinal()
+        else:
+            day += timedelta(days=1)
+    return None
 
 
 @lru_cache(maxsize=1_024)

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dataserver.due import TOLERANCE, expected_interval, silent_until
+from dataserver.due import TOLERANCE, _next_day, expected_interval, silent_until
 
 DAY, HOUR = 86_400, 3_600
 NIGHTLY = "0 3 * * *"
@@ -101,6 +101,18 @@ def test_with_any_minute_the_interval_counts_during_the_hours() -> None:
 def test_leap_days_are_waited_for() -> None:
     until = silent_until("0 3 29 2 *", at("06-01 00:00"), 300, UTC) - TOLERANCE
     assert datetime.fromtimestamp(until, UTC) == datetime(2032, 2, 29, 3, tzinfo=UTC)
+    # Tuesdays that are leap days: 2028 or, after that, 2056 and 2084.
+    seen = int(datetime(2028, 2, 29, 3, tzinfo=UTC).timestamp())
+    until = silent_until("0 3 29 2 2", seen, 300, UTC) - TOLERANCE
+    assert datetime.fromtimestamp(until, UTC) == datetime(2084, 2, 29, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("days", ["30 2 *", "31 2-4 1", "29 2 0"])
+def test_days_that_come_seldom_or_never_are_looked_for_once(days: str) -> None:
+    _next_day.cache_clear()
+    for minute in range(60):
+        silent_until(f"{minute} 3 {days}", at("06-01 03:00:05") + minute, 300, UTC)
+    assert _next_day.cache_info().misses <= 2
 
 
 def test_times_are_local_also_where_clocks_change() -> None:
