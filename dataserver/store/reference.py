@@ -6,6 +6,7 @@ changes them in the console, seldom.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
@@ -35,6 +36,10 @@ _OTHER_SYSTEM = 10
 
 #: What the console's setup says that packets are read against, in ``tconfig``.
 _STORM_PROTECTION, _UNTOLD_INVENTORY = "event_storm_protection", "inventory_changes_blacklist"
+
+
+#: Longer ones are none; Python makes no number of thousands of digits.
+_ID = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +120,9 @@ def _configured(conn: Connection, layout: Layout, token: str) -> str:
 
 
 def _numbers(text: str) -> frozenset[int]:
-    """The numbers of a list with commas; what is none is left out."""
+    """The ids of a list with commas; what is none is left out."""
     words = (word.strip() for word in text.split(","))
-    return frozenset(int(word) for word in words if word.isascii() and word.isdecimal())
+    return frozenset(int(word) for word in words if _ID.fullmatch(word))
 
 
 def read_satellites(conn: Connection, layout: Layout, name: str | None = None) -> dict[str, int]:

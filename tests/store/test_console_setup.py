@@ -125,7 +125,7 @@ def test_changes_of_inventories_that_are_on_the_list_are_stored_and_not_told(
     with console.engine.begin() as conn:
         query = select(c.id).where(c.name == "Software", c.os_id == 1)
         software = conn.scalar(query)
-    console.set(BLACKLIST, f"x, {software},,-1,99999999999999999999")
+    console.set(BLACKLIST, f"x, {software},,-1,{'9' * 5_000}")
     for number in range(3):
         console.inventory("Software", f"one 1.{number}")
         console.inventory("Process", f"init {number}")
