@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from dataserver.store import downtimes, ledger, schema
 from dataserver.store.downtimes import Downtimes
@@ -830,3 +841,32 @@ def drop(database: Database, *statements: str) -> None:
     with database.engine().begin() as conn:
         for statement in statements:
             conn.execute(text(statement))
+
+
+def test_a_block_of_many_modules_is_found_without_sorting_all_of_them(
+    pandora_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downtimes, "BLOCK", 100)
+    site = Site(pandora_database)
+    site.server.record([arrival_at(0, {"load": "1"}, agent=f"web{i}") for i in range(40)])
+    site.plan("quiet", [f"web{i}" for i in range(40)])
+    with site.engine.begin() as conn:
+        rows = [(1 + i % 40, f"m{i}", 1, 1) for i in range(4_000)]
+        keys = ("agent_id", "name", "type_id", "server_kind")
+        Sql(site.engine.dialect).insert(conn, schema.module, keys, rows)
+        conn.exec_driver_sql("ANALYZE TABLE tagente_modulo, tplanned_downtime_agents")
+    sent: list[tuple[str, Any]] = []
+
+    @event.listens_for(site.engine, "before_cursor_execute")
+    def note(_conn: object, _cursor: object, statement: str, given: Any, *_: object) -> None:
+        if "FROM tagente_modulo" in statement and "LIMIT" in statement:
+            sent.append((statement, given))
+
+    for _ in range(4):
+        assert site.sweep_once(DURING)
+    found = list(sent)
+    assert found
+    with site.engine.connect() as conn:
+        for statement, given in found:
+            plan = conn.exec_driver_sql("EXPLAIN " + statement, given).mappings().all()
+            assert "filesort" not in str(plan), plan
