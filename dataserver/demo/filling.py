@@ -193,7 +193,8 @@ class _Filling:
         more = True
         while more:
             with translating("fold the ledger"), self._engine.begin() as conn:
-                last = ledger.fold(conn, sql, self._settings.ledger_days, after)
+                days = self._settings.ledger_days
+                last = ledger.fold(conn, sql, days, self._now, after)
             more, after = last is not None, last or 0
 
     def _clock(self) -> float:
