@@ -329,7 +329,8 @@ def test_maintenance_brings_a_completed_upload_back(
 ) -> None:
     sqlite_database.prepare()
     settings = Settings(data_in=str(data_in))
-    maintenance = Maintenance(sqlite_database.engine(), rejected, settings, lambda: 0.0)
+    clocks = (lambda: 0.0, lambda: 0.0)
+    maintenance = Maintenance(sqlite_database.engine(), rejected, settings, *clocks)
     writer = stalled(spool)
     os.write(writer, TAIL)
     os.close(writer)
