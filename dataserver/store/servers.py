@@ -12,6 +12,7 @@ which no server does that only reads packets.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -37,6 +38,8 @@ from dataserver.store.processes import Processes, Sums
 from dataserver.store.sql import Sql
 from dataserver.times import SLACK
 
+log = logging.getLogger(__name__)
+
 #: ``server_type`` of data servers, and of one that reports by packet and does not say.
 DATA_SERVER, SATELLITE = 0, 13
 #: A row is given up after so many of its ``server_keepalive``.
@@ -52,6 +55,8 @@ _WORDS = (
     *("migrationserver", "alertserver", "correlationserver", "ncmserver", "netflowserver"),
     *("logserver", "madeserver"),
 )
+#: Rows of servers, beyond which a packet makes none: anybody who may upload can invent servers.
+MOST = 1_000
 #: What a new row is described as: Pandora's words.
 _NEW = "Autocreated at startup"
 #: Without these no row can be kept.
@@ -79,6 +84,7 @@ class Servers:
         self._layout = layout
         self._events = events
         self._keeps = all(layout.has(schema.server.c[key]) for key in _NEEDED)
+        self._has_told_full = False
         #: Servers whose sign of life lies ahead of the clock: that, and when it was first seen.
         self._ahead: dict[int, tuple[int, int]] = {}
 
@@ -117,15 +123,34 @@ class Servers:
         self._alive(conn, name, DATA_SERVER, row, now, now_text)
 
     def packet(self, conn: Connection, packet: Packet, now: int, now_text: str) -> None:
-        """A server's own packet: it lives."""
-        if not packet.server_name:
+        """A server's own packet: it lives.
+
+        A new one gets no row where there are :data:`MOST`.
+        """
+        if not packet.server_name or not self._keeps:
             return
         kind = columns.to_int(packet.server_type, 0, 255) or SATELLITE
         # Pandora's servers take each packet for a new start.
         row: dict[str, Any] = {"version": packet.version or "", "laststart": now_text}
         if packet.address:
             row["ip_address"] = packet.address
+        if find_server(conn, self._layout, packet.server_name, kind) is None:
+            count = conn.scalar(select(func.count()).select_from(schema.server)) or 0
+            if count >= MOST:
+                self._tell_full(packet.server_name, count)
+                return
         self._alive(conn, packet.server_name, kind, row, now, now_text)
+
+    def _tell_full(self, name: str, count: int) -> None:
+        if not self._has_told_full:
+            self._has_told_full = True
+            log.warning(
+                "server %a, which reports by packet, is not entered, nor are other new ones:"
+                " tserver has %d rows; look who sends them, and delete those that are none in"
+                " the console",
+                name,
+                count,
+            )
 
     def leave(
         self, conn: Connection, name: str, processes: Processes, now: int, now_text: str

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, delete, event, select, text, update
 
-from dataserver.store import schema
+from dataserver.store import schema, servers
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout, inspect
 from dataserver.store.processes import Figures, Process, Processes, Sums
@@ -388,6 +388,28 @@ def test_a_server_that_reports_by_packet_comes_back_by_packet(database: Database
     assert store.row("sat")["laststart"] == store.row("sat")["keepalive"]
     assert [text.split(";")[-1] for text, _ in store.told()] == ["UP", "DOWN", "UP"]
     assert store.told()[0][0] == "sat&#x20;satelliteserver&#x20;going&#x20;UP"
+
+
+def test_packets_make_no_more_rows_than_there_may_be(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(servers, "MOST", 3)
+    ingest, store = Ingest(database), Store(database)
+    for number in range(6):
+        content = f'<agent_data server_name="sat{number}" version="7"></agent_data>'
+        ingest.record([arrival(content.encode())])
+    assert [row["name"] for row in store.rows()] == ["sat0", "sat1", "sat2"]
+    assert len(store.told()) == 3
+    # Told once; those that are there are kept alive, and our own row is made in any case.
+    [message] = [text for text in caplog.messages if "sat" in text]
+    assert message == (
+        "server 'sat3', which reports by packet, is not entered, nor are other new ones: tserver"
+        " has 3 rows; look who sends them, and delete those that are none in the console"
+    )
+    store.watch(store.row("sat1")["server_keepalive_utimestamp"] + 601)
+    ingest.record([arrival(b'<agent_data server_name="sat1" version="8"></agent_data>')])
+    store.beat()
+    assert [store.row(name)["status"] for name in ("sat0", "sat1", "ingest")] == [-1, 1, 1]
 
 
 def test_an_older_database_is_given_what_it_has_columns_for(pandora_database: Database) -> None:
