@@ -16,6 +16,7 @@ import click
 from dataserver import pcre2
 from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
+from dataserver.cli.program import spelled
 from dataserver.config import Settings
 from dataserver.errors import DataserverError
 from dataserver.home import Home, Paths
@@ -59,7 +60,7 @@ def check(app: App, context: click.Context, instance: str, as_json: bool) -> Non
         print_json({"ok": ok, "checks": [finding._asdict() for finding in findings]})
     else:
         for name, good, text in findings:
-            print_line(f"{'ok' if good else 'PROBLEM':<8} {name:<14} {text}")
+            print_line(f"{'ok' if good else 'PROBLEM':<8} {name:<14} {spelled(text)}")
     context.exit(0 if ok else 1)
 
 

@@ -6,6 +6,7 @@ import click
 
 from dataserver.cli.base import App, Command, Group, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
+from dataserver.cli.program import spelled
 from dataserver.cli.store import instance_option
 from dataserver.home import Paths
 from dataserver.settings import Settings
@@ -86,7 +87,9 @@ def check_(app: App, context: click.Context, instance: str, as_json: bool) -> No
         print_json({"database": shown(settings.database), "ok": ok, "checks": checks})
     else:
         for finding in findings:
-            print_line(f"{'ok' if finding.ok else 'PROBLEM':<8} {finding.name:<18} {finding.text}")
+            print_line(
+                f"{'ok' if finding.ok else 'PROBLEM':<8} {finding.name:<18} {spelled(finding.text)}"
+            )
     context.exit(0 if ok else 1)
 
 

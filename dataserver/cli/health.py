@@ -12,6 +12,7 @@ import click
 
 from dataserver.cli.base import App, Command, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
+from dataserver.cli.program import spelled
 from dataserver.errors import SpoolError, UsageError
 from dataserver.fleet.registry import Registry
 from dataserver.home import Home
@@ -58,7 +59,7 @@ def health(app: App, context: click.Context, instance: str | None, as_json: bool
     else:
         for each in found:
             said = ": ".join([each.verdict, *filter(None, ["; ".join(_texts(each))])])
-            print_line(f"{each.instance}: {said}")
+            print_line(f"{each.instance}: {spelled(said)}")
     context.exit(CODES[verdict])
 
 

@@ -75,7 +75,7 @@ def list_(app: App, as_json: bool) -> None:
     print_table(_HEAD, [_cells(row, now) for row in rows])
     for row in rows:
         if row.detail:
-            print_line(f"{row.name}: {row.detail}")
+            print_line(f"{row.name}: {spelled(row.detail)}")
     if name is None:
         print_line(spelled("nothing runs this home: `dataserver up` does"))
 

@@ -6,6 +6,7 @@ import click
 
 from dataserver.cli.base import App, Command, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
+from dataserver.cli.program import spelled
 from dataserver.cli.store import instance_option, reading_store
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
@@ -57,5 +58,5 @@ def verify(app: App, context: click.Context, instance: str, as_json: bool) -> No
         )
     else:
         for finding in comparison.findings:
-            print_line(f"{_WORDS[finding.outcome]:<8} {finding.what:<16} {finding.text}")
+            print_line(f"{_WORDS[finding.outcome]:<8} {finding.what:<16} {spelled(finding.text)}")
     context.exit(0 if comparison.equal else 1)

@@ -11,18 +11,25 @@ from pathlib import Path
 import dataserver
 
 _NAME = "dataserver"
-#: A command as hints name it.
-_COMMAND = re.compile(rf"(^|[`']|\b(?:run|next|root|or|or ask): ){_NAME} (?=[a-z-])")
+#: A command as hints name it, and what makes a home or names one itself.
+_COMMAND = re.compile(
+    rf"(^|[`']|\b(?:run|next|root|or|or ask): ){_NAME} (?=((?:--home|init|demo)\b)|[a-z-])"
+)
 
 
 def spelled(text: str) -> str:
     """``text`` with the commands that it names as they can be typed in this shell.
 
-    In a checkout whose environment is not activated, `dataserver` alone is no command.
+    In a checkout whose environment is not activated, `dataserver` alone is no command; and what
+    was asked of a home that ``--home`` named is to be asked of the same one.
     """
-    called = _called()
+    called, home = _called() or _NAME, _home()
+
     # Not as a template: a path may hold backslashes.
-    return text if called is None else _COMMAND.sub(lambda found: f"{found[1]}{called} ", text)
+    def typed(found: re.Match[str]) -> str:
+        return f"{found[1]}{called} {'' if found[2] else home}"
+
+    return _COMMAND.sub(typed, text)
 
 
 def extra(name: str) -> str:
@@ -43,3 +50,14 @@ def _called() -> str | None:
     if found is not None and program.exists() and program.samefile(found):
         return None
     return shlex.quote(sys.argv[0])
+
+
+def _home() -> str:
+    """The ``--home`` of this call, as it is typed; empty: none."""
+    home = None
+    for index, argument in enumerate(sys.argv[1:], start=1):
+        if argument == "--home":
+            home = "".join(sys.argv[index + 1 : index + 2])
+        elif argument.startswith("--home="):
+            home = argument.removeprefix("--home=")
+    return f"--home {shlex.quote(home)} " if home else ""

@@ -13,6 +13,7 @@ import click
 
 from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
 from dataserver.cli.output import local_time, print_json, print_line
+from dataserver.cli.program import spelled
 from dataserver.health import Beat, State, Status
 from dataserver.moments import duration_text
 
@@ -50,7 +51,7 @@ def status(app: App, context: click.Context, instance: str, as_json: bool) -> No
         )
     else:
         for name, text in _lines(instance, state, beat, written, now):
-            print_line(f"{name + ':':<10} {text}")
+            print_line(f"{name + ':':<10} {spelled(text)}")
     context.exit(0 if state is State.RUNNING else NOT_RUNNING)
 
 

@@ -50,7 +50,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 #: What to do about alerts.
-ACCEPTING = "delete them, or set accept_no_alerts = true to run without them"
+ACCEPTING = "set accept_no_alerts = true to run without alerts, or delete them in the console"
 # "Table exists" and "index exists": another process is making the same database.
 _EXISTS = {1050, 1061}
 

@@ -174,7 +174,11 @@ class Report:
         if not count:
             self.mended(Trouble.ALERTS)
         elif not accepted:
-            self.trouble(Trouble.ALERTS, f"{alerts_text(count)}; {ACCEPTING}", logged=ACCEPTING)
+            self.trouble(
+                Trouble.ALERTS,
+                f"{alerts_text(count)}; {ACCEPTING}",
+                logged=f"some are defined; {ACCEPTING}",
+            )
         elif self.troubles.pop(Trouble.ALERTS, None) is not None or not before:
             self.content(Trouble.ALERTS)
             log.info("alerts rest (accept_no_alerts = true): %s", alerts_text(count))

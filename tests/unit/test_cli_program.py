@@ -44,6 +44,18 @@ def test_where_its_name_alone_calls_it_that_is_enough(
     assert spelled("`dataserver up` does") != "`dataserver up` does"
 
 
+def test_hints_name_the_home_that_was_named(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in (["--home", "/srv/a b"], ["status", "--home=/srv/a b"]):
+        monkeypatch.setattr(sys, "argv", [str(program), *given])
+        here = f"'{program}' --home '/srv/a b'"
+        assert spelled("see `dataserver refused`") == f"see `{here} refused`"
+        # What makes a home, or names one, is left as it is.
+        assert spelled("`dataserver init DIR`") == f"`'{program}' init DIR`"
+        assert spelled("next: dataserver --home x check") == f"next: '{program}' --home x check"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert spelled("see `dataserver refused`") == "see `dataserver --home '/srv/a b' refused`"
+
+
 def test_an_extra_is_installed_beside_this_program() -> None:
     command = extra("graph")
     assert command.startswith(f"{sys.executable} -m pip install --editable ")
