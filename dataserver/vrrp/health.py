@@ -100,6 +100,8 @@ class Facts:
     rooms: tuple[Room, ...] = ()
     #: Why no file could be made in the drop directory; None: one could.
     drop_error: str | None = None
+    #: Why the database cannot be used, where that is known.
+    database_error: str | None = None
     #: Why packets cannot be stored though the database can be used; None: all can.
     storing_error: str | None = None
     #: Which alerts are not evaluated; None: none, or that was accepted.
@@ -185,7 +187,8 @@ def _judge_process(facts: Facts) -> Reason | None:
     if age > STALE_AFTER:
         return Reason(Verdict.SICK, f"stuck: no heartbeat for {int(age)} s")
     if beat.phase is Phase.WAITING_FOR_DATABASE:
-        return Reason(Verdict.WAITING, "waiting for the database")
+        why = f": {facts.database_error}" if facts.database_error else ""
+        return Reason(Verdict.WAITING, f"waiting for the database{why}")
     if beat.phase is Phase.STARTING and beat.phase_seconds > beat.stuck_after:
         return Reason(Verdict.SICK, f"still starting after {int(beat.phase_seconds)} s")
     if not beat.moves:
@@ -215,6 +218,7 @@ def gather(paths: Paths, data_in: Path) -> Facts:
         uptime=uptime() or 0.0,
         rooms=(Room("data_in", _percent_free(data_in)), Room("var", _percent_free(paths.var))),
         drop_error=_drop_error(data_in),
+        database_error=status.database_error if status else None,
         storing_error=status.trouble(Trouble.STORING) if status else None,
         alerts=status.trouble(Trouble.ALERTS) if status else None,
         clock=status.trouble(Trouble.CLOCK) if status else None,

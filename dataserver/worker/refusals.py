@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 FIRST, PERIOD, SELDOM = 20, 300.0, 3600.0
 #: Characters of a name and of a value in a line.
 _LONGEST = 100
+#: What a sum counts: several, or one.
+_PARTS = ("values or other parts of packets", "value or other part of a packet")
 
 
 class RefusalLog:
@@ -56,9 +58,9 @@ class RefusalLog:
         span = "minute" if minutes == 1 else f"{minutes} minutes"
         new = f", {self._new} of them for the first time" if self._new else ""
         log.warning(
-            "%d more values or other parts of packets refused in the last %s%s;"
-            " `dataserver refused` lists them",
+            "%d more %s refused in the last %s%s; `dataserver refused` lists all",
             self._count,
+            _PARTS[self._count == 1],
             span,
             new,
         )

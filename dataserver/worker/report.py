@@ -181,7 +181,7 @@ class Report:
             )
         elif self.troubles.pop(Trouble.ALERTS, None) is not None or not before:
             self.content(Trouble.ALERTS)
-            log.info("alerts rest (accept_no_alerts = true): %s", alerts_text(count))
+            log.info("%s (accept_no_alerts = true)", alerts_text(count))
 
     def clock_behind(self, ahead: int, agents: int) -> None:
         """The latest packets of most agents, so many of all, are ahead of this server's clock."""

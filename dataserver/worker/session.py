@@ -273,6 +273,11 @@ class Session:
             self.waiting.add(file)
             if self.waiting.due(file):
                 progress |= self._reject(Bad(file, error))
+        if self.waiting:
+            # Complete since, also where the database lets none be stored.
+            for arrival in load.arrivals:
+                self.waiting.forget(_file(arrival))
+            self._report.gauges.waiting = len(self.waiting)
         arrivals = self._settled(load.arrivals)
         if not arrivals:
             return progress

@@ -119,13 +119,13 @@ def test_the_log_names_each_once_with_the_remedy_and_then_in_sums(
     assert one["value"] == "n/a" + "x" * 97
     assert rest["message"] == (
         "2 more values or other parts of packets refused in the last minute;"
-        " `dataserver refused` lists them"
+        " `dataserver refused` lists all"
     )
     # What the table has is not new to the next process either.
     drop(settled, "web1", 3, module("disk", "n/a"), module("load", ""))
     one, rest = run()
     assert one["message"] == "refused: no value; look at what the module runs on its agent"
-    assert rest["message"].startswith("1 more values")
+    assert rest["message"].startswith("1 more value or other part of a packet refused")
 
 
 def test_a_rehearsal_names_what_would_be_refused(settled: Home, ask: Ask) -> None:

@@ -124,9 +124,14 @@ def test_a_lock_that_another_program_keeps_is_an_outage_and_the_queue_is_counted
         server.wait_taken()
         database = place.home.root / "var/dataserver.db"
         with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            whole = packet("one", module("load", "1"), time=START)
+            upload = place.data_in() / "one.1.data"
+            upload.write_bytes(whole[:-3])
+            server.wait(lambda: server.status["gauges"]["waiting"] == 1, "the cut upload")
             other.execute("BEGIN IMMEDIATE")
-            drop(place, "one")
+            upload.write_bytes(whole)
             server.wait_phase(Phase.WAITING_FOR_DATABASE)
+            server.wait(lambda: server.status["gauges"]["waiting"] == 0, "none not complete yet")
             server.wait(lambda: server.status["database_error"], "the reason")
             assert server.status["gauges"]["database_up"] == 0
             for number in range(7):

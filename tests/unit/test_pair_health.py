@@ -87,6 +87,8 @@ def test_waiting_for_the_database_is_told_and_no_sickness() -> None:
     beat = replace(BEAT, phase=Phase.WAITING_FOR_DATABASE, loop_seconds=10_000.0)
     health = judge(replace(WELL, beat=beat), LIMITS)
     assert health.reasons == (Reason(Verdict.WAITING, "waiting for the database"),)
+    facts = replace(WELL, beat=beat, database_error="cannot connect")
+    assert texts(judge(facts, LIMITS)) == ["waiting for the database: cannot connect"]
 
 
 def test_a_folder_is_low_below_one_limit_and_until_above_the_other() -> None:
