@@ -156,9 +156,14 @@ def _patterns() -> Finding:
 
 def _database(settings: Settings, paths: Paths) -> Iterator[Finding]:
     # Imported here: the rest of the check works where the database's driver does not.
-    from dataserver.store import engine, probe  # noqa: PLC0415
+    from dataserver.store import engine, probe, sqlite_file  # noqa: PLC0415
 
     if settings.database.startswith("sqlite:"):
+        try:
+            sqlite_file.must_not_be_missing(_sqlite_file(settings, paths))
+        except DataserverError as exc:
+            yield Finding("database", False, str(exc))
+            return
         if new := _sqlite_to_be_made(settings, paths):
             yield new
             return

@@ -8,6 +8,7 @@ from dataserver.cli.base import App, Command, Group, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
 from dataserver.cli.program import spelled
 from dataserver.cli.store import instance_option
+from dataserver.errors import StoreUnavailable
 from dataserver.home import Paths
 from dataserver.settings import Settings
 from dataserver.store import sqlite_file
@@ -96,13 +97,18 @@ def check_(app: App, context: click.Context, instance: str, as_json: bool) -> No
 def _findings(settings: Settings, paths: Paths) -> list[Finding]:
     missing = missing_file(settings, paths.home)
     if missing is not None:
+        try:
+            sqlite_file.must_not_be_missing(missing)
+        except StoreUnavailable as error:
+            return [Finding("file", False, str(error))]
         return [Finding("database", True, f"{missing}: the first start makes it")]
     engine = open_store(settings, paths.home, readonly=True)
     try:
         findings = check(engine, accept_no_alerts=settings.accept_no_alerts)
         if (file := sqlite_path(engine)) is not None:
             problem = sqlite_file.damage(file)
-            findings.append(Finding("file", problem is None, problem or "whole"))
+            text = f"damaged: {problem}; {sqlite_file.RESTORING}" if problem else "whole"
+            findings.append(Finding("file", problem is None, text))
         return findings
     finally:
         engine.dispose()

@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from dataserver.errors import SchemaError, StoreUnavailable
 from dataserver.settings import Settings
+from dataserver.store import sqlite_file
 from dataserver.store.layout import Kind, Layout, inspect
 from dataserver.store.opening import open_store
 from dataserver.store.probe import verify
@@ -46,6 +47,7 @@ def open_reading(settings: Settings, home: Path, *, keep: bool = False) -> Readi
     """
     missing = missing_file(settings, home)
     if missing is not None:
+        sqlite_file.must_not_be_missing(missing)
         raise StoreUnavailable(f"there is no database {missing} yet", hint=_MAKE_IT)
     engine = open_store(settings, home, readonly=True, keep=keep)
     try:

@@ -35,7 +35,8 @@ Identity = tuple[int, int]
 _STEPS = 100_000
 #: Seconds between two messages about a check that takes long.
 _TOLD_EVERY = 10.0
-_BACKUP = "restore a backup: stop all instances, remove the files -wal and -shm beside it first"
+#: What to do about a damaged file.
+RESTORING = "restore a backup: stop all instances, remove the files -wal and -shm beside it first"
 
 
 def identity(path: Path) -> Identity | None:
@@ -87,7 +88,9 @@ def check_before_use(path: Path, step: Callable[[], object] = lambda: None) -> N
     if (known is not None and known != now[1]) or _is_younger_than_its_log(path):
         log.info("checking the database file %s: it was replaced or not closed properly", path)
         if problem := damage(path, step):
-            raise StoreUnavailable(f"the database file {path} is damaged: {problem}", hint=_BACKUP)
+            raise StoreUnavailable(
+                f"the database file {path} is damaged: {problem}", hint=RESTORING
+            )
 
 
 def damage(path: Path, step: Callable[[], object] = lambda: None) -> str | None:

@@ -190,6 +190,13 @@ class Worker:
                             session.leave()
         except Stopped:
             pass
+        except StoreError as error:
+            self.report.lost(error)
+            raise
+        except SpoolReplaced as error:
+            self.report.trouble(Trouble.DATA_IN, str(error))
+            self.report.gauges.data_in_up = 0
+            raise
         finally:
             engine.dispose()
             self._finish()

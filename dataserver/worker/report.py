@@ -139,6 +139,13 @@ class Report:
             log.info("the database is back")
         self.database_error = self.database_down_since = None
 
+    def lost(self, error: StoreError) -> None:
+        """The database ends this process: the last status says why."""
+        if self.database_error is None:
+            self.database_down_since = self.clock()
+        self.database_error = error.message
+        self.gauges.database_up = 0
+
     def rejected(self, reason: Reason, size: int) -> None:
         """A file of ``size`` bytes was set aside."""
         self.counters.rejected[reason.value] += 1

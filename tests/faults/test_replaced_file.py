@@ -14,6 +14,7 @@ import pytest
 
 from dataserver.errors import StoreError
 from dataserver.store import sqlite_file
+from tests.support.commands import Run
 from tests.support.packets import START, module, packet
 from tests.support.server import Place, Server
 
@@ -68,10 +69,14 @@ def test_a_server_whose_file_goes_stops_at_once_and_acknowledges_nothing(
         name = drop(place, "after")
         assert server.wait_exit() == StoreError.exit_code
         assert place.packets_left() == [name]
-        assert f"the database file {database} was " in server.log
+        said = f"the database file {database} was "
+        assert said in server.log
+        assert server.status["database_error"].startswith(said)
 
 
-def test_a_missing_file_is_waited_for_and_not_made_anew(place: Place, database: Path) -> None:
+def test_a_missing_file_is_waited_for_and_not_made_anew(
+    place: Place, database: Path, dataserver: Run
+) -> None:
     with Server(place) as server:
         drop(place, "before")
         server.wait_taken()
@@ -82,6 +87,10 @@ def test_a_missing_file_is_waited_for_and_not_made_anew(place: Place, database: 
         server.wait(lambda: server.status.get("database_error"), "a database that is away")
         assert "is missing" in server.status["database_error"]
         assert not database.exists()
+        for command in (("check",), ("db", "check"), ("agents",)):
+            told = dataserver(*command, "--home", place.home.root)
+            assert told.returncode != 0
+            assert "is missing: it was moved or deleted; put it back" in told.stdout + told.stderr
         database.with_name("elsewhere.db").rename(database)
         server.wait_taken()
         assert server.stop() == 0

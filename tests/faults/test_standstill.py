@@ -70,6 +70,7 @@ def test_a_drop_directory_that_is_another_one_ends_the_instance(place: Place, ki
         name = drop(place, "new")
         assert server.wait_exit() == SpoolError.exit_code
         assert "was replaced by another one" in server.log
+        assert "was replaced by another one" in server.status["troubles"]["data_in"]["error"]
         assert place.packets_left() == [name]
         server.start()
         server.wait_taken()
