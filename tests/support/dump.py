@@ -14,10 +14,12 @@ from sqlalchemy import Connection, Engine, Table, select
 
 from dataserver.store import schema
 
-#: Columns that hold the clock of the run, or count its transactions.
+#: Columns that hold the clock of the run, count its transactions, or say which server ran: one
+#: whose row is not there yet, at its very first batch, writes none.
 CLOCKS = {
     schema.agent.c.contact,
     schema.state.c.processed,
+    schema.state.c.running_by,
     schema.packet.c.arrived,
     schema.agent_version.c.version,
     schema.event.c.time,
