@@ -140,7 +140,11 @@ class Teller:
             return
         complaints = self.complaints.take(everything=everything)
         try:
-            self._write(complaints)
+            try:
+                self._write(complaints)
+            except StoreRefused:
+                # A name may have characters that the database's character set cannot hold.
+                self._write([_plain(each) for each in complaints])
         except StoreRefused as error:
             log.error("events of rejected packets are lost: %s", error)
         except StoreError as error:
@@ -158,6 +162,12 @@ class Teller:
                 for each in complaints
             ]
             self._events.write(conn, events, now, local_text(now, self._zone))
+
+
+def _plain(each: Complaint) -> Complaint:
+    """The same in ASCII; an agent of another name is not looked for."""
+    text = each.text.encode("ascii", "backslashreplace").decode("ascii")
+    return Complaint(text, each.agent if each.agent and each.agent.isascii() else None)
 
 
 def _first(reason: Reason) -> int:

@@ -209,6 +209,8 @@ class Worker:
         ending = self._stopping or self._once or not staying
         if ending:
             self._heartbeat.stop()
+            # What the last batch took, or set aside, waits no more.
+            self.report.count(Path(self._settings.data_in), last=True)
         phase = Phase.STOPPED if ending else Phase.STARTING
         self.report.write(self._settings, phase, force=True)
 

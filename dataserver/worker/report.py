@@ -98,14 +98,16 @@ class Report:
         self.gauges.oldest_age_seconds = round(max(0.0, age), 3)
         self._counted = self.monotonic()
 
-    def count(self, data_in: Path) -> None:
-        """Count the queue, where the main loop has not done so for a while.
+    def count(self, data_in: Path, *, last: bool = False) -> None:
+        """Count the queue where the main loop has not done so for a while; ``last``: in any case.
 
         Called beside the main loop, which may wait for the database or for a long statement.
         """
         now = self.monotonic()
         # While batches go through, the main loop scans often enough.
-        if now - max(self._counted, self._progress) < max(_RECOUNT, _SHARE * self._counting):
+        if not last and now - max(self._counted, self._progress) < max(
+            _RECOUNT, _SHARE * self._counting
+        ):
             return
         try:
             found = count_queue(data_in)

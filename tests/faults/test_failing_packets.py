@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from dataserver import config
 from dataserver.errors import Reason, StoreRefused
 from dataserver.model import Arrival
+from dataserver.store import schema
 from dataserver.store.recorder import Recorder
 from dataserver.worker import Summary, run
 from dataserver.worker.failing import INTERNAL_PER_HOUR
 from tests.support import pandora
 from tests.support.commands import Run
-from tests.support.databases import Database
+from tests.support.databases import PANDORA, Database
 from tests.support.ingest import Instance
 from tests.support.mariadb import MariaDB
 from tests.support.packets import START, module, packet
@@ -183,6 +185,13 @@ def test_a_name_that_the_database_cannot_hold_stops_no_other_packet(
             server.wait_counted("packets", 5 - len(place.rejected()))
             assert server.status["database_error"] is None
             assert server.stop() == 0
+            assert server.status["gauges"]["queue"] == 0
+        # Told in the console, too.
+        database = Database(PANDORA, url, tmp_path, "narrow", mariadb)
+        count = select(func.count()).where(schema.event.c.type == "error")
+        with database.engine().connect() as conn:
+            assert conn.scalar(count) == len(place.rejected())
+        database.dispose()
     finally:
         mariadb.drop("narrow")
 
