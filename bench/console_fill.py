@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Engine, Table, insert, select, update
 
 from bench.generator import START
 from bench.workloads import TEN, Kind
-from dataserver import entities
+from dataserver.rules import entities
 from dataserver.store import schema
-from dataserver.store.engine import open_engine
+from dataserver.store.database import open_engine
 from dataserver.store.layout import Layout, inspect
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from dataserver.setting_kinds import masked
+from dataserver.config.kinds import masked
 
 #: The root of all our loggers.
 NAME = "dataserver"

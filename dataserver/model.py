@@ -1,8 +1,8 @@
 """The records that cross module boundaries: a packet and what it carries.
 
 Everything here is text as the agent wrote it, decoded but not yet interpreted:
-what a number, a time or a type means is decided by :mod:`dataserver.values`,
-:mod:`dataserver.times` and the store.  Source of the names: the packet format
+what a number, a time or a type means is decided by :mod:`dataserver.rules.values`,
+:mod:`dataserver.rules.times` and the store.  Source of the names: the packet format
 in ``docs/packet-format.md``.
 
 A packet has thousands of modules a second, so :class:`Module` and

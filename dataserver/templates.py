@@ -21,8 +21,8 @@ from jinja2 import (
     TemplateError,
 )
 
+from dataserver.config.paths import Home
 from dataserver.errors import ConfigError
-from dataserver.home import Home
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from tests.support import commands, databases, randomness
 from tests.support.commands import Run
 from tests.support.databases import (

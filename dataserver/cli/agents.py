@@ -9,14 +9,22 @@ from typing import Any
 import click
 
 from dataserver.cli.base import App, Command, json_option, pass_app
-from dataserver.cli.output import print_json, print_line, print_table
+from dataserver.cli.output import (
+    STATUSES,
+    marks,
+    painted,
+    print_json,
+    print_line,
+    print_table,
+    status_option,
+    status_word,
+    time_text,
+)
 from dataserver.cli.store import instance_option, reading_store
-from dataserver.cli.text import time_text
-from dataserver.cli.words import STATUSES, marks, painted, status_option, status_word
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
-from dataserver.store.listing import AgentRecord, Counts
-from dataserver.store.listing import agents as list_agents
+from dataserver.store.read.modules import AgentRecord, Counts
+from dataserver.store.read.modules import agents as list_agents
 
 _HEAD = "AGENT ALIAS GROUP OS STATUS COUNTS CONTACT PACKET MODULES INTERVAL MODE MARKS"
 _MODES = {0: "normal", 1: "learning", 2: "autodisable"}

@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 
 import click
 
-from dataserver import __version__, home
+from dataserver import __version__
 from dataserver.cli.program import spelled
-from dataserver.config import Settings, load
+from dataserver.config import paths as home
+from dataserver.config.kinds import masked
+from dataserver.config.load import Settings, load
+from dataserver.config.paths import MAIN, Home, Paths
 from dataserver.errors import DataserverError, StoreUnavailable, UsageError
-from dataserver.home import MAIN, Home, Paths
 from dataserver.logs import printable
-from dataserver.setting_kinds import masked
 
 #: An error that nobody foresaw (EX_SOFTWARE of sysexits.h).
 INTERNAL_ERROR = 70

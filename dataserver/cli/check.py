@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import click
 
-from dataserver import pcre2
 from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
 from dataserver.cli.program import spelled
-from dataserver.config import Settings
+from dataserver.config.kinds import masked, size_text
+from dataserver.config.load import Settings
+from dataserver.config.paths import Home, Paths
 from dataserver.errors import DataserverError
-from dataserver.home import Home, Paths
-from dataserver.setting_kinds import masked, size_text
+from dataserver.rules import pcre2
 from dataserver.uploads import checks as upload_check
 
 #: Below this, free space is a finding (bytes).
@@ -156,7 +156,7 @@ def _patterns() -> Finding:
 
 def _database(settings: Settings, paths: Paths) -> Iterator[Finding]:
     # Imported here: the rest of the check works where the database's driver does not.
-    from dataserver.store import engine, probe, sqlite_file  # noqa: PLC0415
+    from dataserver.store import database, probe, sqlite_file  # noqa: PLC0415
 
     if settings.database.startswith("sqlite:"):
         try:
@@ -169,7 +169,7 @@ def _database(settings: Settings, paths: Paths) -> Iterator[Finding]:
             return
         yield from _rights_on_file(_sqlite_file(settings, paths))
     try:
-        opened = engine.open_readonly(
+        opened = database.open_readonly(
             settings.database,
             password=settings.database_password,
             connect_timeout=settings.connect_timeout,

@@ -14,7 +14,7 @@ from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.output import print_line
 from dataserver.cli.program import extra
 from dataserver.cli.store import instance_option
-from dataserver.config import load_to_look
+from dataserver.config.load import load_to_look
 from dataserver.errors import UsageError
 
 #: In the home: who may look, where nothing else is said.

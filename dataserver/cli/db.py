@@ -8,15 +8,14 @@ from dataserver.cli.base import App, Command, Group, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
 from dataserver.cli.program import spelled
 from dataserver.cli.store import instance_option
+from dataserver.config.paths import Paths
+from dataserver.config.settings import Settings
 from dataserver.errors import StoreUnavailable
-from dataserver.home import Paths
-from dataserver.settings import Settings
 from dataserver.store import sqlite_file
-from dataserver.store.engine import shown
+from dataserver.store.database import shown
 from dataserver.store.layout import inspect
-from dataserver.store.opening import make_ready, open_store, sqlite_path
+from dataserver.store.opening import make_ready, missing_file, open_store, sqlite_path
 from dataserver.store.probe import Finding, check
-from dataserver.store.readonly import missing_file
 
 
 @click.group(cls=Group)

@@ -19,15 +19,14 @@ from dataserver.cli.base import Command
 from dataserver.cli.live import LiveLine
 from dataserver.cli.output import print_line
 from dataserver.cli.program import extra, spelled
-from dataserver.config import PREFIX, load
-from dataserver.demo.children import Child, Children
-from dataserver.demo.ending import Ending
+from dataserver.config.load import PREFIX, load
+from dataserver.demo.children import Child, Children, Ending
 from dataserver.demo.filling import Filled, Progress, fill, senders
 from dataserver.demo.home import AGENTS, DAYS, SEED, DemoHome, open_demo, temporary
 from dataserver.demo.running import HOST, PORT, Running, port_is_free
 from dataserver.demo.uploading import Uploader
 from dataserver.errors import UsageError
-from dataserver.moments import duration_text
+from dataserver.rules.moments import duration_text
 
 _MOST_DAYS, _MOST_AGENTS = 400, 500
 

@@ -12,23 +12,31 @@ from typing import Any
 
 import click
 
-from dataserver import moments
 from dataserver.cli.base import App, Command, json_option, pass_app
-from dataserver.cli.output import print_cells, print_json_list, print_line
+from dataserver.cli.output import (
+    EVENT_STATES,
+    SEVERITIES,
+    painted,
+    print_cells,
+    print_json_list,
+    print_line,
+    shortened,
+    time_text,
+    word_list,
+    word_of,
+)
 from dataserver.cli.store import instance_option, reading_store
-from dataserver.cli.text import shortened, time_text
-from dataserver.cli.words import EVENT_STATES, SEVERITIES, painted, word_list, word_of
+from dataserver.config.kinds import masked
 from dataserver.errors import SchemaError, StoreError
 from dataserver.logs import printable
-from dataserver.moments import duration_text
-from dataserver.setting_kinds import masked
+from dataserver.rules import moments
+from dataserver.rules.moments import duration_text
 from dataserver.store.errors import translating
-from dataserver.store.event_list import TYPES, EventList, EventRecord, Wanted
-from dataserver.store.event_tail import EventTail
 from dataserver.store.layout import reading
-from dataserver.store.listing import modules as list_modules
-from dataserver.store.lookup import choose_module, find_agent
-from dataserver.store.readonly import ReadingStore
+from dataserver.store.opening import ReadingStore
+from dataserver.store.read.agents import choose_module, find_agent
+from dataserver.store.read.events import TYPES, EventList, EventRecord, EventTail, Wanted
+from dataserver.store.read.modules import modules as list_modules
 
 _HEAD = ("TIME", "SEVERITY", "TYPE", "STATE", "AGENT", "MODULE", "TEXT")
 #: Lines are printed as they come, so the widths are those of what is usual.

@@ -13,20 +13,20 @@ from typing import TypeAlias, cast
 
 import click
 
-from dataserver import moments
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.program import extra
 from dataserver.cli.store import instance_option, reading_store
 from dataserver.errors import UsageError
 from dataserver.graphs.model import AccessGraph, ModuleGraph
 from dataserver.graphs.reading import Graphs
-from dataserver.pictures.files import form_of, publish
-from dataserver.pictures.look import DARK, HEIGHT, LARGEST, LIGHT, SMALLEST, WIDTH, Look
+from dataserver.pictures.canvas import DARK, HEIGHT, LARGEST, LIGHT, SMALLEST, WIDTH, Look
+from dataserver.pictures.drawing import form_of, publish
+from dataserver.rules import moments
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
-from dataserver.store.listing import modules as list_modules
-from dataserver.store.lookup import choose_module, find_agent
-from dataserver.store.readonly import ReadingStore
+from dataserver.store.opening import ReadingStore
+from dataserver.store.read.agents import choose_module, find_agent
+from dataserver.store.read.modules import modules as list_modules
 
 _SIDE = click.IntRange(SMALLEST, LARGEST)
 _STANDARD_OUTPUT = "-"

@@ -13,9 +13,9 @@ import click
 from dataserver.cli.base import App, Command, json_option, pass_app
 from dataserver.cli.output import print_json, print_line
 from dataserver.cli.program import spelled
+from dataserver.config.paths import Home
 from dataserver.errors import SpoolError, UsageError
 from dataserver.fleet.registry import Registry
-from dataserver.home import Home
 from dataserver.vrrp.health import Health, Limits, Verdict, gather, judge, read_result, worst
 from dataserver.vrrp.model import Pair, pair_file
 from dataserver.vrrp.reading import read_pair

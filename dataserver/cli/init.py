@@ -14,15 +14,15 @@ from pathlib import Path
 
 import click
 
-from dataserver import perlconf
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.output import print_line
 from dataserver.cli.program import spelled
-from dataserver.config import load
+from dataserver.config import perl
+from dataserver.config.load import load
+from dataserver.config.paths import CONFIG_NAME, Home
+from dataserver.config.perl import Takeover
+from dataserver.config.settings import ABOUT
 from dataserver.errors import ConfigError, UsageError
-from dataserver.home import CONFIG_NAME, Home
-from dataserver.perlconf import Takeover
-from dataserver.settings import ABOUT
 
 PASSWORD_FILE = "database.password"
 
@@ -64,14 +64,14 @@ def _read(path: Path) -> Takeover:
         content = path.read_bytes()
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
-    text, warnings = perlconf.decode(content)
-    if not perlconf.recognised(text):
+    text, warnings = perl.decode(content)
+    if not perl.recognised(text):
         raise UsageError(
             f"{path} says nothing that a Perl server's configuration says",
             hint="name its pandora_server.conf",
         )
     try:
-        takeover = perlconf.read(text, "".join(socket.gethostname().split()))
+        takeover = perl.read(text, "".join(socket.gethostname().split()))
         takeover.warnings[:0] = warnings
         _check(takeover)
     except ConfigError as exc:

@@ -3,20 +3,263 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from dataserver.cli.base import App, Command, Group, pass_app
-from dataserver.cli.instances_control import control_of, restart, said, start, stop, timeout_option
-from dataserver.cli.instances_list import list_
-from dataserver.cli.instances_logs import logs
-from dataserver.cli.instances_remove import remove
-from dataserver.cli.output import print_line
+from dataserver.cli.base import App, Command, Group, complain, json_option, pass_app
+from dataserver.cli.instances_control import (
+    TIMEOUT,
+    control_of,
+    restart,
+    said,
+    start,
+    stop,
+    timeout_option,
+    waited,
+)
+from dataserver.cli.output import Painted, local_time, print_json, print_line, print_table
 from dataserver.cli.program import spelled
-from dataserver.errors import UsageError
+from dataserver.config.paths import MAIN, Home
+from dataserver.errors import DataserverError, NotRunning, UsageError
+from dataserver.fleet import removal
+from dataserver.fleet.control import Control
+from dataserver.fleet.managers import manager_of
+from dataserver.fleet.model import Instance, log_file
+from dataserver.fleet.overview import Condition, Row, overview
 from dataserver.fleet.registry import Registry
+from dataserver.fleet.removal import Leftovers
+from dataserver.fleet.supervision.manager import BySupervisor
+from dataserver.logs import retold
+from dataserver.rules.moments import duration_text
+
+# -- ``dataserver instances remove``: instances go, packets do not, unless that is said
+
+
+@click.command(cls=Command)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--force", is_flag=True, help="Also with packets, which are lost.")
+@click.option("--yes", is_flag=True, help="With --force: do not ask.")
+@click.pass_context
+@pass_app
+def remove(app: App, context: click.Context, names: Sequence[str], force: bool, yes: bool) -> None:
+    """Stop instances and remove them: instances/NAME and var/NAME.
+
+    Refused while packets are queued or rejected, unless --force, which says what is lost and
+    asks. A data_in elsewhere goes only if it is empty. What is in the database stays.
+
+    \b
+    Examples:
+      dataserver instances remove beta
+      dataserver instances remove beta gamma --force --yes
+    """
+    control = control_of(app)
+    code = 0
+    for name in dict.fromkeys(names):
+        try:
+            _remove(control, name, force, yes)
+        except DataserverError as error:
+            complain(error)
+            code = max(code, error.exit_code)
+    context.exit(code)
+
+
+def _remove(control: Control, name: str, force: bool, yes: bool) -> None:
+    instance = control.registry.get(name)
+    removal.check_removable(instance.paths)
+    found = _remains(instance)
+    if found and not force:
+        raise removal.refusal(name, found)
+    if found and not _confirmed(name, found, yes):
+        print_line(f"{name}: kept")
+        return
+    _stop(control, instance)
+    try:
+        stays = control.registry.remove(name, force=force)
+    except DataserverError:
+        # Something came at the last moment: as it was before, unless it is gone.
+        if instance.enabled and control.manager is not None and instance.paths.config.exists():
+            control.manager.start(instance)
+        raise
+    print_line(f"{name}: removed")
+    for line in stays:
+        print_line(f"{name}: {line}")
+
+
+def _remains(instance: Instance) -> Leftovers:
+    try:
+        return removal.remains(instance.paths)
+    except OSError as exc:
+        raise DataserverError(
+            f"{instance.name} is not removed, since what it holds cannot be seen: "
+            f"{exc.filename}: {exc.strerror}"
+        ) from exc
+
+
+def _confirmed(name: str, found: Leftovers, yes: bool) -> bool:
+    """Whether what is found may be lost."""
+    if yes:
+        print_line(f"{name}: lost: {found}")
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{name} is not removed, there would be lost: {found}",
+            hint="--yes says that this is meant",
+        )
+    return click.confirm(f"{name}: lost for good: {found}. Remove it?", err=True)
+
+
+def _stop(control: Control, instance: Instance) -> None:
+    goal = control.stop(instance)
+    [outcome] = waited(control, [goal], TIMEOUT)
+    if outcome.row is None:
+        raise UsageError(f"{instance.name} is gone: somebody else has removed it")
+    if not outcome.reached:
+        raise NotRunning(f"{instance.name} is not removed: it does not stop")
+
+
+# -- instances --
+
+# -- ``dataserver instances logs``: what an instance said
+
+
+@click.command(cls=Command)
+@click.argument("name", default=MAIN, metavar="[NAME]")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="So many of the last lines.",
+)
+@pass_app
+def logs(app: App, name: str, follow: bool, lines: int) -> None:
+    """Show what an instance (default: main) said last.
+
+    From systemd's journal, or the log that `dataserver up` keeps. On a terminal each message is
+    one short line; elsewhere it comes as it was written, one JSON object a line.
+
+    \b
+    Examples:
+      dataserver instances logs beta --follow
+      dataserver instances logs beta --lines 1000 | grep error
+    """
+    instance = Registry(app.home).get(name)
+    raw = not sys.stdout.isatty()
+    for line in _lines(app.home, instance, lines, follow):
+        if raw:
+            sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
+            sys.stdout.buffer.flush()
+        else:
+            click.echo(retold(line))
+
+
+def _lines(home: Home, instance: Instance, lines: int, follow: bool) -> Iterator[str]:
+    manager = manager_of(home)
+    if manager is None:
+        path = log_file(instance.paths)
+        if not path.exists() and not follow:
+            raise UsageError(
+                f"{instance.name} has no log: nothing runs this home, and {path} is not there",
+                hint="`dataserver run` says what it has to say where it was started",
+            )
+        manager = BySupervisor(home)
+    return manager.follow(instance, lines, follow=follow)
+
+
+# -- instances --
+
+# -- ``dataserver instances list``: all instances of a home, and how each does
+
+_HEAD = ("NAME", "STATE", "PID", "SINCE", "QUEUE", "OLDEST", "RATE", "RESTARTS", "DATA_IN")
+_COLOURS = {
+    Condition.RUNNING: "green",
+    Condition.STARTING: "cyan",
+    Condition.STOPPING: "cyan",
+    Condition.WAITING_FOR_DATABASE: "yellow",
+    Condition.WAITING_TO_RESTART: "yellow",
+    Condition.UNKNOWN: "magenta",
+    Condition.STUCK: "red",
+    Condition.FAILED: "red",
+    Condition.BROKEN: "red",
+    Condition.DEAD: "red",
+}
+
+
+@click.command(cls=Command, name="list")
+@json_option
+@pass_app
+def list_(app: App, as_json: bool) -> None:
+    """List the instances: whether each runs, and what waits for it.
+
+    QUEUE counts packets in DATA_IN, complete or not; RATE is over the last minute. "By hand"
+    is one that whoever runs this home has not started. Nothing is asked of the database.
+
+    With --json: "manager" ("systemd", "dataserver up", or null where nobody runs this home) and
+    "instances", each with name, state, detail (why), enabled, supervised, pid, since, queue,
+    queue_more (more are there than were counted), oldest, held (files that wait until their agent's
+    backlog has settled), held_until, packets_per_second, restarts, data_in, phase, database_error.
+    Times are seconds since 1970; null is what is not known.
+
+    \b
+    Examples:
+      dataserver instances list
+      dataserver instances list --json
+    """
+    registry = Registry(app.home)
+    try:
+        instances = registry.instances()
+    except FileNotFoundError:
+        app.home.existing()  # says what is missing
+        raise
+    manager, managed = None, {}
+    try:
+        manager = manager_of(app.home)
+        managed = manager.states(instances) if manager else {}
+    except DataserverError as error:
+        # Without what it says the rest is still worth seeing.
+        complain(error)
+    now = time.time()
+    rows = overview(instances, managed, now, os.environ)
+    name = manager.name if manager else None
+    if as_json:
+        print_json({"manager": name, "instances": [asdict(row) for row in rows]})
+        return
+    print_table(_HEAD, [_cells(row, now) for row in rows])
+    for row in rows:
+        if row.detail:
+            print_line(f"{row.name}: {spelled(row.detail)}")
+    if name is None:
+        print_line(spelled("nothing runs this home: `dataserver up` does"))
+
+
+def _cells(row: Row, now: float) -> tuple[Any, ...]:
+    by_hand = " (by hand)" if row.supervised is False else ""
+    queue = "-" if row.queue is None else f"{row.queue}{'+' * row.queue_more}"
+    rate = row.packets_per_second
+    return (
+        row.name,
+        Painted(f"{row.state}{by_hand}", _COLOURS.get(row.state)),
+        row.pid or "-",
+        "-" if row.since is None else local_time(row.since),
+        queue,
+        "-" if row.oldest is None else duration_text(now - row.oldest),
+        "-" if rate is None else f"{rate:.1f}/s",
+        "-" if row.restarts is None else row.restarts,
+        row.data_in or "-",
+    )
+
+
+# -- instances --
 
 #: What of the group is loaded when it is used: module and what the help says of it.
 _LATER = {"units": ("dataserver.cli.units", "systemd's files for the instances.")}

@@ -11,7 +11,7 @@ import click
 from dataserver.cli.base import App, Command, complain, pass_app
 from dataserver.cli.output import print_line
 from dataserver.errors import DataserverError, NotRunning, UsageError
-from dataserver.fleet.control import Aim, Control, Goal, Outcome
+from dataserver.fleet.control import Control, Outcome, Request, Target
 from dataserver.fleet.managers import manager_of
 from dataserver.fleet.model import Instance
 from dataserver.fleet.overview import Condition, Row
@@ -128,7 +128,7 @@ def control_of(app: App) -> Control:
     return Control(Registry(app.home), manager_of(app.home), os.environ)
 
 
-def said(control: Control, goals: Sequence[Goal], timeout: float) -> int:
+def said(control: Control, goals: Sequence[Request], timeout: float) -> int:
     """Wait for all and say, a line each, what became of them; the exit code."""
     code = 0
     for outcome in waited(control, goals, timeout):
@@ -140,7 +140,7 @@ def said(control: Control, goals: Sequence[Goal], timeout: float) -> int:
     return code
 
 
-def waited(control: Control, goals: Sequence[Goal], timeout: float) -> Iterator[Outcome]:
+def waited(control: Control, goals: Sequence[Request], timeout: float) -> Iterator[Outcome]:
     """What becomes of each, as it becomes known; a terminal shows who is waited for."""
     try:
         for outcome in control.wait(goals, timeout, _show_progress):
@@ -153,7 +153,7 @@ def waited(control: Control, goals: Sequence[Goal], timeout: float) -> Iterator[
 def _each(
     control: Control,
     instances: Sequence[Instance],
-    ask: Callable[[Instance], Goal],
+    ask: Callable[[Instance], Request],
     timeout: float | None,
 ) -> int:
     """Ask all, then wait for all; one that cannot be asked holds up nobody."""
@@ -186,7 +186,7 @@ def _chosen(registry: Registry, names: Sequence[str], every: bool) -> list[Insta
 def _reached(outcome: Outcome) -> str:
     row = outcome.row
     assert row is not None
-    if outcome.goal.aim is Aim.DOWN:
+    if outcome.goal.aim is Target.DOWN:
         return f"{row.name}: stopped"
     parts = [f"{row.name}: {row.state}", f"process {row.pid}" if row.pid else ""]
     if row.supervised is False:
@@ -200,7 +200,7 @@ def _missed(outcome: Outcome) -> NotRunning:
     name, row = outcome.goal.name, outcome.row
     if row is None:
         return NotRunning(f"{name} is gone: somebody has removed it")
-    if outcome.goal.aim is Aim.DOWN:
+    if outcome.goal.aim is Target.DOWN:
         who = f", process {row.pid}" if row.pid else ""
         return NotRunning(f"{name} is not stopped yet: {_state(row)}{who}")
     return NotRunning(
@@ -213,7 +213,7 @@ def _state(row: Row) -> str:
     return f"{row.state} ({row.detail})" if row.detail else str(row.state)
 
 
-def _show_progress(goals: Sequence[Goal]) -> None:
+def _show_progress(goals: Sequence[Request]) -> None:
     if not sys.stderr.isatty():
         return
     names = ", ".join(goal.name for goal in goals[:3])

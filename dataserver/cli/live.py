@@ -6,8 +6,8 @@ import logging
 from threading import RLock
 from typing import IO
 
-from dataserver.health import Phase, Status
-from dataserver.moments import duration_text
+from dataserver.rules.moments import duration_text
+from dataserver.runtime.heartbeat import Phase, Status
 
 #: Moves to the line's begin and erases it.
 _ERASE = "\r\x1b[2K"

@@ -10,16 +10,26 @@ from typing import Any
 import click
 
 from dataserver.cli.base import App, Command, json_option, pass_app
-from dataserver.cli.output import Painted, print_json, print_line, print_table
+from dataserver.cli.output import (
+    Painted,
+    marks,
+    number_text,
+    painted,
+    print_json,
+    print_line,
+    print_table,
+    shortened,
+    status_option,
+    status_word,
+    time_text,
+)
 from dataserver.cli.store import instance_option, reading_store
-from dataserver.cli.text import number_text, shortened, time_text
-from dataserver.cli.words import marks, painted, status_option, status_word
-from dataserver.moments import age_text
+from dataserver.rules.moments import age_text
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
-from dataserver.store.listing import ModuleRecord
-from dataserver.store.listing import modules as list_modules
-from dataserver.store.lookup import find_agent
+from dataserver.store.read.agents import find_agent
+from dataserver.store.read.modules import ModuleRecord
+from dataserver.store.read.modules import modules as list_modules
 
 _HEAD = "MODULE TYPE STATUS SINCE VALUE UNIT TIME SAVED INTERVAL MARKS DESCRIPTION"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, tzinfo
 from typing import NamedTuple
 
 import click
 
 from dataserver.logs import printable
+from dataserver.rules.status import Status
+from dataserver.rules.times import local_text
 
 #: Characters of a table's column: nothing that we name ourselves is longer, but what agents send
 #: may be.
@@ -95,3 +97,110 @@ def has_colours() -> bool:
 def local_time(epoch: float) -> str:
     """A time for people, in this system's zone."""
     return datetime.fromtimestamp(epoch).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+# -- the words of statuses, severities and the like: as shown, as asked for, and their colours
+
+#: Words of statuses, the worst first.
+STATUSES = {
+    "critical": Status.CRITICAL,
+    "warning": Status.WARNING,
+    "unknown": Status.UNKNOWN,
+    "normal": Status.NORMAL,
+    "not-initialised": Status.NOT_INITIALISED,
+}
+#: Words of severities, by their numbers.
+SEVERITIES = ("maintenance", "informational", "normal", "warning", "critical", "minor", "major")
+#: Words of what became of an event, by their numbers.
+EVENT_STATES = ("new", "validated", "in-process")
+
+_Callback = Callable[[click.Context, click.Parameter, str | None], frozenset[str] | None]
+_STATUS_WORDS = {status: word for word, status in STATUSES.items()}
+_COLOURS = {
+    "critical": "red",
+    "major": "red",
+    "warning": "yellow",
+    "minor": "magenta",
+    "unknown": "magenta",
+    "normal": "green",
+}
+
+
+def word_list(choice: Sequence[str]) -> _Callback:
+    """What reads an option's value: words of a choice, separated by commas; None: not given."""
+
+    def read(
+        context: click.Context, option: click.Parameter, value: str | None
+    ) -> frozenset[str] | None:
+        if value is None:
+            return None
+        words = frozenset(word.strip().lower() for word in value.split(","))
+        for word in sorted(words.difference(choice)):
+            raise click.BadParameter(
+                f"there is no {word!r}; choose from {', '.join(choice)}", context, option
+            )
+        return words
+
+    return read
+
+
+status_option = click.option(
+    "--status",
+    "statuses",
+    callback=word_list(tuple(STATUSES)),
+    metavar="STATUS,...",
+    help=f"Only those that are one of: {', '.join(STATUSES)}.",
+)
+
+
+def status_word(status: Status | None) -> str | None:
+    """A status as it is called; None where there is none."""
+    return None if status is None else _STATUS_WORDS[status]
+
+
+def word_of(words: tuple[str, ...], number: int) -> str:
+    """The word of a number, the number itself where it has none."""
+    return words[number] if 0 <= number < len(words) else str(number)
+
+
+def painted(text: str, word: str | None = None) -> Painted:
+    """``text`` in the colour of a status or severity (default: which it is itself)."""
+    return Painted(text, _COLOURS.get(word or text))
+
+
+def marks(*, disabled: bool, quiet: bool) -> str:
+    """What the console has switched off."""
+    return ", ".join([*["disabled"] * disabled, *["quiet"] * quiet]) or "-"
+
+
+# -- values and times as tables show them; where there is none, a dash
+
+#: How much of a text a table shows, in characters.
+WIDTH = 60
+
+
+def time_text(epoch: int | None, zone: tzinfo) -> str:
+    """A time in ``zone``; what lies outside of the calendar as plain epoch seconds."""
+    if epoch is None:
+        return "-"
+    try:
+        return local_text(epoch, zone)
+    except (ValueError, OverflowError, OSError):
+        return str(epoch)
+
+
+def number_text(number: float | None, decimals: int | None = None) -> str:
+    """A number without needless zeros, rounded to so many decimals."""
+    if number is None:
+        return "-"
+    return f"{number if decimals is None else round(number, decimals):.15g}"
+
+
+def shortened(text: str, width: int = WIDTH) -> str:
+    """``text`` as far as it fits a table."""
+    return text if len(text) <= width else f"{text[:width]}... ({len(text)} characters)"
+
+
+def beginning(text: str, width: int = WIDTH) -> str:
+    """The same of a text that was cut before, so that its length is not known."""
+    return text if len(text) <= width else f"{text[:width]}..."

@@ -13,10 +13,10 @@ import click
 
 from dataserver.cli.base import App, Command, Group, json_option, pass_app
 from dataserver.cli.output import print_json, print_line, print_table
+from dataserver.config.paths import MAIN
 from dataserver.errors import IncompletePacket, PacketError
-from dataserver.home import MAIN
 from dataserver.model import Module, Packet
-from dataserver.packet import parse, renamed
+from dataserver.packet.parse import parse, renamed
 
 if TYPE_CHECKING:
     from dataserver.cli.would import Would

@@ -8,13 +8,19 @@ from datetime import tzinfo
 import click
 
 from dataserver.cli.base import App, Command, json_option, pass_app
-from dataserver.cli.output import print_json, print_line, print_table
+from dataserver.cli.output import (
+    beginning,
+    print_json,
+    print_line,
+    print_table,
+    shortened,
+    time_text,
+)
 from dataserver.cli.store import instance_option, reading_store
-from dataserver.cli.text import beginning, shortened, time_text
 from dataserver.store import schema
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
-from dataserver.store.lookup import find_agent
+from dataserver.store.read.agents import find_agent
 from dataserver.store.refused import RefusedRecord, list_refused
 
 _HEAD = ("AGENT", "MODULE", "COUNT", "FIRST", "LAST", "VALUE", "WHY")

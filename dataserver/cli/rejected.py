@@ -10,10 +10,9 @@ import click
 
 from dataserver.cli.base import App, Command, Group, complain, json_option, pass_app
 from dataserver.cli.output import local_time, print_json, print_line, print_table
+from dataserver.config.paths import MAIN
 from dataserver.errors import Reason, UsageError
-from dataserver.home import MAIN
-from dataserver.spool.reasons import RejectedPacket
-from dataserver.spool.rejected import Rejected
+from dataserver.spool.rejected import Rejected, RejectedPacket
 
 #: How much of a packet `show` prints, in bytes.
 _EXCERPT = 1000

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import click
 
-from dataserver import lifeline, logs, notify
+from dataserver import lifeline, logs, sd_notify
 from dataserver.cli.base import (
     INTERNAL_ERROR,
     App,
@@ -23,12 +23,12 @@ from dataserver.cli.base import (
 )
 from dataserver.cli.live import AboveLine, LiveLine
 from dataserver.cli.output import print_json, print_line
+from dataserver.config.paths import Paths
+from dataserver.config.settings import Settings
 from dataserver.errors import StoreError
-from dataserver.health import Status
-from dataserver.home import Paths
-from dataserver.settings import Settings
-from dataserver.worker import Summary
-from dataserver.worker import run as run_worker
+from dataserver.ingest import Summary
+from dataserver.ingest import run as run_worker
+from dataserver.runtime.heartbeat import Status
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def run(
     """
     if child_of is not None:
         lifeline.end_with(child_of)
-    tell = notify.notifier(os.environ)
-    notify.forget()
+    tell = sd_notify.notifier(os.environ)
+    sd_notify.forget()
     settings, paths = app.settings(instance)
 
     def reread() -> Settings:

@@ -14,8 +14,8 @@ import click
 from dataserver.cli.base import App, Command, instance_argument, json_option, pass_app
 from dataserver.cli.output import local_time, print_json, print_line
 from dataserver.cli.program import spelled
-from dataserver.health import Beat, State, Status
-from dataserver.moments import duration_text
+from dataserver.rules.moments import duration_text
+from dataserver.runtime.heartbeat import Beat, State, Status
 
 #: The instance does not run, or does not move.
 NOT_RUNNING = 7

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import click
 
 from dataserver.cli.base import App
-from dataserver.home import MAIN
-from dataserver.store.readonly import ReadingStore, open_reading
+from dataserver.config.paths import MAIN
+from dataserver.store.opening import ReadingStore, open_reading
 
 instance_option = click.option(
     "--instance", default=MAIN, metavar="NAME", help="As this instance is set up (default: main)."

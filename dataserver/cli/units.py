@@ -13,18 +13,17 @@ from pathlib import Path
 import click
 
 import dataserver
-from dataserver import config
 from dataserver.cli.base import App, Command, complain, json_option, pass_app
 from dataserver.cli.steps import Step, put, show
+from dataserver.config import load
+from dataserver.config.paths import Home
 from dataserver.errors import ConfigError, UsageError
 from dataserver.fleet.registry import Registry
 from dataserver.fleet.supervision.manager import BySupervisor
-from dataserver.fleet.systemd import programs
+from dataserver.fleet.systemd import names as programs
 from dataserver.fleet.systemd import units as systemd
-from dataserver.fleet.systemd.access import Who, obstacle
 from dataserver.fleet.systemd.names import RUNS, TARGET, TMPFILES_FILE, UNITS, unit
-from dataserver.fleet.systemd.units import Needs
-from dataserver.home import Home
+from dataserver.fleet.systemd.units import Needs, Who, obstacle
 from dataserver.templates import File
 from dataserver.uploads import accounts, rights
 from dataserver.uploads.accounts import SERVICE_USER
@@ -86,7 +85,7 @@ def _needs(home: Home) -> dict[str, Needs]:
     for name in home.instance_names():
         try:
             # Not our environment: systemd gives them another one.
-            found[name] = Needs.of(config.load(home.instance(name), {}), home)
+            found[name] = Needs.of(load.load(home.instance(name), {}), home)
         except ConfigError as error:
             complain(error)
     return found

@@ -18,12 +18,12 @@ import click
 from dataserver import logs
 from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.live import AboveLine, LiveLine
+from dataserver.config.paths import Home
 from dataserver.fleet.model import Managed, RunState
 from dataserver.fleet.registry import Registry
 from dataserver.fleet.supervision.loop import Up
 from dataserver.fleet.supervision.processes import Hears
-from dataserver.health import Status
-from dataserver.home import Home
+from dataserver.runtime.heartbeat import Status
 
 
 @click.command(cls=Command)

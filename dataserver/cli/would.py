@@ -11,20 +11,24 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
-from dataserver.cli.output import print_line, print_table
-from dataserver.cli.text import beginning, number_text, shortened, time_text
+from dataserver.cli.output import (
+    beginning,
+    number_text,
+    print_line,
+    print_table,
+    shortened,
+    time_text,
+)
+from dataserver.config.paths import Paths
+from dataserver.config.settings import Settings
 from dataserver.errors import PacketError, Reason, SchemaError, StoreRefused
-from dataserver.home import Paths
 from dataserver.model import Arrival, Packet
-from dataserver.settings import Settings
+from dataserver.rules.times import packet_time
 from dataserver.spool.files import PACKET_NAME
 from dataserver.store import schema
 from dataserver.store.layout import Kind, inspect
-from dataserver.store.opening import open_recorder, open_store
-from dataserver.store.readonly import missing_file
-from dataserver.store.recorder import Recorder
-from dataserver.store.rehearsal import RefusedPart, Rehearsal
-from dataserver.times import packet_time
+from dataserver.store.opening import missing_file, open_recorder, open_store
+from dataserver.store.recorder import Recorder, RefusedPart, Rehearsal
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dataserver.metrics import Histogram
+from dataserver.runtime.metrics import Histogram
 
 #: Upper bounds of the durations' buckets, in seconds.
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

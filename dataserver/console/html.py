@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dataserver import __version__
-from dataserver.console.views.graph_view import zone_name
+from dataserver.console.graph_view import zone_name
 from dataserver.errors import DataserverError
 from dataserver.logs import printable
-from dataserver.moments import age_text, duration_text
+from dataserver.rules.moments import age_text, duration_text
 
 
 def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HTMLResponse:

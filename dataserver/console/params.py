@@ -9,7 +9,7 @@ from starlette.requests import Request
 from dataserver.console.source import Source
 from dataserver.errors import UsageError
 from dataserver.graphs.model import Span
-from dataserver.moments import moment
+from dataserver.rules.moments import moment
 
 #: The highest id and time that any database has.
 _HIGHEST = 2**63 - 1
@@ -17,7 +17,7 @@ _HIGHEST = 2**63 - 1
 _LONGEST = 100 * 366 * 86_400
 
 
-class NotThere(UsageError):
+class NotFound(UsageError):
     """What was asked for does not exist (any more)."""
 
 
@@ -58,7 +58,7 @@ def path_id(request: Request, name: str = "id") -> int:
     """An id of the path; NotThere where no row can have it."""
     found = int(request.path_params[name])
     if found > _HIGHEST:
-        raise NotThere(f"there is nothing with the id {found}")
+        raise NotFound(f"there is nothing with the id {found}")
     return found
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from datetime import tzinfo
 from threading import Lock
 
-from dataserver.config import load_to_look
+from dataserver.config.load import load_to_look
+from dataserver.config.paths import MAIN, Home
 from dataserver.errors import ConfigError, DataserverError, StoreUnavailable, UsageError
 from dataserver.graphs.reading import Graphs
-from dataserver.home import MAIN, Home
-from dataserver.store.readonly import ReadingStore, open_reading
+from dataserver.store.opening import ReadingStore, open_reading
 
 __all__ = ["ReadingStore", "Source"]
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from dataserver.errors import NotRunning
+from dataserver.lifeline import end_with
 
 #: Seconds for ending in good order.
 PATIENCE = 15.0
@@ -31,7 +34,7 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
-        command = [sys.executable, "-P", "-m", "dataserver.demo.child", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "dataserver.demo.children", str(os.getpid())]
         with log.open("wb") as said:
             self._popen = subprocess.Popen(
                 [*command, *arguments],
@@ -112,3 +115,73 @@ class Children:
 
 def _how(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+# -- ``python -m dataserver.demo.children PARENT ARGUMENTS``: a ``dataserver`` that ends with PA
+#
+# The kernel keeps what :mod:`dataserver.lifeline` asks for through exec(2), so this becomes the
+# command itself, whatever that is.
+
+
+def main(parent: str, *arguments: str) -> None:
+    """Become ``dataserver ARGUMENTS``."""
+    end_with(int(parent))
+    # -P: not the current directory, which is anybody's.
+    command = [sys.executable, "-P", "-m", "dataserver", *arguments]
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+
+
+# -- being told to end: signals as something to wait for
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Ending:
+    """Inside of the block, SIGTERM, SIGINT and SIGHUP ask for the end instead of being it.
+
+    For the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._times = 0
+        self._ear, self._mouth = socket.socketpair()
+        self._mouth.setblocking(False)
+        self._wakeup = -1
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._wakeup = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        self._ear.close()
+        self._mouth.close()
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self._times > 0
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody asked again."""
+        return self._times > 1
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at most, or until somebody asks for the end; whether he did."""
+        if not self.asked and select.select([self._ear], [], [], seconds)[0]:
+            self._ear.recv(4_096)
+        return self.asked
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._times += 1

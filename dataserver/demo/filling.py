@@ -16,23 +16,66 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
-from dataserver.config import Settings, load
-from dataserver.demo.cast import cast
+from dataserver.config.load import Settings, load
+from dataserver.demo import others, servers
 from dataserver.demo.home import DemoHome, State
-from dataserver.demo.kit import World
-from dataserver.demo.model import Portion, Sender, portions
-from dataserver.demo.odd import odd_files
+from dataserver.demo.kit import APPLICATION, NETWORK, Kit, World, machine, made
+from dataserver.demo.model import Agent, Due, File, Portion, Sender, portions
+from dataserver.demo.noise import DAY, HOUR
 from dataserver.demo.uploading import Uploader
-from dataserver.health import Heartbeat, Phase
+from dataserver.ingest.periodic import Sweep, sweeps
+from dataserver.ingest.pipeline import Session
+from dataserver.ingest.report import Report
+from dataserver.rules.times import local_text
+from dataserver.runtime.heartbeat import Heartbeat, Phase
 from dataserver.spool.lock import InstanceLock
 from dataserver.store import ledger
 from dataserver.store.errors import translating
 from dataserver.store.layout import inspect
 from dataserver.store.opening import open_store
 from dataserver.store.sql import Sql
-from dataserver.worker.duties import Sweep, sweeps
-from dataserver.worker.report import Report
-from dataserver.worker.session import Session
+
+# -- files that no server takes: what the page of rejected packets has to show; pure
+
+_HEAD = "<?xml version='1.0' encoding='UTF-8'?>\n<agent_data"
+#: A server waits a minute for the rest of a cut upload; this one stalled before that.
+_STALLED = 120
+
+
+def odd_files(end: int, zone: tzinfo) -> list[Due]:
+    """Some in the days before ``end`` (epoch seconds), in order of time; each says what is odd."""
+    found = sorted(_odd(end, zone), key=lambda due: due.time)
+    # Told with its own time, as a running server does.
+    return [due._replace(tells=True) for due in found]
+
+
+def _odd(end: int, zone: tzinfo) -> Iterator[Due]:
+    for back in (3 * DAY + 5 * HOUR, 27 * HOUR, 2 * HOUR):
+        # A bare ampersand: the mistake that home-made agents make.
+        yield _due("plc-gateway", end - back, zone, "<data>pump & valve</data>")
+    cut = _due("branch-north", end - 28 * HOUR, zone, "<data>-74</data>")
+    assert cut.file is not None
+    half = cut.file.content[: len(cut.file.content) // 2]
+    yield cut._replace(file=cut.file._replace(content=half, modified=cut.time - _STALLED))
+    yield _due("", end - 5 * DAY, zone, "<data>1</data>")
+    # A clock that is three days ahead, and one that lost its battery.
+    yield _due("desk-31", end - 9 * HOUR, zone, "<data>1</data>", ahead=3 * DAY)
+    yield _due("web1", end - 4 * HOUR, zone, "<data>1</data>", ahead=-12 * DAY)
+
+
+def _due(agent: str, time: int, zone: tzinfo, data: str, *, ahead: int = 0) -> Due:
+    stamp = local_text(time + ahead, zone).replace("-", "/")
+    name = f" agent_name='{agent}'" if agent else ""
+    text = (
+        f"{_HEAD}{name} interval='300' timestamp='{stamp}'>\n"
+        f"<module>\n<name>Status</name>\n<type>generic_data</type>\n{data}\n</module>\n"
+        "</agent_data>\n"
+    )
+    # Beside the agent's regular packet of that second, if there is one.
+    return Due(time, File(f"{agent or 'unnamed'}-{time}.{time}.data", text.encode(), time), False)
+
+
+# -- filling --
 
 #: Files and seconds of one portion.  A single batch each: no second process has to read.
 _MOST, _LONGEST = 450, 6 * 3_600
@@ -211,3 +254,41 @@ def _pause(seconds: float) -> bool:
     """The session waits for a database that is busy; it is never told to stop."""
     time.sleep(seconds)
     return False
+
+
+# -- who sends in the demo: a dozen agents, each with something to be seen in its graphs
+
+#: In this order, so that a few of them show the most different things.
+_MAKERS = (
+    servers.web1,
+    servers.backup,
+    others.coldstore,
+    others.desk,
+    servers.erp,
+    others.branch,
+    servers.web2,
+    servers.db1,
+    others.router1,
+    others.press,
+    servers.shop,
+    others.firewall,
+)
+
+
+def cast(world: World, agents: int) -> list[Agent]:
+    """The first ``agents`` of them; beyond the dozen, more servers that are all alike."""
+    found = [make(world) for make in _MAKERS[:agents]]
+    return found + [_more(world, number) for number in range(len(found) + 1, agents + 1)]
+
+
+def _more(world: World, number: int) -> Agent:
+    name = f"node{number:03}"
+    kit = Kit(world, name)
+    modules = [
+        *machine(kit),
+        kit.disk("Disk /", least=30, most=85, period=9 * DAY, now=kit.key("disk") % 100 / 100),
+        kit.counter("Bytes sent", 50_000.0, unit="B/s", group=NETWORK),
+        kit.switch("sshd", every=15 * DAY, longest=HOUR, group=APPLICATION),
+    ]
+    about, host = "One of many", 120 + number % 130
+    return made(world, name, modules, alias=name, group="Servers", description=about, host=host)

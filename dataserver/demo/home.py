@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from dataserver.config.paths import Home
 from dataserver.errors import UsageError
-from dataserver.health import write_atomic
-from dataserver.home import Home
+from dataserver.runtime.heartbeat import write_atomic
 
 STATE = "demo.json"
 DAYS, AGENTS, SEED = 21, 12, 1

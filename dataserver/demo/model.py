@@ -14,7 +14,7 @@ from heapq import merge
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from dataserver.times import local_text
+from dataserver.rules.times import local_text
 
 #: Intervals of silence after which a server calls an agent's modules unknown.
 UNKNOWN_AFTER = 2

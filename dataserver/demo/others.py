@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataserver.demo.common import (
+from dataserver.demo.kit import (
     APPLICATION,
     ENVIRONMENT,
     INTERVAL,
     MINUTE,
     NETWORK,
+    Burst,
+    Kit,
+    World,
+    above,
     machine,
     made,
     version,
 )
-from dataserver.demo.kit import Burst, Kit, World, above
 from dataserver.demo.model import Agent, Module
 from dataserver.demo.noise import DAY, HOUR, chance, hour, incident, weekday
 

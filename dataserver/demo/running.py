@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from dataserver.demo.children import Child, Children
-from dataserver.demo.ending import Ending
+from dataserver.demo.children import Child, Children, Ending
 from dataserver.demo.home import DemoHome
 from dataserver.demo.model import File, Sender
 from dataserver.demo.uploading import Uploader

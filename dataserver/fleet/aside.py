@@ -15,12 +15,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dataserver.config.paths import Home, Paths
 from dataserver.errors import LockedError, UsageError
-from dataserver.fleet import queued
+from dataserver.fleet.model import log_file
 from dataserver.fleet.ownership import configured
-from dataserver.home import Home, Paths
-from dataserver.spool.moves import open_directory
+from dataserver.spool.files import is_packet_name, open_directory
+from dataserver.spool.lock import LOCK_FILE
 from dataserver.spool.queue import count_queue
+from dataserver.spool.rejected import is_id
+
+# -- what an instance leaves behind besides its queue, counted from outside
+
+
+def rejected(paths: Paths) -> int:
+    """How many packets of the instance were set aside; OSError."""
+    return sum(
+        name.endswith(".data") and is_id(name.removesuffix(".data"))
+        for name in _names(paths.rejected)
+    )
+
+
+def leaving(paths: Paths) -> int:
+    """How many packets were on their way out when the instance was killed; OSError."""
+    return sum(map(is_packet_name, _names(paths.var / "leaving")))
+
+
+def foreign(paths: Paths) -> list[str]:
+    """The names of what lies in ``var/NAME`` and is not of an instance's making; OSError."""
+    log = log_file(paths).name
+    files = (paths.heartbeat, paths.status, paths.metrics, paths.rejected)
+    own = {LOCK_FILE, "leaving", log, f"{log}.1", *(file.name for file in files)}
+    own |= {f".{file.name}.new" for file in files}
+    return sorted(name for name in _names(paths.var) if name not in own)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+# -- aside --
 
 NEW = ".new-"
 REMOVED = ".removed-"
@@ -95,7 +131,7 @@ def _tidy(home: Home) -> None:
     with suppress(FileNotFoundError, PermissionError):
         for name in os.listdir(home.var):
             if name.startswith(REMOVED):
-                _finish(home.var / name, bool(queued.rejected(Paths(home.root, name))))
+                _finish(home.var / name, bool(rejected(Paths(home.root, name))))
 
 
 def _finish(path: Path, packets: bool) -> None:

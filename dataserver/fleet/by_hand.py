@@ -7,8 +7,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from dataserver.config.paths import Paths
 from dataserver.errors import DataserverError
-from dataserver.home import Paths
 from dataserver.spool.lock import holder
 
 

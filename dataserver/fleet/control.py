@@ -13,7 +13,7 @@ from dataserver.fleet import by_hand
 from dataserver.fleet.model import Instance, Manager
 from dataserver.fleet.overview import Condition, Row, overview
 from dataserver.fleet.registry import Registry, disable, enable
-from dataserver.health import process_start
+from dataserver.runtime.heartbeat import process_start
 
 #: Seconds between two looks.
 _PAUSE = 0.1
@@ -34,7 +34,7 @@ _DOWN = frozenset(
 _NOT_UP = frozenset({Condition.WAITING_TO_RESTART, Condition.FAILED, Condition.BROKEN})
 
 
-class Aim(Enum):
+class Target(Enum):
     """What an instance was asked for."""
 
     UP = "running"
@@ -42,11 +42,11 @@ class Aim(Enum):
 
 
 @dataclass(slots=True)
-class Goal:
+class Request:
     """One instance on its way to what it was asked for."""
 
     name: str
-    aim: Aim
+    aim: Target
     #: The process that has to end: of a restart, or one that was told by hand.
     before: int | None = None
     #: What it was last seen in, and when (monotonic seconds).
@@ -56,7 +56,7 @@ class Goal:
         """Whether it has got there."""
         if self.before is not None and process_start(self.before) is not None:
             return False
-        if self.aim is Aim.UP:
+        if self.aim is Target.UP:
             # The row may have been read before that process ended.
             return row.runs and row.pid != self.before
         return row.state in _DOWN and row.pid is None
@@ -67,14 +67,14 @@ class Goal:
         if self.seen is None or self.seen[0] != state:
             self.seen = state, now
         settled = now - self.seen[1] >= _SETTLED
-        return self.aim is Aim.UP and row.pid is None and row.state in _NOT_UP and settled
+        return self.aim is Target.UP and row.pid is None and row.state in _NOT_UP and settled
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one; ``row`` is None where it is gone."""
 
-    goal: Goal
+    goal: Request
     row: Row | None
     reached: bool
 
@@ -104,11 +104,11 @@ class Control:
         managed = self.manager.states(instances) if self.manager else {}
         return overview(instances, managed, self._clock(), self._environment)
 
-    def start(self, instance: Instance) -> Goal:
+    def start(self, instance: Instance) -> Request:
         """Have it run.  Raises NotRunning where nobody would start it, other DataserverErrors."""
         if self.manager is not None:
             self.manager.start(instance)
-            return Goal(instance.name, Aim.UP)
+            return Request(instance.name, Target.UP)
         _change(enable, instance)
         [row] = self.rows([instance])
         if row.pid is None:
@@ -116,9 +116,9 @@ class Control:
                 f"{instance.name} is enabled, but nothing runs this home",
                 hint="`dataserver up` does",
             )
-        return Goal(instance.name, Aim.UP)
+        return Request(instance.name, Target.UP)
 
-    def stop(self, instance: Instance) -> Goal:
+    def stop(self, instance: Instance) -> Request:
         """Have it not run, whoever started it; DataserverError."""
         [row] = self.rows([instance])
         if self.manager is not None:
@@ -126,22 +126,22 @@ class Control:
         else:
             _change(disable, instance)
         if row.supervised:
-            return Goal(instance.name, Aim.DOWN)
+            return Request(instance.name, Target.DOWN)
         try:
             told = by_hand.send(instance.paths, signal.SIGTERM)
         except OSError as exc:
             raise DataserverError(
                 f"who runs {instance.name} cannot be told: {exc.filename}: {exc.strerror}"
             ) from exc
-        return Goal(instance.name, Aim.DOWN, before=told)
+        return Request(instance.name, Target.DOWN, before=told)
 
-    def restart(self, instance: Instance) -> Goal:
+    def restart(self, instance: Instance) -> Request:
         """Have it end in good order and start again; DataserverError."""
         if self.manager is None:
             return self._restart_by_nobody(instance)
-        return Goal(instance.name, Aim.UP, before=self.manager.restart(instance))
+        return Request(instance.name, Target.UP, before=self.manager.restart(instance))
 
-    def _restart_by_nobody(self, instance: Instance) -> Goal:
+    def _restart_by_nobody(self, instance: Instance) -> Request:
         [row] = self.rows([instance])
         if row.pid is None:
             return self.start(instance)
@@ -151,7 +151,10 @@ class Control:
         )
 
     def wait(
-        self, goals: Sequence[Goal], seconds: float, progress: Callable[[Sequence[Goal]], None]
+        self,
+        goals: Sequence[Request],
+        seconds: float,
+        progress: Callable[[Sequence[Request]], None],
     ) -> Iterator[Outcome]:
         """What becomes of each, as it becomes known; all within ``seconds``.
 

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from dataserver.config import read
+from dataserver.config.load import read
+from dataserver.config.paths import Home, Paths
+from dataserver.config.settings import ABOUT
 from dataserver.errors import ConfigError, DataserverError, UsageError
 from dataserver.fleet import ownership
 from dataserver.fleet.aside import NEW, erase, move
-from dataserver.home import Home, Paths
-from dataserver.settings import ABOUT
 from dataserver.uploads.rights import prepare_data_in
 
 _HEAD = """\

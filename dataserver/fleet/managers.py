@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dataserver.config.paths import Home
 from dataserver.fleet.model import Manager
 from dataserver.fleet.supervision.manager import BySupervisor
-from dataserver.home import Home
 
 _SYSTEMD_RUNS = Path("/run/systemd/system")
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from dataserver.health import process_start, write_atomic
-from dataserver.home import Home, Paths
+from dataserver.config.paths import Home, Paths
+from dataserver.runtime.heartbeat import process_start, write_atomic
 
 
 class RunState(StrEnum):
@@ -94,7 +94,7 @@ class SupervisorState:
     """What the supervisor last wrote into ``var/supervisor.json``.  Times are epoch seconds."""
 
     pid: int
-    #: As :func:`dataserver.health.process_start`: tells a reused pid apart.
+    #: As :func:`dataserver.runtime.heartbeat.process_start`: tells a reused pid apart.
     process_start: int | None
     started: float
     written: float

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from dataserver.config import load
+from dataserver.config.load import load
 from dataserver.errors import DataserverError
 from dataserver.fleet.model import Instance, Managed, RunState
 from dataserver.fleet.ownership import configured
-from dataserver.health import Beat, Phase, State, Status, Trouble
-from dataserver.moments import duration_text
+from dataserver.rules.moments import duration_text
+from dataserver.runtime.heartbeat import Beat, Phase, State, Status, Trouble
 from dataserver.spool.lock import holder
 from dataserver.spool.queue import BOUND, Queue, count_queue
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from dataserver.config import load, toml
+from dataserver.config.load import load, toml
+from dataserver.config.paths import Home, Paths
 from dataserver.errors import DataserverError, UsageError
-from dataserver.health import Status
-from dataserver.home import Home, Paths
+from dataserver.runtime.heartbeat import Status
 
 #: Device and inode, or the path of what is not there or cannot be looked at.
 _Key = tuple[int, int] | str

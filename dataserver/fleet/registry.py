@@ -11,9 +11,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from dataserver.config.paths import INSTANCE_CONFIG_NAME, Home, Paths, check_name, is_name
 from dataserver.errors import UsageError
 from dataserver.fleet.model import Instance
-from dataserver.home import INSTANCE_CONFIG_NAME, Home, Paths, check_name, is_name
 
 #: In an instance's folder: it is meant not to run.
 MARKER = "disabled"

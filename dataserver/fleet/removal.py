@@ -8,15 +8,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataserver.config.paths import MAIN, Paths
 from dataserver.errors import DataserverError, LockedError, UsageError
-from dataserver.fleet import ownership, queued
+from dataserver.fleet import aside as queued
+from dataserver.fleet import ownership
 from dataserver.fleet.aside import REMOVED, erase, flock_patiently, move, own_part
-from dataserver.home import MAIN, Paths
 from dataserver.spool.queue import count_queue
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class Leftovers:
     """What would be lost with an instance, or be taken by nobody any more."""
 
     queued: int
@@ -51,12 +52,12 @@ def check_removable(paths: Paths) -> None:
         )
 
 
-def remains(paths: Paths) -> Remains:
+def remains(paths: Paths) -> Leftovers:
     """What is there now; OSError where it cannot be told."""
     return _remains(paths, ownership.configured(paths))
 
 
-def refusal(name: str, found: Remains) -> UsageError:
+def refusal(name: str, found: Leftovers) -> UsageError:
     """Why an instance with packets is not removed, and what to do."""
     ways = []
     if found.queued:
@@ -132,12 +133,12 @@ def _held(paths: Paths) -> Iterator[None]:
         os.close(fd)
 
 
-def _remains(paths: Paths, data_in: Path) -> Remains:
+def _remains(paths: Paths, data_in: Path) -> Leftovers:
     try:
         files = count_queue(data_in).files
     except (FileNotFoundError, NotADirectoryError):
         files = 0
-    return Remains(
+    return Leftovers(
         files + queued.leaving(paths), queued.rejected(paths), tuple(queued.foreign(paths))
     )
 

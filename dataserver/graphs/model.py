@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from dataserver.store.listing import ModuleRecord
+from dataserver.store.read.modules import ModuleRecord
 
 
 class Shape(StrEnum):

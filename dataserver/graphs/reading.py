@@ -2,32 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import tzinfo
 from itertools import pairwise
 
 from sqlalchemy import Engine
 
-from dataserver.days import columns_at_most
 from dataserver.errors import UsageError
-from dataserver.graphs import silence
-from dataserver.graphs.drawing import Drawing, Query
 from dataserver.graphs.model import (
     AccessGraph,
     Mark,
     ModuleGraph,
     PacketColumn,
+    Silences,
+    Span,
     SparkColumn,
     Sparkline,
 )
-from dataserver.store.accesses import HOUR, Accesses, Heard
-from dataserver.store.buckets import Buckets, Spark
+from dataserver.graphs.module import Drawing, Query
+from dataserver.rules.days import columns_at_most
 from dataserver.store.errors import translating
 from dataserver.store.layout import Layout, reading
-from dataserver.store.listing import AgentRecord
-from dataserver.store.listing import agent as agent_by_id
-from dataserver.store.listing import module as module_by_id
-from dataserver.store.module_marks import module_events, module_rules
+from dataserver.store.read.access import HOUR, ActiveSpan, PacketActivity
+from dataserver.store.read.history import Buckets, Spark, module_events, module_rules
+from dataserver.store.read.modules import AgentRecord
+from dataserver.store.read.modules import agent as agent_by_id
+from dataserver.store.read.modules import module as module_by_id
+
+# -- an agent's silence: the spans without a packet, what was expected in them; pure
+
+#: Intervals without a packet that are no silence yet: agents are not punctual.
+PATIENCE = 1.5
+#: Intervals without a value after which a module is unknown.
+UNKNOWN_AFTER = 2
+
+
+def longest_gap(interval: int) -> int:
+    """Seconds between two packets of an agent that has not been silent."""
+    return int(interval * PATIENCE)
+
+
+def silences(
+    heard: Sequence[ActiveSpan], since: int | None, interval: int, start: int, until: int
+) -> Silences:
+    """The silences in [start, until): each from when a packet was due to the next one."""
+    gaps = _gaps(heard, longest_gap(interval), until)
+    return Silences(since, tuple(clipped((Span(a + interval, b) for a, b in gaps), start, until)))
+
+
+def unknown_spans(
+    heard: Sequence[ActiveSpan], agent_interval: int, interval: int, start: int, until: int
+) -> list[Span]:
+    """When a module of ``interval`` is unknown, since its agent was silent for too long."""
+    after = UNKNOWN_AFTER * interval
+    gaps = _gaps(heard, max(after, longest_gap(agent_interval)), until)
+    return clipped((Span(a + after, b) for a, b in gaps), start, until)
+
+
+def clipped(spans: Iterable[Span], start: int, end: int) -> list[Span]:
+    """What of the spans lies in [start, end)."""
+    cut = (Span(max(a, start), min(b, end)) for a, b in spans)
+    return [span for span in cut if span.start < span.end]
+
+
+def arrived(
+    heard: Sequence[ActiveSpan],
+    packets: int,
+    since: int | None,
+    interval: int,
+    start: int,
+    until: int,
+) -> tuple[float, float | None]:
+    """How many packets were expected in [start, until), and the share of them that arrived.
+
+    Expected are those that arrived and, for each silence, those that were due in it: so it does
+    not count against an agent that it is a little early or late.  What is older than the ledger
+    is not expected.
+    """
+    known = max(start, until if since is None else since)
+    if known >= until:
+        return 0.0, None
+    gaps = clipped(
+        (Span(a, b) for a, b in _gaps(heard, longest_gap(interval), until)), known, until
+    )
+    # Of a gap that ends with a packet that one was due too, and came.
+    ends = {run.first for run in heard}
+    missing = sum(
+        max(0, round((gap.end - gap.start) / interval) - (gap.end in ends)) for gap in gaps
+    )
+    expected = packets + missing
+    return float(expected), packets / expected if expected else None
+
+
+def _gaps(heard: Sequence[ActiveSpan], longest: int, until: int) -> list[Span]:
+    """From a packet to the next one, where that is longer than ``longest``; the last: to now."""
+    gaps = [Span(one.last, other.first) for one, other in pairwise(heard)]
+    if heard:
+        gaps.append(Span(heard[-1].last, until))
+    return [gap for gap in gaps if gap.end - gap.start > longest]
+
+
+# -- reading --
 
 #: What an agent's interval is taken for where it says none, in seconds.
 _INTERVAL = 300
@@ -43,7 +118,7 @@ class Graphs:
         self._layout = layout
         self._zone = zone
         self._buckets = Buckets(engine, layout)
-        self._accesses = Accesses(engine, layout)
+        self._accesses = PacketActivity(engine, layout)
 
     def module(self, module_id: int, start: int, end: int, width: int, now: int) -> ModuleGraph:
         """One module's graph, in at most ``width`` columns; ``now`` bounds what can be known.
@@ -66,7 +141,7 @@ class Graphs:
         unknown = (
             []
             if query.rule.is_async
-            else silence.unknown_spans(heard, interval, module.interval or interval, start, until)
+            else unknown_spans(heard, interval, module.interval or interval, start, until)
         )
         drawing = Drawing(self._buckets, query, unknown)
         marks = module_events(self._engine, self._layout, module_id, start, end, _MARKS + 1)
@@ -79,7 +154,7 @@ class Graphs:
             end=end,
             until=until,
             step=columns.step,
-            silences=silence.silences(heard, since, interval, start, until),
+            silences=silences(heard, since, interval, start, until),
             marks=tuple(Mark(*mark) for mark in marks[-_MARKS:]),
             has_more_marks=len(marks) > _MARKS,
             **drawing.drawn(),
@@ -111,7 +186,7 @@ class Graphs:
             for place, (left, right) in enumerate(pairwise([*lefts, end]))
         )
         packets = sum(counts.values())
-        expected, share = silence.arrived(heard, packets, since, interval, first, until)
+        expected, share = arrived(heard, packets, since, interval, first, until)
         return AccessGraph(
             agent_id=agent_id,
             agent=agent.name,
@@ -124,7 +199,7 @@ class Graphs:
             packets=packets,
             expected=expected,
             share=share,
-            silences=silence.silences(heard, since, interval, start, until),
+            silences=silences(heard, since, interval, start, until),
         )
 
     def sparklines(
@@ -147,8 +222,8 @@ class Graphs:
             raise UsageError(f"there is no agent {agent_id}")
         return agent
 
-    def _heard(self, agent_id: int, interval: int, start: int, until: int) -> list[Heard]:
-        return self._accesses.heard(agent_id, start, until, silence.longest_gap(interval))
+    def _heard(self, agent_id: int, interval: int, start: int, until: int) -> list[ActiveSpan]:
+        return self._accesses.heard(agent_id, start, until, longest_gap(interval))
 
 
 def _expected(start: int, end: int, since: int | None, interval: int) -> float:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import tzinfo
 
 from dataserver.graphs.model import AccessGraph
-from dataserver.pictures.canvas import Canvas
-from dataserver.pictures.look import Look
+from dataserver.pictures.canvas import Canvas, Look, count, percent
 from dataserver.pictures.module import agent_name, silences
-from dataserver.pictures.text import count, percent
 
 
 def access_canvas(graph: AccessGraph, look: Look, zone: tzinfo) -> Canvas:

@@ -7,8 +7,11 @@ asks for TeX, say) do not count.  Times are epoch seconds, in and out.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
@@ -21,9 +24,72 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dataserver.pictures import layout, scale
-from dataserver.pictures.look import DPI, Look
-from dataserver.pictures.text import REPLACEMENT
+# -- where the parts of a picture lie, in parts of its width and height from the lower left; pur
+
+#: Pixels around the graph: left, right, above, below.
+_LEFT, _RIGHT, _ABOVE, _BELOW = 68, 18, 62, 46
+#: Pixels of the strip, and between it and the graph.
+_STRIP, _BETWEEN = 12, 5
+#: Pixels of a legend's entry, and of a row of them; of the middle of the unit.
+_ENTRY, _ROW, _UNIT = 118, 18, 18
+#: The least height of a graph, in pixels.
+_LEAST = 10
+#: About the width of a character of the small font, in pixels.
+_CHARACTER = 6.4
+
+#: Left, lower edge, width, height.
+Box = tuple[float, float, float, float]
+
+
+def graph_width(look: Look) -> int:
+    """The width of the graph, in pixels."""
+    return look.width - _LEFT - _RIGHT
+
+
+def graph_box(look: Look, rows: int, *, strip: bool) -> Box:
+    """Where the graph is, below a legend of so many rows, above a strip if there is one."""
+    below = _BELOW + (_STRIP + _BETWEEN if strip else 0)
+    height = look.height - below - _ABOVE - _ROW * max(0, rows - 1)
+    return _box(look, below, max(height, _LEAST))
+
+
+def strip_box(look: Look) -> Box:
+    """Where the strip is."""
+    return _box(look, _BELOW, _STRIP)
+
+
+def legend_columns(look: Look, entries: int) -> int:
+    """How many entries of a legend stand beside each other."""
+    return max(1, min(entries, (look.width - _RIGHT) // _ENTRY))
+
+
+def place(look: Look, right: int, down: int) -> tuple[float, float]:
+    """A place so many pixels from the upper left."""
+    return right / look.width, 1 - down / look.height
+
+
+def unit_place(look: Look) -> tuple[float, float]:
+    """Where the unit stands, in parts of the graph: however wide its numbers are."""
+    return (_UNIT - _LEFT) / graph_width(look), 0.5
+
+
+def cut(text: str, pixels: float, *, wide: float = 1.0) -> str:
+    """As much of ``text`` as there is room for; ``wide``: of a font so much wider."""
+    room = int(pixels / (_CHARACTER * wide))
+    return text if len(text) <= room else text[: max(room - 1, 0)] + "…"
+
+
+def has_room(text: str, pixels: float) -> bool:
+    """Whether enough of ``text`` could be read in so many pixels."""
+    return pixels / _CHARACTER >= min(4, len(text) + 1)
+
+
+def _box(look: Look, below: int, height: int) -> Box:
+    width, whole = look.width, look.height
+    return _LEFT / width, below / whole, graph_width(look) / width, height / whole
+
+
+# -- canvas --
 
 #: Pixels below which a block is narrow.
 _NARROW = 3
@@ -58,10 +124,10 @@ class Canvas:
         self.figure = Figure(figsize=size, dpi=DPI, facecolor=self.colours.background)
         self._charmap = get_font(findfont("DejaVu Sans")).get_charmap()
         self._legend: dict[str, Patch | Line2D] = {}
-        self.axes = self._axes(layout.graph_box(look, 1, strip=strip))
-        self.strip = self._axes(layout.strip_box(look)) if strip else None
+        self.axes = self._axes(graph_box(look, 1, strip=strip))
+        self.strip = self._axes(strip_box(look)) if strip else None
         for axes in filter(None, (self.axes, self.strip)):
-            axes.set_xlim(start / scale.DAY, max(end, start + 1) / scale.DAY)
+            axes.set_xlim(start / DAY, max(end, start + 1) / DAY)
         self._date_axis(zone)
 
     # -- what is drawn -----------------------------------------------------------------
@@ -69,8 +135,8 @@ class Canvas:
     def steps(self, times: Sequence[int], values: Sequence[float]) -> None:
         """A line that holds each value until the next time; not a number: a gap."""
         self.axes.plot(
-            scale.days(times),
-            [scale.bounded(value) for value in values],
+            days(times),
+            [bounded(value) for value in values],
             drawstyle="steps-post",
             color=self.colours.line,
             linewidth=1.3,
@@ -82,9 +148,9 @@ class Canvas:
     ) -> None:
         """The band from the least to the greatest value, in steps."""
         self.axes.fill_between(
-            scale.days(times),
-            [scale.bounded(value) for value in low],
-            [scale.bounded(value) for value in high],
+            days(times),
+            [bounded(value) for value in low],
+            [bounded(value) for value in high],
             step="post",
             facecolor=self.colours.band,
             edgecolor=self.colours.band,
@@ -97,9 +163,9 @@ class Canvas:
         """Bars from 0, each over its span."""
         pairs = list(spans)
         self.axes.bar(
-            [start / scale.DAY for start, _ in pairs],
+            [start / DAY for start, _ in pairs],
             heights,
-            width=[(end - start) / scale.DAY for start, end in pairs],
+            width=[(end - start) / DAY for start, end in pairs],
             align="edge",
             facecolor=self.colours.line,
             linewidth=0,
@@ -110,7 +176,7 @@ class Canvas:
     def level(self, times: Sequence[int], values: Sequence[float], name: str) -> None:
         """A thin dashed line in steps: what ought to be."""
         style: dict[str, Any] = {"color": self.colours.text, "linestyle": "--", "linewidth": 0.9}
-        self.axes.plot(scale.days(times), values, drawstyle="steps-post", zorder=5, **style)
+        self.axes.plot(days(times), values, drawstyle="steps-post", zorder=5, **style)
         self._legend.setdefault(name, Line2D([], [], **style))
 
     def hatched(self, start: int, end: int, name: str) -> None:
@@ -121,20 +187,20 @@ class Canvas:
             "hatch": "////",
             "linewidth": 0,
         }
-        self.axes.axvspan(start / scale.DAY, end / scale.DAY, zorder=2, alpha=0.75, **style)
+        self.axes.axvspan(start / DAY, end / DAY, zorder=2, alpha=0.75, **style)
         self._legend.setdefault(name, Patch(**style))
 
     def tinted(self, start: int, end: int, name: str) -> None:
         """A span of which something is not known."""
         style: dict[str, Any] = {"facecolor": self.colours.grid, "linewidth": 0}
-        self.axes.axvspan(start / scale.DAY, end / scale.DAY, zorder=0.5, alpha=0.5, **style)
+        self.axes.axvspan(start / DAY, end / DAY, zorder=0.5, alpha=0.5, **style)
         self._legend.setdefault(name, Patch(**style))
 
     def zone(self, low: float | None, high: float | None, status: str) -> None:
         """The values of a status, as far as the graph shows them; after :meth:`reach`."""
         least, most = self.axes.get_ylim()
-        bottom = least if low is None else max(scale.bounded(low), least)
-        top = most if high is None else min(scale.bounded(high), most)
+        bottom = least if low is None else max(bounded(low), least)
+        top = most if high is None else min(bounded(high), most)
         colour = self.colours.status(status)
         if bottom < top:
             self.axes.axhspan(bottom, top, facecolor=colour, alpha=0.16, linewidth=0, zorder=1)
@@ -153,8 +219,8 @@ class Canvas:
         """A span as a block over the graph's (or the strip's) whole height, with its text."""
         axes = self.strip if strip and self.strip is not None else self.axes
         left, right = axes.get_xlim()
-        begin, finish = max(start / scale.DAY, left), min(end / scale.DAY, right)
-        pixels = layout.graph_width(self.look) * (finish - begin) / (right - left)
+        begin, finish = max(start / DAY, left), min(end / DAY, right)
+        pixels = graph_width(self.look) * (finish - begin) / (right - left)
         # An edge of the background's would hide a narrow one, which is to be seen all the same.
         is_narrow = pixels < _NARROW
         low, height = (0.0, 1.0) if axes is self.strip else (0.2, 0.6)
@@ -167,11 +233,11 @@ class Canvas:
             hatch=None if is_narrow else hatch,
             zorder=4 if is_narrow else 3,
         )
-        if text and layout.has_room(text, pixels):
+        if text and has_room(text, pixels):
             axes.text(
                 (begin + finish) / 2,
                 0.5,
-                self.fit(layout.cut(text, pixels)),
+                self.fit(cut(text, pixels)),
                 ha="center",
                 va="center",
                 color=self.colours.text,
@@ -182,7 +248,7 @@ class Canvas:
     def marks(self, times: Sequence[int], colours: Sequence[str], name: str) -> None:
         """Small triangles at the upper edge."""
         self.axes.scatter(
-            scale.days(times),
+            days(times),
             [0.965] * len(times),
             s=30,
             c=list(colours),
@@ -204,7 +270,7 @@ class Canvas:
 
     def reach(self, low: float, high: float) -> None:
         """Show these values, with some room around them."""
-        self.axes.set_ylim(*scale.reach(low, high))
+        self.axes.set_ylim(*reach(low, high))
 
     def rows(self) -> None:
         """No values: blocks."""
@@ -218,8 +284,8 @@ class Canvas:
             (below, 8.5, "normal", 26, self.colours.muted, 1.0),
         ):
             self.figure.text(
-                *layout.place(self.look, 12, up),
-                self.fit(layout.cut(text, self.look.width - 24, wide=wide)),
+                *place(self.look, 12, up),
+                self.fit(cut(text, self.look.width - 24, wide=wide)),
                 va="top",
                 fontsize=size,
                 fontweight=weight,
@@ -229,7 +295,7 @@ class Canvas:
     def unit(self, text: str) -> None:
         """What the values are in."""
         self.axes.set_ylabel(self.fit(text), color=self.colours.muted)
-        self.axes.yaxis.set_label_coords(*layout.unit_place(self.look))
+        self.axes.yaxis.set_label_coords(*unit_place(self.look))
 
     def fit(self, text: str) -> str:
         """``text`` without characters that the font lacks."""
@@ -248,14 +314,14 @@ class Canvas:
 
     def _explain(self) -> None:
         """Draw the legend, and make room for it where it takes several rows."""
-        columns = layout.legend_columns(self.look, len(self._legend))
+        columns = legend_columns(self.look, len(self._legend))
         rows = -(-len(self._legend) // columns)
-        self.axes.set_position(layout.graph_box(self.look, rows, strip=self.strip is not None))
+        self.axes.set_position(graph_box(self.look, rows, strip=self.strip is not None))
         self.figure.legend(
             list(self._legend.values()),
             list(self._legend),
             loc="upper left",
-            bbox_to_anchor=layout.place(self.look, 4, 38),
+            bbox_to_anchor=place(self.look, 4, 38),
             ncols=columns,
             frameon=False,
             fontsize=8,
@@ -265,7 +331,7 @@ class Canvas:
             borderpad=0.2,
         )
 
-    def _axes(self, box: layout.Box) -> Axes:
+    def _axes(self, box: Box) -> Axes:
         axes = self.figure.add_axes(box)
         axes.set_facecolor(self.colours.background)
         axes.tick_params(colors=self.colours.muted, labelsize=8, length=3)
@@ -277,14 +343,12 @@ class Canvas:
         lowest = self.axes if self.strip is None else self.strip
         # It has no types.
         dates: Any = mpl.dates
-        locator = dates.AutoDateLocator(
-            tz=zone, maxticks=max(4, layout.graph_width(self.look) // 70)
-        )
+        locator = dates.AutoDateLocator(tz=zone, maxticks=max(4, graph_width(self.look) // 70))
         lowest.xaxis.set_major_locator(locator)
         lowest.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=zone))
         lowest.xaxis.get_offset_text().set_color(self.colours.muted)
         self.axes.yaxis.set_major_locator(MaxNLocator(max(3, self.look.height // 60)))
-        self.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scale.tick(value)))
+        self.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         self.axes.grid(visible=True, axis="y", color=self.colours.grid, linewidth=0.6, zorder=0)
         self.axes.set_axisbelow(True)
         if self.strip is not None:
@@ -292,3 +356,160 @@ class Canvas:
             self.axes.set_xticks([])
             self.strip.set_ylim(0, 1)
             self.strip.set_yticks([])
+
+
+# -- times and values as places at axes; pure
+
+DAY = 86_400
+#: matplotlib's arithmetic on larger numbers overflows.
+_HUGE = 1e150
+
+
+def days(times: Sequence[int]) -> list[float]:
+    """Epoch seconds as the days that matplotlib counts."""
+    return [time / DAY for time in times]
+
+
+def bounded(value: float) -> float:
+    """A value that can be drawn; what is not a number stays that."""
+    return value if math.isnan(value) else min(max(value, -_HUGE), _HUGE)
+
+
+def reach(low: float, high: float) -> tuple[float, float]:
+    """The ends of an axis that shows values from ``low`` to ``high``."""
+    low, high = bounded(low), bounded(high)
+    largest = max(abs(low), abs(high))
+    is_flat = high - low <= 1e-9 * largest
+    room = max(0.1 * largest, 0.5) if is_flat else 0.07 * (high - low)
+    return low - room, high + room
+
+
+def tick(value: float) -> str:
+    """A number at an axis: short, thousands and more as k, M, G, T."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if size <= abs(value) and 1e4 <= abs(value) < 1e15:
+            return f"{value / size:.6g}{unit}".replace("-", "−")
+    return f"{value:.6g}".replace("-", "−")
+
+
+# -- texts as pictures show them: whatever came from a packet, bounded and without tricks; pure
+
+#: Stands for what cannot be shown.
+REPLACEMENT = "�"
+_ELLIPSIS = "…"
+
+
+def shown(text: str, longest: int) -> str:
+    """``text`` in one line of at most ``longest`` characters.
+
+    What moves a cursor, turns the direction of writing or is no character at all is replaced.
+    """
+    # Cut first: it may be of any length.
+    cut = text[: longest + 1]
+    clean = "".join(map(_clean, cut))
+    return clean if len(clean) <= longest else clean[: longest - 1] + _ELLIPSIS
+
+
+def _clean(char: str) -> str:
+    if char.isspace():
+        return " "
+    # C: control, format (direction), surrogates, private, unassigned.
+    return REPLACEMENT if unicodedata.category(char)[0] == "C" else char
+
+
+def percent(part: float) -> str:
+    """A share of 0 to 1; what is not all is never rounded to all, nor some to none."""
+    if 0 < part < 0.001:
+        return "< 0.1 %"
+    if 0.999 < part < 1:
+        return "> 99.9 %"
+    return f"{100 * part:.4g} %" if part in (0, 1) else f"{100 * part:.1f} %"
+
+
+def shares(parts: Mapping[str, float]) -> str:
+    """The statuses that there are, each with its share."""
+    return ", ".join(f"{name} {percent(part)}" for name, part in parts.items() if part > 0)
+
+
+def count(number: float) -> str:
+    """A whole number with commas."""
+    return f"{round(number):,}"
+
+
+# -- how pictures look: size, colours by day and by night; pure
+
+#: Bounds of a side, in pixels; less cannot be read, more takes hundreds of megabytes.
+SMALLEST, LARGEST = 240, 4_000
+#: Of a picture of which nobody said otherwise, in pixels.
+WIDTH, HEIGHT = 1_000, 420
+#: Pixels per inch: what a font of 9 points is meant for.
+DPI = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """Colours as matplotlib reads them."""
+
+    background: str
+    text: str
+    muted: str
+    grid: str
+    line: str
+    band: str
+    #: Of a text that differs from the one before it.
+    other: str
+    normal: str
+    warning: str
+    critical: str
+    unknown: str
+
+    def status(self, name: str | None) -> str:
+        """The colour of a status; None: it is not known."""
+        known = {
+            "normal": self.normal,
+            "warning": self.warning,
+            "critical": self.critical,
+            "unknown": self.unknown,
+        }
+        return known.get(name or "", self.grid)
+
+    def severity(self, number: int) -> str:
+        """The colour of an event, by Pandora's number: 2 normal, 3 warning, 4 critical."""
+        return {2: self.normal, 3: self.warning, 4: self.critical}.get(number, self.muted)
+
+
+LIGHT = Colours(
+    background="#ffffff",
+    text="#1b1f24",
+    muted="#6b7480",
+    grid="#dfe3e8",
+    line="#1f5fbf",
+    band="#9dbdf0",
+    other="#d5e3f8",
+    normal="#3d9a50",
+    warning="#d99a00",
+    critical="#cf3030",
+    unknown="#8a8f98",
+)
+DARK = Colours(
+    background="#14181d",
+    text="#e6e9ed",
+    muted="#98a2ae",
+    grid="#2e353d",
+    line="#6fa8ff",
+    band="#2f5590",
+    other="#24395c",
+    normal="#55b96a",
+    warning="#e8b339",
+    critical="#f0605d",
+    unknown="#7d858f",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A picture's size in pixels, and its colours."""
+
+    width: int = WIDTH
+    height: int = HEIGHT
+    colours: Colours = LIGHT

@@ -7,9 +7,7 @@ from datetime import tzinfo
 from itertools import pairwise
 
 from dataserver.graphs.model import ModuleGraph, Shape, Silences
-from dataserver.pictures.canvas import Canvas
-from dataserver.pictures.look import Look
-from dataserver.pictures.text import count, shares, shown
+from dataserver.pictures.canvas import Canvas, Look, count, shares, shown
 
 #: Characters of a name, of a unit and of a text that are shown.
 _NAME, _UNIT, _TEXT = 60, 20, 80

@@ -9,24 +9,99 @@ read is known by its identity (inode, size, modification time) and by its conten
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from dataserver.errors import PacketError, Reason, SpoolError, SpoolReplaced
 from dataserver.failpoints import reach
-from dataserver.packet import ends_complete
-from dataserver.spool import checksums
-from dataserver.spool.content import mark_of, read_whole
-from dataserver.spool.files import Reading, SpoolFile, Unreadable, Vanished, checksum_name
-from dataserver.spool.leaving import Leaving
-from dataserver.spool.listing import Listing
-from dataserver.spool.moves import READ_FLAGS, RETRY_PREFIX, open_directory, unlink_if_there
+from dataserver.packet.parse import ends_complete
+from dataserver.spool import files
+from dataserver.spool.files import (
+    CHECKSUM_NAME,
+    PACKET_NAME,
+    READ_FLAGS,
+    RETRY_PREFIX,
+    Reading,
+    SpoolFile,
+    Unreadable,
+    Vanished,
+    checksum_name,
+    oldest_first,
+    open_directory,
+    unlink_if_there,
+)
 from dataserver.spool.rejected import Rejected
+from dataserver.spool.remove import Removal
+
+# -- entries of the drop directory that are not ours: each named once in the log, and no more
+#
+# Nothing is done about them.  The number of names remembered is bounded, so a directory
+# full of foreign files costs neither memory nor a log of its own size.
+
+log = logging.getLogger(__name__)
+
+#: Foreign names that belong there: the folders that Pandora itself makes in its spool, for
+#: agents' configurations, collections, locks, remote commands, flows and the like, and our README.
+EXPECTED = frozenset(
+    {"agent", "collections", "commands", "conf", "discovery", "md5", "netflow", "sflow", "trans"}
+    | {"README", "README.md"}
+)
+#: How the Perl server renames a packet that it cannot read, and leaves it.
+BAD_XML = ".data_BADXML"
+
+
+class UnexpectedEntries:
+    """Remembers which entries were spoken of; ``limit`` names at most."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self._limit = limit
+        self._named: set[str] = set()
+        self._has_told_bad_xml = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is said of foreign names."""
+        return len(self._named) > self._limit
+
+    def see(self, name: str, *, named_like_packet: bool) -> None:
+        """Take note of an entry that is neither a packet nor expected; warns the first time."""
+        if name in self._named or self.is_full:
+            return
+        if named_like_packet:
+            self._warn(name, "%a in data_in has a packet's name but is no regular file: not opened")
+        else:
+            self._warn(name, "%a in data_in is no packet (NAME.NUMBER.data): not touched")
+
+    def see_bad_xml(self, count: int) -> None:
+        """Take note of packets that a Perl server could not read; warns the first time."""
+        if count and not self._has_told_bad_xml:
+            self._has_told_bad_xml = True
+            log.warning(
+                "%d files in data_in are named *%s: packets that the Perl server could not read; "
+                "not touched (`dataserver packet show FILE` says what is wrong with one)",
+                count,
+                BAD_XML,
+            )
+
+    def _warn(self, name: str, message: str) -> None:
+        self._named.add(name)
+        if self.is_full:
+            log.warning(
+                "more than %d entries in data_in are no packets: no more is said of them",
+                self._limit,
+            )
+        else:
+            log.warning(message, name)
+
+
+# -- directory --
 
 #: A file read this soon after it was written may be written again within one tick of the
 #: kernel's file clock (10 ms at most), with the same size: then only its content can tell.
@@ -59,7 +134,7 @@ class Spool:
         self._max_packet = max_packet
         self._verify = checksum == "verify"
         self._rejected = rejected
-        self._leaving = Leaving(rejected.path.with_name("leaving"))
+        self._leaving = Removal(rejected.path.with_name("leaving"))
         self._clock_ns = clock_ns
         self._fd: int | None = None
         self._listing = Listing()
@@ -232,7 +307,7 @@ class Spool:
         if not self._verify or reading.content is None or not ends_complete(reading.content):
             return
         name = checksum_name(reading.file.name)
-        checksums.verify(reading.content, checksums.read_checksum(name, dir_fd=self._directory()))
+        files.verify(reading.content, files.read_checksum(name, dir_fd=self._directory()))
 
     def _cannot_read(self, file: SpoolFile, error: OSError) -> Unreadable:
         first = file.name not in self._unreadable
@@ -280,3 +355,143 @@ class Spool:
             return mark_of(read_whole(fd, found.st_size)) == file.mark
         finally:
             os.close(fd)
+
+
+# -- one look at the drop directory: which of its entries are packet files, in which order
+#
+# An entry that is no packet costs little more than the system call that lists it: its name's end
+# is looked at, nothing else.  A directory that holds many of them and no packet is not even listed
+# again for as long as its own times say that no name came or went.
+
+#: With fewer foreign entries than this, listing costs next to nothing.
+_MANY = 1_000
+#: Seconds for which a directory's times must have stood before they prove anything: longer than
+#: the steps in which any file system counts time.
+_SETTLED = 3.0
+#: Seconds after which it is listed in any case, for a file system that does not keep such times.
+_AT_LEAST = 30.0
+
+
+class _Stamp(NamedTuple):
+    """What a directory says of itself; each name that comes or goes changes its times."""
+
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Listing:
+    """Lists, and remembers what it has warned about.
+
+    ``has_checksums`` is True once a ``.checksum`` file was seen: where there never was one,
+    nobody need look for it beside every packet.  ``foreign`` counts the entries that are neither
+    packets nor expected.  ``monotonic`` gives seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.has_checksums = False
+        self.foreign = 0
+        self._oddities = UnexpectedEntries()
+        self._monotonic = monotonic
+        self._stamp: _Stamp | None = None
+        #: When this stamp was first seen; when the directory was listed and held many foreign
+        #: entries and no packet (both monotonic seconds, minus infinity: it did not).
+        self._stamped = 0.0
+        self._barren = float("-inf")
+
+    def look(self, fd: int) -> tuple[list[SpoolFile], dict[str, str]]:
+        """The packet files of the directory ``fd``, oldest first, and those that failed.
+
+        The latter by name, with the reason: an entry of which the file system knows nothing
+        must not keep the others from being seen.  Raises OSError for the directory itself.
+        """
+        now = self._monotonic()
+        if self._is_as_it_was(fd, now):
+            return [], {}
+        found: list[SpoolFile] = []
+        failed: dict[str, str] = {}
+        foreign = bad_xml = 0
+        with os.scandir(fd) as listed:
+            for entry in listed:
+                name = entry.name
+                if name.endswith(BAD_XML):
+                    bad_xml += 1
+                    continue
+                if not name.endswith(".data"):
+                    foreign += self._is_foreign(name)
+                    continue
+                try:
+                    file = self._judge(entry)
+                except FileNotFoundError:
+                    continue  # gone since it was listed
+                except OSError as error:
+                    failed[name] = str(error.strerror)
+                    continue
+                if file is not None:
+                    found.append(file)
+                elif not name.startswith("."):
+                    foreign += 1
+        self.foreign = foreign + bad_xml
+        self._oddities.see_bad_xml(bad_xml)
+        is_barren = self.foreign >= _MANY and not found and not failed
+        self._barren = now if is_barren else float("-inf")
+        found.sort(key=oldest_first)
+        return found, failed
+
+    def _is_as_it_was(self, fd: int, now: float) -> bool:
+        """Whether no name can have come since a listing that found no packet."""
+        info = os.fstat(fd)
+        stamp = _Stamp(info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
+        if stamp != self._stamp:
+            self._stamp, self._stamped = stamp, now
+            return False
+        # What came after the listing got a later time than what had stood for so long before it.
+        return self._barren - self._stamped >= _SETTLED and now - self._barren < _AT_LEAST
+
+    def _judge(self, entry: os.DirEntry[str]) -> SpoolFile | None:
+        """A directory entry as a packet file, None where it is none."""
+        name = entry.name
+        match = PACKET_NAME.fullmatch(name)
+        if match is None or not entry.is_file(follow_symlinks=False):
+            if not name.startswith("."):
+                self._oddities.see(name, named_like_packet=match is not None)
+            return None
+        info = entry.stat(follow_symlinks=False)
+        return SpoolFile(name, match[1], int(match[2]), info.st_size, info.st_mtime_ns, info.st_ino)
+
+    def _is_foreign(self, name: str) -> bool:
+        """Whether an entry that is no packet is not expected there either."""
+        if name.startswith(".") or name in EXPECTED:
+            return False
+        if name.endswith(".checksum") and CHECKSUM_NAME.fullmatch(name):
+            self.has_checksums = True
+            return False
+        if not self._oddities.is_full:
+            self._oddities.see(name, named_like_packet=False)
+        return True
+
+
+# -- the bytes of a file: reading them whole, and telling one content from another
+
+
+def read_whole(fd: int, size: int) -> bytes:
+    """All bytes up to ``size`` and one more, so that a file that grew is seen to have grown."""
+    content = os.read(fd, size + 1)
+    if len(content) == size:
+        return content
+    pieces = [content]
+    left = size + 1 - len(content)
+    while left > 0 and (piece := os.read(fd, left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def mark_of(content: bytes) -> int:
+    """What tells one content from another, whatever white space follows the closing tag.
+
+    The same in every process (Python's own hash is not): one reads a file, another asks
+    whether it still is what was read.  A CRC takes a third of the time of a cryptographic
+    hash, and is asked only about an inode that looks the same but was written a moment ago.
+    """
+    return zlib.crc32(content.rstrip())

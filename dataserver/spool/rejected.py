@@ -8,20 +8,142 @@ listing of the folder alone gives order, age and counts.
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import secrets
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 from dataserver.errors import Reason, UsageError
-from dataserver.packet import ends_complete
-from dataserver.spool.aside import erase, set_aside
-from dataserver.spool.files import PACKET_NAME, checksum_name
-from dataserver.spool.moves import make_directory, move_new, open_directory
-from dataserver.spool.reasons import RejectedPacket, is_id, new_id, reason_of, time_of
+from dataserver.failpoints import reach
+from dataserver.packet.parse import ends_complete
+from dataserver.spool.files import (
+    PACKET_NAME,
+    checksum_name,
+    copy_durably,
+    make_directory,
+    move_new,
+    open_directory,
+    put_back,
+    read_checksum,
+    rename_new,
+    same_mount,
+    sync_file,
+    unlink_if_there,
+    write_durably,
+)
+from dataserver.spool.remove import same_stat
+
+# -- the record of one rejected packet: why it was set aside, and how that is written down
+#
+# The reason file is JSON for people and programs: times in ISO 8601, UTC; bytes of the name
+# that are not UTF-8 as escaped surrogates.
+
+#: Milliseconds since the epoch, six random digits, the reason.
+_ID = re.compile(r"([0-9]{13})-[0-9a-f]{6}-([a-z-]+)")
+_WORDS = frozenset(reason.value for reason in Reason)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedPacket:
+    """Why a packet was set aside.
+
+    ``name`` is the one it had in the drop directory, ``size`` in bytes, ``mtime`` (its
+    modification time) and ``when`` (it was set aside) in epoch seconds, ``agent`` None where
+    the packet could not be read that far, ``server`` the configured name.
+    """
+
+    id: str
+    reason: Reason
+    detail: str
+    name: str
+    size: int
+    mtime: float
+    when: float
+    agent: str | None
+    server: str
+
+    def to_json(self) -> bytes:
+        """The reason file."""
+        fields = {
+            "id": self.id,
+            "reason": self.reason.value,
+            "detail": self.detail,
+            "name": self.name,
+            "size": self.size,
+            "mtime": _to_iso(self.mtime),
+            "when": _to_iso(self.when),
+            "agent": self.agent,
+            "server": self.server,
+        }
+        return json.dumps(fields, indent=2).encode("ascii") + b"\n"
+
+    @classmethod
+    def from_json(cls, rid: str, text: bytes) -> RejectedPacket:
+        """Read a reason file; ValueError, KeyError or TypeError where it is damaged."""
+        fields = json.loads(text)
+        return cls(
+            id=rid,
+            reason=Reason(fields["reason"]),
+            detail=str(fields["detail"]),
+            name=str(fields["name"]),
+            size=int(fields["size"]),
+            mtime=_from_iso(fields["mtime"]),
+            when=_from_iso(fields["when"]),
+            agent=None if fields["agent"] is None else str(fields["agent"]),
+            server=str(fields["server"]),
+        )
+
+    @classmethod
+    def from_id(cls, rid: str, size: int) -> RejectedPacket:
+        """What the id alone says, where the reason file is damaged."""
+        when = time_of(rid)
+        detail = "the reason file is missing or damaged"
+        return cls(rid, reason_of(rid), detail, "", size, when, when, None, "")
+
+
+def new_id(when: float, reason: Reason) -> str:
+    """An id that sorts by time and is taken by nobody; ``when`` in epoch seconds."""
+    return f"{int(when * 1000):013d}-{secrets.token_hex(3)}-{reason.value}"
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be an id: nothing else ever becomes part of a path."""
+    match = _ID.fullmatch(text)
+    return match is not None and match[2] in _WORDS
+
+
+def reason_of(rid: str) -> Reason:
+    """The reason that an id carries."""
+    return Reason(rid.split("-", 2)[2])
+
+
+def time_of(rid: str) -> float:
+    """When the packet of an id was set aside, in epoch seconds."""
+    return int(rid.partition("-")[0]) / 1000
+
+
+#: The last second that a date can be made of; a file's time may be any.
+_LATEST = 253_402_300_799.0
+
+
+def _to_iso(seconds: float) -> str:
+    seconds = min(max(seconds, 0.0), _LATEST)
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _from_iso(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+# -- rejected --
 
 _DAY = 86_400.0
 _PIECE = 1 << 20
@@ -252,3 +374,97 @@ class Rejected:
 def _room(info: os.stat_result) -> int:
     """What a file takes on the disk, in bytes: a hole of a terabyte takes nothing."""
     return min(info.st_size, info.st_blocks * 512)
+
+
+# -- setting a file of the drop directory aside, so that a crash at any point loses nothing
+#
+# 1. The content is made durable; on another file system or mount it is copied to ``ID.part`` first.
+# 2. The reason ``ID.json``, and ``ID.checksum`` where there was one, are made durable.
+# 3. The content appears as ``ID.data``: the file itself is renamed, or the copy.
+# 4. Of a copy, the original is removed from the drop directory.
+#
+# Up to 3 the file lies in the drop directory and a JSON without data is a half, which
+# ``Rejected.recover`` removes; from 3 on everything is in the folder.  Between 3 and 4 the
+# packet is in both places, and is rejected once more after a crash.
+
+#: The JSON goes last, so that what a crash leaves of a removal is a half.
+_SUFFIXES = (".data", ".checksum", ".part", ".json.part", ".checksum.part", ".json")
+
+
+def set_aside(
+    rejected: RejectedPacket,
+    expected: os.stat_result,
+    *,
+    dir_fd: int,
+    folder: int,
+    remove: Callable[[], bool],
+) -> bool:
+    """Bring the file ``rejected.name`` of ``dir_fd`` into ``folder``; True when it is there.
+
+    ``expected`` is how the file looked when it was judged.  ``remove`` takes the original
+    away where it had to be copied, and says whether it was still the same.  False: the file
+    had been replaced, the new one is left, nothing is kept.  Raises OSError; then nothing is
+    kept either, and the file is where it was.
+    """
+    near = same_mount(folder, dir_fd)
+    name, rid = rejected.name, rejected.id
+    try:
+        if not _prepare(rejected, expected, near=near, dir_fd=dir_fd, folder=folder):
+            erase(rid, folder)
+            return False
+        reach("inside-reject")
+        if near:
+            return _rename(rejected, expected, dir_fd=dir_fd, folder=folder)
+        os.rename(f"{rid}.part", f"{rid}.data", src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        _withdraw(rid, folder)
+        raise
+    os.fsync(folder)
+    if remove():
+        unlink_if_there(checksum_name(name), dir_fd=dir_fd)
+    return True
+
+
+def erase(rid: str, folder: int) -> None:
+    """Remove every file of an id, those that a crash left included."""
+    for suffix in _SUFFIXES:
+        unlink_if_there(f"{rid}{suffix}", dir_fd=folder)
+
+
+def _withdraw(rid: str, folder: int) -> None:
+    """Take back what was begun, unless the content has come already: it may be the only one."""
+    if f"{rid}.data" not in os.listdir(folder):
+        erase(rid, folder)
+
+
+def _prepare(
+    rejected: RejectedPacket, expected: os.stat_result, *, near: bool, dir_fd: int, folder: int
+) -> bool:
+    """Steps 1 and 2; False where the copy is not that of the expected file."""
+    name, rid = rejected.name, rejected.id
+    if near:
+        sync_file(name, dir_fd=dir_fd)
+    else:
+        copied = copy_durably(name, f"{rid}.part", src_fd=dir_fd, dst_fd=folder)
+        if not same_stat(copied, expected):
+            return False
+    checksum = read_checksum(checksum_name(name), dir_fd=dir_fd)
+    if checksum is not None:
+        write_durably(f"{rid}.checksum", checksum, dir_fd=folder)
+    write_durably(f"{rid}.json", rejected.to_json(), dir_fd=folder)
+    os.fsync(folder)
+    return True
+
+
+def _rename(
+    rejected: RejectedPacket, expected: os.stat_result, *, dir_fd: int, folder: int
+) -> bool:
+    """Step 3 within one file system; puts the file back where it is another one."""
+    name, data = rejected.name, f"{rejected.id}.data"
+    rename_new(name, data, src_fd=dir_fd, dst_fd=folder)
+    if not same_stat(os.stat(data, dir_fd=folder, follow_symlinks=False), expected):
+        put_back(data, name, src_fd=folder, dst_fd=dir_fd)
+        erase(rejected.id, folder)
+        return False
+    unlink_if_there(checksum_name(name), dir_fd=dir_fd)
+    return True

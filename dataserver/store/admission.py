@@ -17,17 +17,17 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from dataserver.errors import PacketError, Reason, StoreConflict
-from dataserver.events import agent_event
 from dataserver.model import Arrival, Packet
+from dataserver.rules.events import agent_event
+from dataserver.rules.times import SLACK, says_nothing
 from dataserver.store import ledger
 from dataserver.store.agents import Agents
-from dataserver.store.batch import Batch
-from dataserver.store.catalog import AgentEntry, Catalog
+from dataserver.store.cache import AgentCache, AgentEntry
+from dataserver.store.changes import Changes
 from dataserver.store.clocks import Clocks, Note
 from dataserver.store.reference import Reference
 from dataserver.store.sections import Sections
 from dataserver.store.sql import Sql
-from dataserver.times import SLACK, says_nothing
 
 _DAY = 86_400
 
@@ -56,7 +56,7 @@ class Admission:
     def __init__(
         self,
         sql: Sql,
-        catalog: Catalog,
+        catalog: AgentCache,
         agents: Agents,
         sections: Sections,
         text: Callable[[int], str],
@@ -81,7 +81,7 @@ class Admission:
         self,
         conn: Connection,
         arrivals: Sequence[Arrival],
-        batch: Batch,
+        batch: Changes,
         outcomes: list[Outcome],
         reference: Reference,
     ) -> list[Work]:
@@ -106,7 +106,7 @@ class Admission:
         return work
 
     def _servers_own(
-        self, conn: Connection, arrivals: Sequence[Arrival], batch: Batch
+        self, conn: Connection, arrivals: Sequence[Arrival], batch: Changes
     ) -> list[tuple[int, Arrival]]:
         """Deal with servers' own packets; the rest, with their places."""
         rest = []
@@ -122,7 +122,7 @@ class Admission:
         self,
         conn: Connection,
         waiting: Sequence[tuple[int, Arrival]],
-        batch: Batch,
+        batch: Changes,
         outcomes: list[Outcome],
         reference: Reference,
     ) -> None:
@@ -154,7 +154,7 @@ class Admission:
             event = agent_event(agent.id, agent.alias, self._server_name)
             batch.events.append(event._replace(group_id=agent.group_id))
 
-    def _lock(self, conn: Connection, batch: Batch) -> None:
+    def _lock(self, conn: Connection, batch: Changes) -> None:
         """Step 2; an agent that is gone makes the whole transaction start again."""
         if not batch.agents:
             return
@@ -178,7 +178,7 @@ class Admission:
         self,
         conn: Connection,
         pairs: Sequence[tuple[AgentEntry, Arrival, int]],
-        batch: Batch,
+        batch: Changes,
         outcomes: list[Outcome],
         unwritten: set[int],
     ) -> list[Work]:
@@ -221,7 +221,7 @@ class Admission:
         return work
 
     def _judge_clocks(
-        self, conn: Connection, new: Sequence[tuple[AgentEntry, Arrival, int]], batch: Batch
+        self, conn: Connection, new: Sequence[tuple[AgentEntry, Arrival, int]], batch: Changes
     ) -> None:
         """Find agents whose clock is ahead, and lower the newest time of those put right.
 

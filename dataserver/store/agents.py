@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from dataserver import entities
 from dataserver.errors import PacketError, Reason
 from dataserver.model import Packet
+from dataserver.rules import entities
 from dataserver.store import columns, schema
-from dataserver.store.catalog import AgentEntry, Catalog, folded_name
+from dataserver.store.cache import AgentCache, AgentEntry, folded_name
 from dataserver.store.layout import Layout
 from dataserver.store.ledger import KIND_AGENT, lock_names
 from dataserver.store.reference import Reference, read_satellites
@@ -24,7 +24,7 @@ from dataserver.store.sql import Sql
 
 
 @dataclass(frozen=True, slots=True)
-class Learning:
+class AutoCreatePolicy:
     """What may be learned, from the settings."""
 
     server_name: str
@@ -44,7 +44,9 @@ _COUNT_EVERY, _NEARLY = 60.0, 0.9
 class Agents:
     """Creates and changes agents through one transaction's connection."""
 
-    def __init__(self, sql: Sql, layout: Layout, catalog: Catalog, learning: Learning) -> None:
+    def __init__(
+        self, sql: Sql, layout: Layout, catalog: AgentCache, learning: AutoCreatePolicy
+    ) -> None:
         self._sql = sql
         self._layout = layout
         self._catalog = catalog

@@ -15,10 +15,10 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from dataserver import entities
 from dataserver.model import Module, Packet
+from dataserver.rules import entities
+from dataserver.rules.values import parse_number
 from dataserver.store import schema
-from dataserver.values import parse_number
 
 _INT_MAX = 2**31 - 1
 #: Seconds between an agent's packets, where they do not say.

@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, func, select
 
-from dataserver.status import Status
+from dataserver.rules.status import Status
 from dataserver.store import ledger, schema
-from dataserver.store.catalog import in_chunks
+from dataserver.store.cache import in_chunks
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
 

@@ -9,17 +9,14 @@ import re
 from collections.abc import Container
 from datetime import tzinfo
 
-from dataserver.due import expected_interval
 from dataserver.errors import StoreRefused
-from dataserver.events import number_text, status_event, text_data
 from dataserver.model import Arrival, Module
-from dataserver.refusals import Refusal
-from dataserver.status import PLAIN, Status, advance, given, judge_number, judge_text
-from dataserver.store.batch import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Batch
-from dataserver.store.catalog import INTERVAL, AgentEntry, ModuleEntry
-from dataserver.store.refused import stored_name
-from dataserver.times import SLACK, past_doubled_hour, sample_time, says_nothing
-from dataserver.values import (
+from dataserver.rules.due import expected_interval
+from dataserver.rules.events import number_text, status_event, text_data
+from dataserver.rules.refusals import Refusal
+from dataserver.rules.status import PLAIN, Status, advance, given, judge_number, judge_text
+from dataserver.rules.times import SLACK, past_doubled_hour, sample_time, says_nothing
+from dataserver.rules.values import (
     DAY,
     Kind,
     TypeRule,
@@ -29,6 +26,9 @@ from dataserver.values import (
     reading,
     type_rule,
 )
+from dataserver.store.cache import INTERVAL, AgentEntry, ModuleEntry
+from dataserver.store.changes import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Changes
+from dataserver.store.refused import stored_name
 
 _KEEP_ALIVE = type_rule("keep_alive")
 #: Whose a value's time is: its packet's; its own; its own and to be found in history alone, since
@@ -48,7 +48,9 @@ class Evaluator:
         self._max_ahead = max_ahead
         self._longest_text = longest_text
 
-    def refuse_all(self, batch: Batch, agent: AgentEntry, module: Module, reason: Refusal) -> None:
+    def refuse_all(
+        self, batch: Changes, agent: AgentEntry, module: Module, reason: Refusal
+    ) -> None:
         """Refuse the values of a module that could not be created, or whose type is unknown."""
         count = len(module.samples) or 1
         value = module.samples[-1].value if module.samples else module.value
@@ -61,7 +63,7 @@ class Evaluator:
 
     def module(
         self,
-        batch: Batch,
+        batch: Changes,
         agent: AgentEntry,
         entry: ModuleEntry,
         module: Module,
@@ -111,7 +113,7 @@ class Evaluator:
             if since < time <= limit:
                 since = time
 
-    def contact(self, batch: Batch, agent: AgentEntry, text: str) -> None:
+    def contact(self, batch: Changes, agent: AgentEntry, text: str) -> None:
         """Give ``text`` to the agent's keep_alive modules: 1 says that it is heard of, 0 not.
 
         Their time is that of the contact, which is the server's clock.  Disabled ones have it
@@ -121,7 +123,7 @@ class Evaluator:
             hushed, now = agent.quiet or entry.quiet, batch.now
             self._value(batch, agent, entry, _KEEP_ALIVE, text, now, _PACKETS, None, hushed, 0)
 
-    def _own_time(self, batch: Batch, arrival: Arrival, written: str | None) -> int | None:
+    def _own_time(self, batch: Changes, arrival: Arrival, written: str | None) -> int | None:
         """The time of a value that came with its own; None: it has none that can be used."""
         offset = arrival.packet.timezone_offset
         time = sample_time(written, packet_time=arrival.time, offset=offset, zone=self._zone)
@@ -131,7 +133,7 @@ class Evaluator:
 
     def _value(
         self,
-        batch: Batch,
+        batch: Changes,
         agent: AgentEntry,
         entry: ModuleEntry,
         rule: TypeRule,
@@ -170,7 +172,7 @@ class Evaluator:
 
     def _accept(  # noqa: PLR0912 - the hot path: a call costs as much as the rest of a branch
         self,
-        batch: Batch,
+        batch: Changes,
         agent: AgentEntry,
         entry: ModuleEntry,
         rule: TypeRule,
@@ -223,7 +225,7 @@ class Evaluator:
             batch.touched.append((agent, entry))
         entry.dirty |= how
 
-    def _put_right(self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, time: int) -> None:
+    def _put_right(self, batch: Changes, agent: AgentEntry, entry: ModuleEntry, time: int) -> None:
         """Give up a state whose time lies ahead, for a value of ``time``.
 
         From now on ``saved`` is later than the state's time, until a value is no earlier than that:
@@ -242,7 +244,7 @@ class Evaluator:
 
     def _store_among(
         self,
-        batch: Batch,
+        batch: Changes,
         agent: AgentEntry,
         entry: ModuleEntry,
         rule: TypeRule,
@@ -286,7 +288,7 @@ class Evaluator:
 
     def _advance(
         self,
-        batch: Batch,
+        batch: Changes,
         agent: AgentEntry,
         entry: ModuleEntry,
         is_async: bool,
@@ -324,7 +326,7 @@ class Evaluator:
 
     def _counter(
         self,
-        batch: Batch,
+        batch: Changes,
         agent: AgentEntry,
         entry: ModuleEntry,
         kind: Kind,
@@ -358,7 +360,7 @@ class Evaluator:
 
     def _refuse_time(
         self,
-        batch: Batch,
+        batch: Changes,
         agent: AgentEntry,
         entry: ModuleEntry,
         arrival: Arrival,
@@ -374,7 +376,7 @@ class Evaluator:
 
     def _refuse(
         self,
-        batch: Batch,
+        batch: Changes,
         agent: AgentEntry,
         entry: ModuleEntry,
         time: int | None,
@@ -388,14 +390,14 @@ class Evaluator:
         if time is None or time >= entry.time or entry.time > batch.now + SLACK:
             self._tried(batch, agent, entry, TRIED)
 
-    def _tried(self, batch: Batch, agent: AgentEntry, entry: ModuleEntry, how: int) -> None:
+    def _tried(self, batch: Changes, agent: AgentEntry, entry: ModuleEntry, how: int) -> None:
         """Note that a value was tried that is none, or none yet."""
         entry.tried = batch.now
         if entry.cron or not entry.interval:
             self._expect(batch, entry, 0)
         batch.touch(agent, entry, how)
 
-    def _expect(self, batch: Batch, entry: ModuleEntry, agent_interval: int) -> None:
+    def _expect(self, batch: Changes, entry: ModuleEntry, agent_interval: int) -> None:
         """Set how long to wait for the next value of a module with a cron expression or none."""
         interval = entry.interval or agent_interval or INTERVAL
         entry.expected = expected_interval(entry.cron, batch.now, interval, self._zone)

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import Connection, null, select, update
 
-from dataserver import entities
-from dataserver.events import NOTHING_MORE, About, Event
+from dataserver.rules import entities
+from dataserver.rules.events import NOTHING_MORE, About, Event
 from dataserver.store import columns, schema
-from dataserver.store.catalog import INSTRUCTIONS, about, in_chunks, tag_names
+from dataserver.store.cache import INSTRUCTIONS, about, in_chunks, tag_names
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from dataserver.rules.times import SLACK
 from dataserver.store import ledger, schema
 from dataserver.store.sql import Sql
-from dataserver.times import SLACK
 
 #: Rows changed by one step at most, and ids that one step looks at: there is no index to find them.
 BLOCK, SPAN = 1_000, 500_000

@@ -4,7 +4,7 @@ The holder renews the lease in every transaction of its work, which locks the le
 until the commit.  So the work of two holders cannot overlap, however long one of them is
 paused: stopped between two transactions it finds the lease taken by somebody else, stopped
 inside one it keeps the others out (MariaDB ends such a transaction after a while, see
-:mod:`dataserver.store.engine`, and then nothing of it has happened).  The epoch grows with
+:mod:`dataserver.store.database`, and then nothing of it has happened).  The epoch grows with
 every change of the holder, so that what was done outside of the database can be told apart
 too.
 
@@ -15,16 +15,31 @@ who commits second is rolled back.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from dataserver.store import schema
-from dataserver.store.clock import database_time
 from dataserver.store.errors import code
 from dataserver.store.sql import Sql
+
+# -- the one clock that all servers of a database share: the database's own
+
+# Not NOW(): its meaning depends on the session's time zone, and is doubled when clocks change.
+_MYSQL = text("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))")
+
+
+def database_time(conn: Connection) -> float:
+    """Epoch seconds, with a fraction.  SQLite has no clock but the machine's, where it lies."""
+    if conn.dialect.name == "sqlite":
+        return time.time()
+    return int(conn.scalar(_MYSQL)) / 1e6
+
+
+# -- lease --
 
 #: What MariaDB and MySQL say, at once, of a row that is locked.
 _LOCKED = frozenset({1205, 3572})

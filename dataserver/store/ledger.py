@@ -14,13 +14,13 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
 
-from dataserver import entities
 from dataserver.model import Arrival
+from dataserver.rules import entities
+from dataserver.rules.times import SLACK
 from dataserver.store import schema
-from dataserver.store.catalog import AgentEntry, folded_name, in_chunks
+from dataserver.store.cache import AgentEntry, folded_name, in_chunks
 from dataserver.store.columns import AGENT_NAME_LENGTH
 from dataserver.store.sql import Row, Sql
-from dataserver.times import SLACK
 
 _VERSION_KEYS = ("agent_id", "version", "newest")
 _LEDGER_KEYS = ("agent_id", "time", "digest", "server", "arrived")

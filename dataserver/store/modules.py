@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from dataserver import entities
 from dataserver.model import Module, Packet
-from dataserver.refusals import Refusal
-from dataserver.status import FRESH, FRESH_ASYNC
+from dataserver.rules import entities
+from dataserver.rules.refusals import Refusal
+from dataserver.rules.status import FRESH, FRESH_ASYNC
+from dataserver.rules.values import bounds, type_rule
 from dataserver.store import columns, schema
-from dataserver.store.batch import Batch
-from dataserver.store.catalog import (
+from dataserver.store.cache import (
     INSTRUCTIONS,
     KEEP_ALIVE,
     AgentEntry,
@@ -26,11 +26,11 @@ from dataserver.store.catalog import (
     in_chunks,
     undeleted,
 )
+from dataserver.store.changes import Changes
 from dataserver.store.layout import Layout
 from dataserver.store.reference import Reference
 from dataserver.store.sql import Sql
 from dataserver.store.standing import RULE_TAGS, rules_of
-from dataserver.values import bounds, type_rule
 
 
 class Modules:
@@ -49,7 +49,7 @@ class Modules:
         conn: Connection,
         wanted: Sequence[tuple[AgentEntry, Module]],
         reference: Reference,
-        batch: Batch,
+        batch: Changes,
     ) -> tuple[list[tuple[AgentEntry, ModuleEntry]], dict[tuple[int, str], Refusal]]:
         """Create each (agent, module) that the database does not know; those that were created.
 
@@ -117,7 +117,7 @@ class Modules:
         name: str,
         type_id: int,
         reference: Reference,
-        batch: Batch,
+        batch: Changes,
     ) -> dict[str, Any]:
         row = columns.new_module(module, name, agent.interval)
         group = module.tags.get("module_group", "")
@@ -139,7 +139,7 @@ class Modules:
         pairs: Sequence[tuple[AgentEntry, Module, str]],
         rows: Mapping[tuple[int, str], dict[str, Any]],
         reference: Reference,
-        batch: Batch,
+        batch: Changes,
     ) -> None:
         """Read the new modules' ids and put them into their agents."""
         c = schema.module.c
@@ -172,7 +172,7 @@ class Modules:
         conn: Connection,
         pairs: Sequence[tuple[AgentEntry, Module, str]],
         reference: Reference,
-        batch: Batch,
+        batch: Changes,
     ) -> None:
         links = set()
         for agent, module, name in pairs:

@@ -27,10 +27,10 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from dataserver.errors import SchemaError, StoreConflict, StoreError, StoreLacking
 from dataserver.store import schema
-from dataserver.store.engine import limits
+from dataserver.store.database import limits
 from dataserver.store.errors import code, translating
 from dataserver.store.layout import MARK, NEEDED, Kind, Layout, faults, inspect, reading
-from dataserver.store.seeds import SEEDS
+from dataserver.store.schema import SEEDS
 
 __all__ = [
     "NEEDED",

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, null, select, update
 
 from dataserver.store import columns, schema
-from dataserver.store.clock import database_time
 from dataserver.store.layout import Layout
+from dataserver.store.lease import database_time
 
 #: Seconds after which the row of a process that is gone is removed.
 _KEPT = 86_400
@@ -37,7 +37,7 @@ class Process(NamedTuple):
     configuration: str | None = None
 
 
-class Figures(NamedTuple):
+class ProcessStats(NamedTuple):
     """How a process does.  Ages in seconds; ``rejected`` and ``queue`` count files.
 
     ``oldest_age`` is the age of the oldest packet that waits and can be read, None: none does;
@@ -53,7 +53,7 @@ class Figures(NamedTuple):
     rejected: int = 0
 
 
-class Marks(NamedTuple):
+class ProcessFingerprints(NamedTuple):
     """Fingerprints of files that the hosts of a pair must have in common; None: there is none."""
 
     host_keys: str | None = None
@@ -61,7 +61,7 @@ class Marks(NamedTuple):
     pair: str | None = None
 
 
-class Sums(NamedTuple):
+class Totals(NamedTuple):
     """All live processes of one server; ``lag`` is the age of the oldest packet, in seconds."""
 
     processes: int
@@ -92,15 +92,17 @@ class Processes:
         self._clock = clock
         self._own_clock = own_clock
 
-    def beat(self, conn: Connection, figures: Figures, marks: Marks | None = None) -> None:
+    def beat(
+        self, conn: Connection, figures: ProcessStats, marks: ProcessFingerprints | None = None
+    ) -> None:
         """This process is alive and does so."""
         self._write(conn, figures, RUNNING, marks)
 
-    def leave(self, conn: Connection, figures: Figures) -> None:
+    def leave(self, conn: Connection, figures: ProcessStats) -> None:
         """This process ends in good order, and leaves this behind."""
         self._write(conn, figures, STOPPED, None)
 
-    def sums(self, conn: Connection) -> Sums:
+    def sums(self, conn: Connection) -> Totals:
         """What the live processes of this one's server come to."""
         c = schema.server_process.c
         query = select(
@@ -114,7 +116,7 @@ class Processes:
             c.state == RUNNING,
             self._fresh(conn),
         )
-        return Sums(*(int(number) for number in conn.execute(query).one()))
+        return Totals(*(int(number) for number in conn.execute(query).one()))
 
     def horizon(self, conn: Connection) -> int:
         """Up to when (epoch seconds) all that arrived at any server is known to be processed.
@@ -132,7 +134,9 @@ class Processes:
         c = schema.server_process.c
         conn.execute(delete(schema.server_process).where(c.heartbeat < self._clock(conn) - _KEPT))
 
-    def _write(self, conn: Connection, figures: Figures, state: str, marks: Marks | None) -> None:
+    def _write(
+        self, conn: Connection, figures: ProcessStats, state: str, marks: ProcessFingerprints | None
+    ) -> None:
         now, offset = self._clocks(conn)
         table, process = schema.server_process, self._process
         oldest = None if figures.oldest_age is None else now - figures.oldest_age
@@ -178,3 +182,78 @@ class Processes:
         """Rows of which the heartbeat is young; one ahead of the clock, which was set back, too."""
         now = self._clock(conn)
         return schema.server_process.c.heartbeat.between(now - self._live, now + self._live)
+
+
+# -- reading back: the server processes that were at work on this database in the last day
+
+#: Seconds by which a sign of life may lie ahead of the database's clock.
+_AHEAD = 5.0
+
+
+class ServerProcess(NamedTuple):
+    """What a process last said of itself; None: it could not tell.
+
+    ``age`` is how long ago that was, in seconds; ``clock_offset`` how many seconds its machine's
+    clock was ahead of the database's.  ``queue`` and ``rejected`` count packets, ``oldest_age`` is
+    the age of the oldest one that waits, in seconds.
+    """
+
+    host: str
+    instance: str
+    server_name: str
+    version: str
+    age: float
+    started: float
+    has_left: bool
+    configuration: str | None = None
+    host_keys: str | None = None
+    authorized_keys: str | None = None
+    pair: str | None = None
+    clock_offset: float | None = None
+    pid: int | None = None
+    queue: int | None = None
+    oldest_age: float | None = None
+    packets_per_second: float | None = None
+    rejected: int | None = None
+
+
+def processes_seen(conn: Connection, layout: Layout) -> list[ServerProcess]:
+    """Of each instance of each host the process that was heard of last; by host and instance."""
+    table = schema.server_process
+    if not layout.has(table):
+        return []
+    c = table.c
+    optional = (
+        # A database that no newer version has opened yet lacks some.
+        column if layout.has(column) else null().label(column.key)
+        for column in (c.configuration, c.host_keys, c.authorized_keys, c.pair, c.clock_offset)
+    )
+    who = (c.host, c.instance, c.server_name, c.version, c.heartbeat, c.started, c.state, c.pid)
+    wanted = (*who, c.queue, c.oldest, c.packets_per_second, c.rejected)
+    now = database_time(conn)
+    rows = list(conn.execute(select(*wanted, *optional)))
+    # One that lies ahead was written before the clock was set back: any other one is newer.
+    rows.sort(key=lambda row: (row.heartbeat <= now + _AHEAD, row.heartbeat, row.started))
+    latest = {
+        (row.host, row.instance): ServerProcess(
+            host=row.host,
+            instance=row.instance,
+            server_name=row.server_name,
+            version=row.version,
+            age=abs(now - row.heartbeat),
+            started=row.started,
+            has_left=row.state == STOPPED,
+            configuration=row.configuration,
+            host_keys=row.host_keys,
+            authorized_keys=row.authorized_keys,
+            pair=row.pair,
+            clock_offset=row.clock_offset,
+            pid=row.pid,
+            queue=row.queue,
+            oldest_age=None if row.oldest is None else max(0.0, now - row.oldest),
+            packets_per_second=row.packets_per_second,
+            rejected=row.rejected,
+        )
+        for row in rows
+    }
+    return [latest[key] for key in sorted(latest)]

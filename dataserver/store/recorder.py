@@ -12,41 +12,146 @@ The steps, in the order in which locks are taken (1 to 3: :mod:`dataserver.store
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import tzinfo
 from time import monotonic
+from typing import NamedTuple, Self
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import IntegrityError
 
-from dataserver import entities
-from dataserver.errors import StoreConflict, StoreUnavailable
-from dataserver.events import MOST_OF_A_PACKET, packet_events
+from dataserver.errors import PacketError, StoreConflict, StoreUnavailable
 from dataserver.failpoints import reach
 from dataserver.model import Arrival, Module, Packet
-from dataserver.refusals import Refusal
+from dataserver.rules import entities
+from dataserver.rules.events import MOST_OF_A_PACKET, Event, packet_events
+from dataserver.rules.refusals import Refusal
+from dataserver.rules.times import reads_offset
 from dataserver.store import ledger, refused, schema
 from dataserver.store.admission import Admission, Outcome, Work
-from dataserver.store.agents import Agents, Learning
-from dataserver.store.batch import CREATED, Batch, FirstRefused, Tally, Writer
-from dataserver.store.catalog import AgentEntry, Catalog
+from dataserver.store.agents import Agents, AutoCreatePolicy
+from dataserver.store.cache import AgentCache, AgentEntry
+from dataserver.store.changes import CREATED, Changes, FirstRefused, Tally, Writer
 from dataserver.store.counts import COUNTS, recount
-from dataserver.store.engine import verify_file
+from dataserver.store.database import verify_file
 from dataserver.store.errors import RAW, classify, translating
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.events import EventLog
-from dataserver.store.late import write_late
+from dataserver.store.layout import Layout
 from dataserver.store.modules import Modules, module_name
-from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference, read_reference
-from dataserver.store.rehearsal import NotingWriter, Rehearsal, module_names
 from dataserver.store.sections import Sections
 from dataserver.store.servers import find_server
 from dataserver.store.sql import Row, Sql
 from dataserver.store.standing import column_text
-from dataserver.store.states import States
-from dataserver.times import reads_offset
+from dataserver.store.write import States, write_late
+
+# -- what recording a packet would do, told without doing it: the record and the noting writer
+#
+# The rehearsal itself is :meth:`dataserver.store.recorder.Recorder.rehearse`: it goes the same
+# way as recording, to the last statement before the commit, so that what it tells is what
+# would be stored.
+
+
+class StoredPoint(NamedTuple):
+    """A value that would go into history; ``time`` in epoch seconds."""
+
+    module: str
+    time: int
+    value: float | str
+
+
+class RefusedPart(NamedTuple):
+    """What would be refused, so many times; ``module`` '' for what is the packet's own."""
+
+    module: str
+    reason: Refusal
+    value: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What would become of one packet.
+
+    ``error``: it would be set aside, and why; ``duplicate``: it is stored already;
+    ``late``: its agent has had a newer one.  ``agent`` is the agent's name as it would be
+    known, None where there is none.  ``points`` include those that a late value restores.
+    ``tally`` counts as recording does.
+    """
+
+    error: PacketError | None
+    duplicate: bool
+    late: bool
+    agent: str | None
+    new_agent: bool
+    new_modules: tuple[str, ...]
+    points: tuple[StoredPoint, ...]
+    events: tuple[Event, ...]
+    refused: tuple[RefusedPart, ...]
+    tally: Tally
+
+    @classmethod
+    def of(
+        cls,
+        batch: Changes,
+        noted: Sequence[Row],
+        known: Mapping[int, str],
+        error: PacketError | None,
+    ) -> Self:
+        """From the batch of this one packet and the history rows that were noted.
+
+        ``known`` are the modules that were there before, as :func:`module_names` gave them.
+        """
+        names = module_names(batch)
+        agents = list(batch.agents.values())
+        return cls(
+            error=error,
+            duplicate=batch.tally.duplicates > 0,
+            late=batch.tally.late > 0,
+            agent=entities.decode(agents[0].name) if agents else None,
+            new_agent=batch.tally.new_agents > 0,
+            new_modules=tuple(name for key, name in names.items() if key not in known),
+            points=tuple(StoredPoint(names[key], time, value) for key, time, value in noted),
+            events=tuple(batch.events),
+            refused=tuple(
+                RefusedPart(entities.decode(each.module), each.reason, each.value, each.times)
+                for each in batch.refusals
+            ),
+            tally=batch.tally,
+        )
+
+
+def module_names(batch: Changes) -> dict[int, str]:
+    """The names, as people read them, of all modules of the batch's agents, by id."""
+    return {
+        module.id: entities.decode(module.name)
+        for agent in batch.agents.values()
+        for module in agent.modules.values()
+    }
+
+
+class NotingWriter(Writer):
+    """Writes as ever, and notes the rows (module, time, value) that go into history."""
+
+    def __init__(self, sql: Sql, layout: Layout) -> None:
+        super().__init__(sql, layout)
+        self.noted: list[Row] = []
+
+    def history(self, conn: Connection, batch: Changes) -> None:
+        """All history rows of the batch but the late ones."""
+        self.noted += [*batch.numbers, *batch.texts]
+        super().history(conn, batch)
+
+    def points(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
+        """History rows whose second may be taken."""
+        self.noted += rows
+        super().points(conn, table, rows)
+
+
+# -- recorder --
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +168,7 @@ class Recorder:
         layout: Layout,
         *,
         zone: tzinfo,
-        learning: Learning,
+        learning: AutoCreatePolicy,
         longest_text: int,
         longest_statement: int | None = None,
         max_ahead: int = 86_400,
@@ -78,7 +183,7 @@ class Recorder:
         self._writer = Writer(self._sql, layout)
         self._states = States(self._sql, layout)
         self._events = EventLog(self._sql, layout)
-        self.catalog = Catalog(zone, layout)
+        self.catalog = AgentCache(zone, layout)
         self._agents = Agents(self._sql, layout, self.catalog, learning)
         self._modules = Modules(self._sql, layout, learning.max_modules)
         self._sections = Sections(self._sql, layout)
@@ -108,7 +213,7 @@ class Recorder:
         Raises StoreConflict, StoreUnavailable, StoreRefused: nothing was taken in.
         """
         self.catalog.trim()
-        batch = Batch(now)
+        batch = Changes(now)
         outcomes = [Outcome()] * len(arrivals)
         try:
             with self._translating("store packets"), self._engine.begin() as conn:
@@ -133,7 +238,7 @@ class Recorder:
 
         Raises as it does.
         """
-        batch, outcomes = Batch(now), [Outcome()]
+        batch, outcomes = Changes(now), [Outcome()]
         writer = NotingWriter(self._sql, self.layout)
         self._admission.looks_up_all = True
         try:
@@ -168,7 +273,7 @@ class Recorder:
         return translating(action, statement_limit=self._longest_statement)
 
     def _admit(
-        self, conn: Connection, arrivals: Sequence[Arrival], batch: Batch, outcomes: list[Outcome]
+        self, conn: Connection, arrivals: Sequence[Arrival], batch: Changes, outcomes: list[Outcome]
     ) -> list[Work]:
         reference = self._read_reference(conn)
         return self._admission.admit(conn, arrivals, batch, outcomes, reference)
@@ -186,7 +291,7 @@ class Recorder:
 
     # -- step 4 ----------------------------------------------------------------
 
-    def _evaluate(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
+    def _evaluate(self, conn: Connection, work: Sequence[Work], batch: Changes) -> None:
         reference = self._read_reference(conn)
         batch.storm = reference.storm_protection
         left_out = self._learn(conn, work, batch, reference)
@@ -229,7 +334,7 @@ class Recorder:
                 _add_events(batch, agent, packet, agent.group_id if first else 0)
 
     def _learn(
-        self, conn: Connection, work: Sequence[Work], batch: Batch, reference: Reference
+        self, conn: Connection, work: Sequence[Work], batch: Changes, reference: Reference
     ) -> dict[tuple[int, str], Refusal]:
         """Create the modules that the packets bring, before any value is looked at.
 
@@ -261,7 +366,7 @@ class Recorder:
         self,
         conn: Connection,
         work: Sequence[Work],
-        batch: Batch,
+        batch: Changes,
         writer: Writer | None = None,
     ) -> None:
         writer = writer or self._writer
@@ -292,7 +397,7 @@ class Recorder:
         if batch.refusals:
             self._write_refused(conn, batch)
 
-    def _write_refused(self, conn: Connection, batch: Batch) -> None:
+    def _write_refused(self, conn: Connection, batch: Changes) -> None:
         """Write what was refused; where that fails, the packets are stored all the same.
 
         Unless the database ended the whole transaction, as after a deadlock: then nothing is.
@@ -317,7 +422,7 @@ class Recorder:
             return
         batch.tally.first_refused += [_first(batch, each) for each in new]
 
-    def _add_packets(self, conn: Connection, batch: Batch) -> None:
+    def _add_packets(self, conn: Connection, batch: Changes) -> None:
         try:
             ledger.add_packets(conn, self._sql, batch.ledger)
         except IntegrityError as error:
@@ -327,7 +432,7 @@ class Recorder:
             self._admission.looks_up_all = True
             raise StoreConflict("a packet of before its agent's clock was put right") from error
 
-    def _look_for_gone(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
+    def _look_for_gone(self, conn: Connection, work: Sequence[Work], batch: Changes) -> None:
         """What is late updates no row that would not be there; so it is asked for."""
         if not batch.tally.late and not batch.late:
             return
@@ -336,7 +441,7 @@ class Recorder:
         if gone := self.catalog.gone(conn, late, modules):
             raise StoreConflict(f"{gone} agents or modules were deleted by somebody else meanwhile")
 
-    def _agent_rows(self, conn: Connection, work: Sequence[Work], batch: Batch) -> None:
+    def _agent_rows(self, conn: Connection, work: Sequence[Work], batch: Changes) -> None:
         """When each agent was last heard of, and how many of its modules are in which status."""
         counted: dict[int, Row] = {}
         uncertain = []
@@ -373,7 +478,7 @@ class Recorder:
         recount(conn, self._sql, uncertain)
 
 
-def _add_events(batch: Batch, agent: AgentEntry, packet: Packet, group_id: int) -> None:
+def _add_events(batch: Changes, agent: AgentEntry, packet: Packet, group_id: int) -> None:
     """The events that a packet brings, as far as they are read and no more than it may bring."""
     events = list(packet_events(agent.id, group_id, packet.events))
     batch.events += events
@@ -383,7 +488,7 @@ def _add_events(batch: Batch, agent: AgentEntry, packet: Packet, group_id: int) 
         batch.refuse(agent, "", reason, None, left)
 
 
-def _first(batch: Batch, noted: refused.Noted) -> FirstRefused:
+def _first(batch: Changes, noted: refused.Noted) -> FirstRefused:
     agent = entities.decode(batch.agents[noted.agent_id].name)
     return FirstRefused(agent, entities.decode(noted.module), noted.reason, noted.value)
 

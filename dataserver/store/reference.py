@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from dataserver import entities
+from dataserver.rules import entities
 from dataserver.store import schema
-from dataserver.store.catalog import folded_name
+from dataserver.store.cache import folded_name
 from dataserver.store.layout import Layout
 from dataserver.store.servers import SATELLITE, find_server
 

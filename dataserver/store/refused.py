@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, select
 
-from dataserver import entities
-from dataserver.refusals import Refusal, words
+from dataserver.rules import entities
+from dataserver.rules.refusals import Refusal, words
 from dataserver.store import schema
-from dataserver.store.catalog import in_chunks
+from dataserver.store.cache import in_chunks
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
 

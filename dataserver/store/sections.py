@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, Table, insert, select, update
 
-from dataserver import entities
-from dataserver.events import inventory_event
 from dataserver.model import InventoryModule, Packet
-from dataserver.refusals import Refusal
+from dataserver.rules import entities
+from dataserver.rules.events import inventory_event
+from dataserver.rules.refusals import Refusal
 from dataserver.store import columns, schema
-from dataserver.store.batch import Batch
-from dataserver.store.catalog import AgentEntry, in_chunks
+from dataserver.store.cache import AgentEntry, in_chunks
+from dataserver.store.changes import Changes
 from dataserver.store.events import EventLog
 from dataserver.store.ledger import KIND_ADDRESS, lock_names
 from dataserver.store.probe import Layout
@@ -52,7 +52,7 @@ class Sections:
         local_text: str,
         reference: Reference,
         first: bool,
-        batch: Batch,
+        batch: Changes,
     ) -> None:
         """Write what differs from the last packet; ``first``: the one that created the agent.
 
@@ -102,7 +102,7 @@ class Sections:
         time: int,
         local_text: str,
         reference: Reference,
-        batch: Batch,
+        batch: Changes,
     ) -> None:
         """Store the present inventory; a row of its history where it is new or differs."""
         module_id = reference.inventory_modules.get((agent.os_id, entities.encode(module.name)))
@@ -181,7 +181,7 @@ def _set_custom_fields(
     agent: AgentEntry,
     fields: tuple[tuple[str, str], ...],
     reference: Reference,
-    batch: Batch,
+    batch: Changes,
 ) -> None:
     """Set the agent's values of those fields that the administrator defined."""
     c = schema.custom_value.c

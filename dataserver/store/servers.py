@@ -28,15 +28,15 @@ from sqlalchemy import (
     update,
 )
 
-from dataserver.events import CRITICAL, WARNING, Event
 from dataserver.model import Packet
+from dataserver.rules.events import CRITICAL, WARNING, Event
+from dataserver.rules.times import SLACK
 from dataserver.store import columns, schema
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout
 from dataserver.store.ledger import KIND_SERVER, lock_names
-from dataserver.store.processes import Processes, Sums
+from dataserver.store.processes import Processes, Totals
 from dataserver.store.sql import Sql
-from dataserver.times import SLACK
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Servers:
         self,
         conn: Connection,
         name: str,
-        sums: Sums,
+        sums: Totals,
         *,
         keepalive: int,
         version: str,

@@ -7,13 +7,13 @@ from datetime import tzinfo
 from functools import lru_cache
 from typing import Any
 
-from dataserver import entities, status
-from dataserver.patterns import MAX_PATTERN
-from dataserver.status import FRESH, Rules, Standing, status_of
+from dataserver.rules import entities, status
+from dataserver.rules.patterns import MAX_PATTERN
+from dataserver.rules.status import FRESH, Rules, Standing, status_of
+from dataserver.rules.times import local_text
 from dataserver.store import schema
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row
-from dataserver.times import local_text
 
 _FLOATS = ("min_critical", "max_critical", "min_warning", "max_warning")
 _TEXTS = ("str_critical", "str_warning")

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from sqlalchemy import Connection, Engine, and_, case, func, literal, select, text
 
 from dataserver.store import schema
-from dataserver.store.clock import database_time
 from dataserver.store.errors import translating
 from dataserver.store.layout import Kind, Layout, reading
-from dataserver.store.lease import Lease
+from dataserver.store.lease import Lease, database_time
 from dataserver.store.sql import Sql
 
 _DAY = 86_400

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataserver.config.paths import Home
 from dataserver.errors import DataserverError
-from dataserver.home import Home
 from dataserver.quoting import word
 from dataserver.templates import File
 

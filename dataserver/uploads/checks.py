@@ -6,8 +6,8 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dataserver.config.paths import Home
 from dataserver.errors import DataserverError
-from dataserver.home import Home
 from dataserver.templates import File
 from dataserver.uploads import accounts, rights, sshd
 from dataserver.uploads.keys import Keys, keys_file, uploads_folder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from dataserver.templates import File
 from dataserver.uploads import routes as routes_
 from dataserver.uploads.accounts import (

@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from dataserver.config.paths import Home
 from dataserver.errors import SpoolError
-from dataserver.home import Home
 from dataserver.uploads import accounts
 from dataserver.uploads.accounts import DATA_IN_MODE, SERVICE_USER, UPLOAD_GROUP
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataserver.config.paths import MAIN, Home, is_name
 from dataserver.errors import DataserverError, UsageError
-from dataserver.home import MAIN, Home, is_name
 from dataserver.templates import File
 from dataserver.uploads.keys import uploads_folder
 

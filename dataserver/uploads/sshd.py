@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from dataserver.config.paths import Home
 from dataserver.errors import DataserverError, UsageError
-from dataserver.home import Home
 from dataserver.templates import File
 from dataserver.uploads.accounts import SCP_USER, UPLOAD_GROUP, UPLOAD_UMASK, UPLOAD_USER
 from dataserver.uploads.keys import keys_file, uploads_folder

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataserver.errors import DataserverError, UsageError
-from dataserver.vrrp.kinds import DEVICE, MAIL_SERVER, USER, Word
+from dataserver.vrrp.model import DEVICE, MAIL_SERVER, USER, Word
 from dataserver.vrrp.renderer import CONFIG, CONFIG_DIR, INSTALLED, SCRIPTS
 
 _TIMEOUT = 30.0

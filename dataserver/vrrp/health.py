@@ -28,8 +28,16 @@ from stat import S_ISREG
 from types import MappingProxyType
 from uuid import uuid4
 
-from dataserver.health import STALE_AFTER, Beat, Phase, Status, Trouble, process_start, uptime
-from dataserver.home import Paths
+from dataserver.config.paths import Paths
+from dataserver.runtime.heartbeat import (
+    STALE_AFTER,
+    Beat,
+    Phase,
+    Status,
+    Trouble,
+    process_start,
+    uptime,
+)
 
 #: For so long after it said goodbye an instance counts as being restarted (seconds).
 STOPPED_GRACE = 5.0

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dataserver.errors import ConfigError, UsageError
-from dataserver.vrrp.kinds import Interface
-from dataserver.vrrp.model import HIGHEST, LOWEST, Check, Host, Notify, Pair, about
+from dataserver.vrrp.model import HIGHEST, LOWEST, Check, Host, Interface, Notify, Pair, about
 
 #: The tables of the file, and what a field that is one of them is.
 _TABLES: Mapping[str, type] = {"check": Check, "notify": Notify}

@@ -5,17 +5,19 @@ One folder per host, named after it.  Where each file belongs on that host is :d
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from dataserver.home import Home
+from dataserver.config.load import Settings, load
+from dataserver.config.paths import Home
+from dataserver.errors import ConfigError, UsageError
 from dataserver.templates import File, render
 from dataserver.vrrp.health import STATE_DIR
-from dataserver.vrrp.kinds import Interface
-from dataserver.vrrp.model import Host, Pair
+from dataserver.vrrp.model import Host, Interface, Pair
 
 #: Where keepalived's configuration and the scripts are on the hosts.
 CONFIG_DIR = PurePosixPath("/etc/keepalived")
@@ -108,3 +110,45 @@ def _words(pair: Pair, host: Host) -> dict[str, str]:
         "after_start": after_start,
         "patience": f"{check.interval * check.fall} to {check.interval * (check.fall + 1) + 5}",
     }
+
+
+# -- what of a home its pair depends on: its instances, and a database that both hosts can reach
+
+
+def watched(home: Home, pair: Pair, environment: Mapping[str, str]) -> list[Watched]:
+    """The pair's instances, as they are in ``home``, at the places they have on the hosts.
+
+    What lies in ``home`` lies in ``pair.home`` there.  Raises UsageError where ``home`` has no
+    such instance, ConfigError where its settings are wrong or its database is SQLite.
+    """
+    return [_watched(home, pair, name, environment) for name in pair.instances]
+
+
+def _watched(home: Home, pair: Pair, name: str, environment: Mapping[str, str]) -> Watched:
+    if name not in home.instance_names():
+        there = ", ".join(home.instance_names()) or "none"
+        raise UsageError(
+            f"pair.toml names the instance {name!r}, which {home.root} does not have",
+            hint=f"there is: {there}; `dataserver instances spawn {name}` makes one",
+        )
+    settings = load(home.instance(name), environment)
+    _refuse_sqlite(settings, name)
+    data_in = Path(os.path.normpath(settings.data_in))
+    root = home.root.resolve()
+    if data_in.is_relative_to(root):
+        data_in = pair.home / data_in.relative_to(root)
+    if not str(data_in).isprintable():
+        raise ConfigError(
+            f"data_in of instance {name} has characters that cannot be printed: {data_in}",
+            hint="the checks could not name it; choose another directory",
+        )
+    return Watched(name, pair.home / "var" / name, data_in)
+
+
+def _refuse_sqlite(settings: Settings, name: str) -> None:
+    if settings.database.startswith("sqlite:"):
+        raise ConfigError(
+            f"{settings.origins['database']}: database = {settings.shown('database')} cannot be "
+            f"a pair's (instance {name}): SQLite's file is on one host only",
+            hint="set a MariaDB or MySQL that both hosts reach: mysql://USER@HOST:PORT/NAME",
+        )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataserver.errors import DataserverError, UsageError
-from dataserver.health import process_start
+from dataserver.runtime.heartbeat import process_start
 from dataserver.vrrp.health import LATEST, STATE_DIR, Checked, read_left, read_result
 from dataserver.vrrp.model import Host, Pair
 from dataserver.vrrp.renderer import SCRIPTS

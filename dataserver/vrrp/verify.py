@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dataserver.store.process_list import Seen
+from dataserver.store.processes import ServerProcess
 
 #: The clocks of the hosts may differ by so much (seconds).
 CLOCK_TOLERANCE = 1.0
@@ -51,7 +51,7 @@ class _Mark:
     """A fingerprint: how to get it, what to do if it differs, why there may be none."""
 
     what: str
-    of: Callable[[Seen], str | None]
+    of: Callable[[ServerProcess], str | None]
     mend: str
     absent: str
 
@@ -83,11 +83,14 @@ _MARKS = (
 @dataclass(frozen=True, slots=True)
 class _Host:
     name: str
-    instances: dict[str, Seen]
+    instances: dict[str, ServerProcess]
 
 
 def compare(
-    seen: Sequence[Seen], live: float, named: Sequence[str] = (), wanted: Sequence[str] = ()
+    seen: Sequence[ServerProcess],
+    live: float,
+    named: Sequence[str] = (),
+    wanted: Sequence[str] = (),
 ) -> Comparison:
     """Compare the two hosts that were seen, or of several those ``named`` in pair.toml.
 
@@ -151,12 +154,12 @@ def _called(name: str, hosts: Sequence[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _live(name: str, seen: Sequence[Seen], live: float) -> _Host:
+def _live(name: str, seen: Sequence[ServerProcess], live: float) -> _Host:
     here = (each for each in seen if each.host == name and not each.has_left)
     return _Host(name, {each.instance: each for each in here if abs(each.age) <= live})
 
 
-def _silent(name: str, seen: Sequence[Seen]) -> Finding:
+def _silent(name: str, seen: Sequence[ServerProcess]) -> Finding:
     last = min((each for each in seen if each.host == name), key=lambda each: each.age)
     what = "its last instance stopped" if last.has_left else "it was last heard of"
     text = f"{name}: {what} {int(max(last.age, 0))} s ago; start it, then look again"
@@ -234,7 +237,7 @@ def _compare_versions(one: _Host, two: _Host) -> Finding:
     return Finding("version", Outcome.DIFFERENT, text)
 
 
-def _compare_instances(instance: str, one: Seen, two: Seen) -> Iterator[Finding]:
+def _compare_instances(instance: str, one: ServerProcess, two: ServerProcess) -> Iterator[Finding]:
     what = f"server name of {instance}"
     if one.server_name == two.server_name:
         yield Finding(what, Outcome.EQUAL, one.server_name)

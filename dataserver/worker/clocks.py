@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 
-from dataserver import entities
-from dataserver.moments import duration_text
+from dataserver.ingest.report import Report
+from dataserver.rules import entities
+from dataserver.rules.moments import duration_text
 from dataserver.store.clocks import Clocks, Note
-from dataserver.worker.report import Report
 
 log = logging.getLogger(__name__)
 

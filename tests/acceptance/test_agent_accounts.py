@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataserver import packet
+from dataserver.packet import parse
 from tests.support.sshd import SCP, UPLOAD, Agent, Machine, agent, host
 from tests.support.waiting import PATIENCE
 
@@ -46,7 +46,7 @@ def test_its_packets_arrive_and_no_word_is_said(
         )
         assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
     arrived = [content for name, content in host.files().items() if name.startswith(account)]
-    assert [packet.parse(content).agent_name for content in arrived] == [account, account]
+    assert [parse.parse(content).agent_name for content in arrived] == [account, account]
     assert list((tmp_path / "outgoing").glob("*.data")) == []
     # By the user that runs the instances, not only by us.
     service = ("setpriv", "--reuid=dataserver", "--regid=dataserver", "--init-groups")

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from dataserver import entities, packet
+from dataserver.packet import parse
+from dataserver.rules import entities
 from dataserver.store import schema
 from tests.support.commands import Run
 from tests.support.databases import SQLITE, Database, opened
@@ -249,7 +250,7 @@ def test_a_packet_is_taken_and_its_values_are_stored(
 def test_a_packet_is_dated_in_the_servers_zone(any_host: Host) -> None:
     any_host.environment["TZ"] = "America/New_York"
     before = int(time.time())
-    printed = packet.parse(any_host.run("--print").stdout)
+    printed = parse.parse(any_host.run("--print").stdout)
     assert printed.timestamp is not None
     told = timegm(time.strptime(printed.timestamp, "%Y/%m/%d %H:%M:%S"))
     assert before <= told <= time.time()
@@ -456,7 +457,7 @@ def test_it_sends_one_packet_after_another_until_it_is_told_to_stop(
         run.terminate()
         assert run.wait(PATIENCE) == -signal.SIGTERM
     assert any_host.left_over() == []
-    intervals = {packet.parse(path.read_bytes()).interval for path in uploads(place)}
+    intervals = {parse.parse(path.read_bytes()).interval for path in uploads(place)}
     assert intervals == {"1"}
 
 

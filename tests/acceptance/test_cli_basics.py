@@ -12,10 +12,10 @@ from subprocess import PIPE, CompletedProcess
 
 import pytest
 
+from dataserver.config.paths import Home
 from dataserver.errors import Reason
-from dataserver.health import Heartbeat, Phase, Status
-from dataserver.home import Home
-from dataserver.metrics import Counters, Gauges, as_dict
+from dataserver.runtime.heartbeat import Heartbeat, Phase, Status
+from dataserver.runtime.metrics import Counters, Gauges, as_dict
 from dataserver.spool.directory import Spool
 from dataserver.spool.rejected import Rejected
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 import pytest
 from sqlalchemy import insert
 
-from dataserver import entities
+from dataserver.rules import entities
 from dataserver.store import schema
 from tests.support.commands import COMMAND, Terminal
 from tests.support.databases import MARIADB, SQLITE, Database, opened

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 
 Run = Callable[..., "CompletedProcess[str]"]
 #: Runs the command in the home with packets, expecting success.

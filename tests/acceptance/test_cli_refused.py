@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from tests.support.packets import START, module, packet
 
 Run = Callable[..., "CompletedProcess[str]"]

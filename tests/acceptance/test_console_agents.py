@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import insert, select, text, update
 
-from dataserver.console.views import agent as agent_view
-from dataserver.console.views import events as events_view
+from dataserver.console.pages import agent as agent_view
+from dataserver.console.pages import events as events_view
 from dataserver.store import schema
 from tests.support.consoles import Page, showing
 from tests.support.databases import MARIADB, SQLITE, Database, opened
@@ -399,7 +399,7 @@ class TestAgents:
     def test_pages_are_gone_through_by_their_links(
         self, shown: Shown, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("dataserver.console.views.agents.PAGE", 4)
+        monkeypatch.setattr("dataserver.console.pages.agents.PAGE", 4)
         for query in ("", "?sort=status", "?sort=contact", "?status=not_initialised&q=r"):
             path: str | None = f"/agents{query}"
             total = shown.data(f"/api{path}")["total"]

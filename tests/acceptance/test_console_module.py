@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from dataserver.logs import printable
-from dataserver.store.history import History
 from dataserver.store.layout import inspect
+from dataserver.store.read.history import History
 from tests.support import exhibits
 from tests.support.consoles import Page, showing
 from tests.support.databases import KINDS, SQLITE, Database, opened

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import insert
 
-from dataserver import entities
-from dataserver.console.views.agents import PAGE
+from dataserver.console.pages.agents import PAGE
+from dataserver.rules import entities
 from dataserver.store import schema
 from tests.support import exhibits
 from tests.support.consoles import showing

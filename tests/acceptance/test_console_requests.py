@@ -11,11 +11,11 @@ import pytest
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from dataserver.config.paths import Home
 from dataserver.console import app
-from dataserver.console.headers import POLICY
+from dataserver.console.app import POLICY
 from dataserver.console.source import Source
-from dataserver.home import Home
-from dataserver.metrics import Counters, Gauges, prometheus
+from dataserver.runtime.metrics import Counters, Gauges, prometheus
 from tests.support.consoles import OPEN, ROUTES, Console, check_headers, rejected, serving, shown
 from tests.support.databases import SQLITE, opened
 from tests.support.exhibits import SCRIPT

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from dataserver.config.paths import Home
+from dataserver.console.pages.servers import Process, takes_packets
 from dataserver.console.source import Source
-from dataserver.console.views.servers import Process, takes_packets
-from dataserver.home import Home
-from dataserver.store import process_list, processes
+from dataserver.store import processes
 from dataserver.vrrp import status
 from dataserver.vrrp.reading import parse
 from tests.support.clock import Clock
@@ -28,7 +28,7 @@ NOW, LIVE = 1_800_000_000.0, 90.0
 @pytest.fixture(autouse=True)
 def _standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the database's clock it is always now, however long a test takes."""
-    monkeypatch.setattr(process_list, "database_time", Clock(NOW))
+    monkeypatch.setattr(processes, "database_time", Clock(NOW))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def beat(
     who = processes.Process(f"{host} {instance}", server, 0, host, instance, 42, "1.0")
     told = processes.Processes(who, LIVE, clock=Clock(NOW - ago))
     with database.engine().begin() as conn:
-        told.beat(conn, processes.Figures(**figures))
+        told.beat(conn, processes.ProcessStats(**figures))
     return told
 
 
@@ -87,7 +87,7 @@ class TestProcesses:
         beat(database, "left", ago=3600)
         ended = beat(database, "right", ago=30)
         with database.engine().begin() as conn:
-            ended.leave(conn, processes.Figures())
+            ended.leave(conn, processes.ProcessStats())
         found = hosts(client)
         assert found["left"]["processes"][0]["state"] == "silent"
         assert found["right"]["processes"][0]["state"] == "stopped"

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from dataserver import entities
-from dataserver.spool import directory, leaving
+from dataserver.rules import entities
+from dataserver.spool import directory, remove
 from dataserver.spool.directory import Spool
-from dataserver.spool.doorbell import Doorbell
 from dataserver.spool.rejected import Rejected
+from dataserver.spool.watch import Watch
 from dataserver.store import schema
 from tests.support import packets
 from tests.support.commands import Run
@@ -58,7 +58,7 @@ def data_in(tmp_path: Path) -> Path:
 @pytest.fixture
 def receiver(tmp_path: Path, data_in: Path) -> Iterator[Receiver]:
     rejected = Rejected(tmp_path / "var" / "rejected")
-    bell = Doorbell(data_in)
+    bell = Watch(data_in)
     bell.start()
     with Spool(data_in, max_packet=1 << 20, checksum="ignore", rejected=rejected) as spool:
         yield Receiver(spool, bell)
@@ -344,7 +344,7 @@ TOUCHES = {
 MOMENTS = {
     "while it is read": (directory, "read_whole", None),
     "after the commit": (directory, "reach", "before-unlink"),
-    "on its way out": (leaving, "reach", "inside-done"),
+    "on its way out": (remove, "reach", "inside-done"),
 }
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dataserver.cli.base import App
-from dataserver.cli.keepalived_verify import verify
-from dataserver.health import Phase, uptime
+from dataserver.cli.keepalived import verify
+from dataserver.runtime.heartbeat import Phase, uptime
 from dataserver.vrrp.health import STOPPED_GRACE
 from tests.support.commands import Run
 from tests.support.databases import MARIADB, SQLITE, Database, opened

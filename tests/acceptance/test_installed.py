@@ -19,7 +19,7 @@ import pytest
 
 from dataserver import logs
 from dataserver.cli import main
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from dataserver.spool.rejected import Rejected
 from tests.support import commands
 from tests.support.commands import Run

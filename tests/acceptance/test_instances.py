@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from dataserver.cli import instances_remove
+from dataserver.cli import instances as instances_remove
 from dataserver.fleet.model import RunState
-from dataserver.health import Phase, process_start
+from dataserver.runtime.heartbeat import Phase, process_start
 from tests.support import commands
 from tests.support.commands import COMMAND, Run, Terminal
 from tests.support.fleet import Fleet

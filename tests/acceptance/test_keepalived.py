@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from dataserver.vrrp.configtest import test as run_config_test
 from dataserver.vrrp.reading import parse
 from tests.support.commands import COMMAND, Run
@@ -359,7 +359,7 @@ class TestConfigTest:
         # The interpreter may lie where others cannot read: so the right is given up inside of it.
         code = (
             "import os, sys; from dataserver.cli import main; import dataserver.vrrp.configtest,"
-            " dataserver.cli.keepalived_files, dataserver.cli.upload_keys; "
+            " dataserver.cli.keepalived, dataserver.cli.uploads; "
             "os.setuid(65534); main(sys.argv[1:])"
         )
         with TemporaryDirectory() as place:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from dataserver import config
+from dataserver.config import load
 from dataserver.errors import Reason
-from dataserver.health import Phase
-from dataserver.worker import Worker
+from dataserver.ingest import Worker
+from dataserver.runtime.heartbeat import Phase
 from tests.support.databases import SQLITE, opened
 from tests.support.dump import Dump, dump
 from tests.support.failures import failures
@@ -191,7 +191,7 @@ def _run_with_clock(home: Path, shift: float) -> tuple[Dump, list[str]]:
         place = Place(home, database.url, incomplete_after=1)
         paths = place.paths()
         offset = 0.0
-        worker = Worker(config.load(paths, {}), paths, clock=lambda: time.time() + offset)
+        worker = Worker(load.load(paths, {}), paths, clock=lambda: time.time() + offset)
         paths.var.mkdir(parents=True)
         thread = threading.Thread(target=worker.run)
         thread.start()

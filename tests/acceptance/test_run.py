@@ -14,12 +14,12 @@ from threading import Event
 import pytest
 from sqlalchemy import Engine, func, select
 
-from dataserver import config
-from dataserver.health import Beat, Phase
-from dataserver.home import Paths
+from dataserver.config import load
+from dataserver.config.paths import Paths
+from dataserver.ingest.worker import Worker
+from dataserver.runtime.heartbeat import Beat, Phase
 from dataserver.store import schema
-from dataserver.store.engine import open_engine
-from dataserver.worker.loop import Worker
+from dataserver.store.database import open_engine
 from tests.support.clock import Clock
 from tests.support.commands import Run
 from tests.support.packets import START, module, packet
@@ -99,7 +99,7 @@ class TestArrival:
     def test_a_file_is_taken_when_it_comes_not_with_the_next_scan(self, place: Place) -> None:
         # Its time stands still: nothing but the doorbell ends its rest.
         paths = place.paths()
-        worker = Worker(config.load(paths, {}), paths, monotonic=Clock())
+        worker = Worker(load.load(paths, {}), paths, monotonic=Clock())
 
         def upload() -> None:
             try:

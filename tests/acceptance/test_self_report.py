@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from dataserver import entities
+from dataserver.ingest.rejection_events import FIRST
+from dataserver.rules import entities
 from dataserver.store import schema
-from dataserver.worker.complaints import FIRST
 from tests.support.commands import Run
 from tests.support.databases import KINDS, PANDORA, SQLITE, Database, opened
 from tests.support.packets import START, module, packet

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from dataserver.packet import ends_complete
+from dataserver.packet.parse import ends_complete
 from tests.failover.clients import BULK, Fleet
 from tests.failover.host import Host
 from tests.failover.lab import SERVER, SLOW, SSHD, Lab, said

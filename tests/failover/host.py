@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dataserver.home import Home, Paths
+from dataserver.config.paths import Home, Paths
 from tests.failover.network import VIRTUAL, Network
 from tests.support.sshd import HOME, SSHD_CONFIG, expose
 from tests.support.waiting import PATIENCE

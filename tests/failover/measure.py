@@ -13,8 +13,7 @@ from itertools import pairwise
 from sqlalchemy import Engine, select
 
 from dataserver.errors import Reason
-from dataserver.spool.reasons import RejectedPacket
-from dataserver.spool.rejected import Rejected
+from dataserver.spool.rejected import Rejected, RejectedPacket
 from dataserver.store import schema
 from tests.failover.clients import Attempt
 from tests.failover.faults import FAULTS, Scene

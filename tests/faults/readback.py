@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, inspect, select
 
-from dataserver import entities, series
+from dataserver.rules import entities, series
 from dataserver.store import schema
 from tests.faults.corpus import START, TEXT, File, Key, Told, Value, local, told
 

@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import text
 
+from dataserver.config.paths import Home
+from dataserver.config.settings import Settings
 from dataserver.errors import SchemaError
-from dataserver.health import Trouble
-from dataserver.home import Home
-from dataserver.settings import Settings
-from dataserver.store.processes import Figures
-from dataserver.worker.duties import Duties
-from dataserver.worker.report import Report
+from dataserver.ingest.periodic import DatabaseJobs
+from dataserver.ingest.report import Report
+from dataserver.runtime.heartbeat import Trouble
+from dataserver.store.processes import ProcessStats
 from tests.support.clock import Clocks
 from tests.support.commands import Run
 from tests.support.databases import Database
@@ -49,13 +49,13 @@ def test_alerts_are_counted_each_cache_seconds_and_said_once(
     caplog.set_level(logging.INFO)
     time = Clocks(1_800_000_000.0, 1000.0)
     report = Report(Home(tmp_path).instance(), time.wall, time.monotonic, 42)
-    duties = Duties(
+    duties = DatabaseJobs(
         pandora_database.engine(),
         pandora_database.prepare(),
         Settings(cache_seconds=10),
         ZoneInfo("UTC"),
         report,
-        Figures,
+        ProcessStats,
         [],
     )
     found = []

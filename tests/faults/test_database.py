@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.health import Phase
+from dataserver.runtime.heartbeat import Phase
 from tests.faults import corpus
 from tests.faults.conftest import Undisturbed, backlog, shares
 from tests.faults.corpus import File

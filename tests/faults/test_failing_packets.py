@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from dataserver import config
+from dataserver.config import load
 from dataserver.errors import Reason, StoreRefused
+from dataserver.ingest import Summary, run
+from dataserver.ingest.delivery import INTERNAL_PER_HOUR
 from dataserver.model import Arrival
 from dataserver.store import schema
 from dataserver.store.recorder import Recorder
-from dataserver.worker import Summary, run
-from dataserver.worker.failing import INTERNAL_PER_HOUR
 from tests.support import pandora
 from tests.support.commands import Run
 from tests.support.databases import PANDORA, Database
@@ -59,7 +59,7 @@ def instance(sqlite_database: Database) -> Instance:
 
 
 def run_once(instance: Instance) -> Summary:
-    return run(config.load(instance.paths, {}), instance.paths, once=True)
+    return run(load.load(instance.paths, {}), instance.paths, once=True)
 
 
 def fill(instance: Instance, agents: Sequence[str]) -> None:

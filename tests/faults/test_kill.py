@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from dataserver.health import process_start
+from dataserver.runtime.heartbeat import process_start
 from tests.faults import corpus
 from tests.faults.conftest import BATCH, Undisturbed, backlog, on_sqlite, shares
 from tests.faults.corpus import File

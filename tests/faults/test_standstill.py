@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from dataserver.errors import SpoolError, StoreError
-from dataserver.health import Phase
-from dataserver.store.engine import open_engine
+from dataserver.runtime.heartbeat import Phase
+from dataserver.store.database import open_engine
 from dataserver.store.errors import translating
 from tests.support.commands import Run
 from tests.support.databases import Database

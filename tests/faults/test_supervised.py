@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dataserver.fleet.model import RunState
-from dataserver.health import process_start
-from dataserver.store.engine import open_engine
+from dataserver.runtime.heartbeat import process_start
+from dataserver.store.database import open_engine
 from tests.support import packets
 from tests.support.databases import Database
 from tests.support.disk import mounted

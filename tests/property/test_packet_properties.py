@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from dataserver.encoding_names import CODECS
-from dataserver.entities import decode, encode
 from dataserver.errors import IncompletePacket, PacketError
 from dataserver.model import Packet
-from dataserver.packet import ends_complete, parse
+from dataserver.packet.encoding_names import CODECS
+from dataserver.packet.parse import ends_complete, parse
+from dataserver.rules.entities import decode, encode
 from tests.support.randomness import examples
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*/in/*/*.data"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataserver.config.perl import decode, parse, read, recognised
 from dataserver.errors import ConfigError
-from dataserver.perlconf import decode, parse, read, recognised
 
 KEYS = st.sampled_from(["dbhost", "dbport", "autocreate_group", "verbosity", "master", "dbssl"])
 LINES = st.binary(max_size=30) | st.tuples(KEYS, st.text(max_size=20)).map(

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataserver.series import aggregate, insert_late, steps, value_at
+from dataserver.rules.series import aggregate, insert_late, steps, value_at
 
 LAST = 60
 TIMES = st.integers(0, LAST)

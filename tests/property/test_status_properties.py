@@ -9,13 +9,13 @@ from datetime import UTC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataserver import status
-from dataserver.events import MINOR, Event, forgotten_event, unknown_event
 from dataserver.model import Arrival, Packet
 from dataserver.model import Module as Carried
-from dataserver.status import FRESH, FRESH_ASYNC, Rules, Standing, Status
-from dataserver.store.batch import Batch
-from dataserver.store.catalog import AgentEntry, ModuleEntry
+from dataserver.rules import status
+from dataserver.rules.events import MINOR, Event, forgotten_event, unknown_event
+from dataserver.rules.status import FRESH, FRESH_ASYNC, Rules, Standing, Status
+from dataserver.store.cache import AgentEntry, ModuleEntry
+from dataserver.store.changes import Changes
 from dataserver.store.evaluate import Evaluator
 from dataserver.store.standing import standing_from
 from tests.support.randomness import examples
@@ -168,7 +168,7 @@ class Server:
         self.module, self.entry = module, new
 
     def value(self, text: str, time: int, told: str | None) -> None:
-        before, batch = self.entry.standing, Batch(LATER)
+        before, batch = self.entry.standing, Changes(LATER)
         tags = {} if told is None else {"status": told}
         carried = Carried("module", self.module.type, text, (), tags)
         arrival = Arrival(Packet("agent", b""), time, 0, 0)
@@ -177,7 +177,7 @@ class Server:
         self._step(before, batch.events)
 
     def sweep(self, time: int) -> None:
-        """As :mod:`dataserver.store.unknown` does it, with SQL."""
+        """As :mod:`dataserver.store.sweeps.unknown` does it, with SQL."""
         before = self.entry.standing
         if not self.entry.time:
             return

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataserver.model import Packet
-from dataserver.times import packet_time, sample_time
+from dataserver.rules.times import packet_time, sample_time
 
 ZONES = st.sampled_from([UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("Pacific/Apia")])
 #: Times of agents that are not much too wrong.

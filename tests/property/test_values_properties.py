@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataserver.values import Kind, bounds, limited, number, parse_number, reading, type_rule
+from dataserver.rules.values import Kind, bounds, limited, number, parse_number, reading, type_rule
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 BOUND = st.one_of(st.none(), st.integers(-1000, 1000).map(float))

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, insert, select
 
-from dataserver import entities
-from dataserver.status import Status
+from dataserver.rules import entities
+from dataserver.rules.status import Status
 from dataserver.store import schema
-from dataserver.store.agent_list import AgentPage, Order, WantedAgents, agent_page, groups
 from dataserver.store.layout import Layout
-from dataserver.store.listing import agent as agent_by_id
-from dataserver.store.listing import agents_query, module_names, some_modules
+from dataserver.store.read.agents import AgentPage, Order, WantedAgents, agent_page, groups
+from dataserver.store.read.modules import agent as agent_by_id
+from dataserver.store.read.modules import agents_query, module_names, some_modules
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database
 from tests.support.ingest import ZONE
 from tests.support.monitored import NOW, UNKNOWN, Monitored, text

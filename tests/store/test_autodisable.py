@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dataserver.store import autodisable, ledger, schema
-from dataserver.store.autodisable import Autodisable
+from dataserver.store import ledger, schema
 from dataserver.store.counts import recount
-from dataserver.store.unknown import UnknownSweep
+from dataserver.store.sweeps import autodisable
+from dataserver.store.sweeps.autodisable import Autodisable
+from dataserver.store.sweeps.unknown import UnknownSweep
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import Ingest
 from tests.support.kinds import database_of

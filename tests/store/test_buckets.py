@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert
 
-from dataserver.series import Bucket
-from dataserver.store import buckets as module
+from dataserver.rules.series import Bucket
 from dataserver.store import schema
-from dataserver.store.buckets import LONGEST, Buckets, Cut, TextBucket
-from dataserver.store.engine import open_readonly
+from dataserver.store.database import open_readonly
 from dataserver.store.layout import Layout, inspect
+from dataserver.store.read import history as module
+from dataserver.store.read.history import LONGEST, Buckets, HistorySpan, TextBucket
 from tests.support.databases import Database
 from tests.support.packets import START
 from tests.support.randomness import seeded
@@ -92,7 +92,7 @@ def test_columns_are_as_counted_by_hand(
             # What is no range is searched for.
             is_equal = isinstance(lefts, range)
             begins = range(START, START + 2_600, 100) if is_equal else [START + at for at in lefts]
-            cut = Cut(key, START, START + 2_500, begins, START + 2_600, edges)
+            cut = HistorySpan(key, START, START + 2_500, begins, START + 2_600, edges)
             within = [point for point in points if point[0] <= 2_500]
             expected = by_hand(within, lefts, 2_600, edges)
             found = Buckets(engine, layout).numbers(cut)
@@ -115,13 +115,15 @@ def test_the_last_number_holds_until_the_end_that_is_known(
     database: Database, engine: Engine, layout: Layout
 ) -> None:
     store(database, layout, [(10, 4.0)], schema.number_history)
-    found = Buckets(engine, layout).numbers(Cut(ID, START, START + 99, [START], START + 100))
+    found = Buckets(engine, layout).numbers(
+        HistorySpan(ID, START, START + 99, [START], START + 100)
+    )
     assert found == [Bucket(0, START + 10, 4.0, 1, 4.0, 4.0, 360.0)]
 
 
 def test_nothing_gives_nothing(engine: Engine, layout: Layout) -> None:
     buckets = Buckets(engine, layout)
-    assert buckets.numbers(Cut(ID, START, START + 99, TENS, START + 100)) == []
+    assert buckets.numbers(HistorySpan(ID, START, START + 99, TENS, START + 100)) == []
     assert buckets.texts(ID, START, START + 99, TENS) == []
     assert buckets.number_before(ID, START) is None
     assert buckets.text_before(ID, START) is None

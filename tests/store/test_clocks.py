@@ -14,12 +14,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import delete, func, select
 
+from dataserver.ingest.delivery import Delivery
 from dataserver.model import Arrival
-from dataserver.packet import parse
+from dataserver.packet.parse import parse
 from dataserver.store import ledger, schema
-from dataserver.store.history import History
+from dataserver.store.read.history import History
 from dataserver.store.sql import Sql
-from dataserver.worker.delivery import Delivery
 from tests.support.databases import Database
 from tests.support.ingest import ZONE, Ingest, arrival
 from tests.support.packets import START, module, packet, stamp

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, delete, insert, select, update
 
+from dataserver.rules.times import local_text
 from dataserver.store import schema
 from dataserver.store.events import EventLog
-from dataserver.store.silence import SilenceSweep
 from dataserver.store.sql import Sql
-from dataserver.store.unknown import UnknownSweep
-from dataserver.times import local_text
+from dataserver.store.sweeps.keep_alive import SilenceSweep
+from dataserver.store.sweeps.unknown import UnknownSweep
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, ZONE, Ingest, arrival
 from tests.support.kinds import database_of

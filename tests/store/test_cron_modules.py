@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from dataserver.due import TOLERANCE
-from dataserver.store import ledger, schema, unknown
-from dataserver.store.unknown import CRON_EVERY, UnknownSweep
+from dataserver.rules.due import TOLERANCE
+from dataserver.store import ledger, schema
+from dataserver.store.sweeps import unknown
+from dataserver.store.sweeps.unknown import CRON_EVERY, UnknownSweep
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import ZONE, Ingest, arrival
 from tests.support.kinds import database_of

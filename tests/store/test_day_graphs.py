@@ -12,10 +12,10 @@ from sqlalchemy import Engine, select
 
 from dataserver.graphs.model import ModuleGraph
 from dataserver.graphs.reading import Graphs
-from dataserver.series import aggregate
+from dataserver.rules.series import aggregate
 from dataserver.store import schema
-from dataserver.store.engine import open_readonly
-from dataserver.store.history import History
+from dataserver.store.database import open_readonly
+from dataserver.store.read.history import History
 from tests.support.databases import Database
 from tests.support.ingest import Ingest
 from tests.support.packets import START, arrival_at

@@ -19,13 +19,14 @@ from sqlalchemy import (
     update,
 )
 
-from dataserver.store import downtimes, ledger, schema
-from dataserver.store.downtimes import Downtimes
+from dataserver.rules.times import local_text
+from dataserver.store import ledger, schema
 from dataserver.store.events import EventLog
 from dataserver.store.layout import reading
 from dataserver.store.sql import Row, Sql
-from dataserver.store.unknown import UnknownSweep
-from dataserver.times import local_text
+from dataserver.store.sweeps import downtimes
+from dataserver.store.sweeps.downtimes import Downtimes
+from dataserver.store.sweeps.unknown import UnknownSweep
 from tests.support.clock import Clock
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, ZONE, Ingest

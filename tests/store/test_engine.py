@@ -14,8 +14,8 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
 
 from dataserver.errors import ConfigError, StoreConflict, StoreRefused, StoreUnavailable
-from dataserver.store import engine as engine_module
-from dataserver.store.engine import (
+from dataserver.store import database as engine_module
+from dataserver.store.database import (
     READING,
     limits,
     on_lock_wait,

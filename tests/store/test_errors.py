@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from dataserver.errors import StoreConflict, StoreLacking, StoreRefused, StoreUnavailable
-from dataserver.store.engine import open_engine
+from dataserver.store.database import open_engine
 from dataserver.store.errors import classify, code, translating
 from tests.support.databases import MARIADB, SQLITE, Database
 from tests.support.kinds import database_of

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, delete, event, insert, text
 
-from dataserver import entities
 from dataserver.errors import SchemaError, StoreUnavailable
-from dataserver.store import event_tail, schema
-from dataserver.store.engine import open_readonly
-from dataserver.store.event_list import EventList, EventRecord, Wanted
-from dataserver.store.event_tail import PATIENCE, EventTail
+from dataserver.rules import entities
+from dataserver.store import schema
+from dataserver.store.database import open_readonly
 from dataserver.store.layout import inspect
+from dataserver.store.read import events
+from dataserver.store.read.events import PATIENCE, EventList, EventRecord, EventTail, Wanted
 from tests.support.databases import KINDS, PANDORA, SQLITE, Database
 from tests.support.kinds import database_of
 from tests.support.monitored import NOW, Monitored
@@ -249,9 +249,9 @@ class TestTail:
         assert ids(tail.look(1)) == [key]
 
     def test_many_at_once_are_many_pages(self, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("dataserver.store.event_tail.PAGE", 2)
+        monkeypatch.setattr("dataserver.store.read.events.PAGE", 2)
         for page in (1, 3):
-            monkeypatch.setattr("dataserver.store.event_list._IDS", page)
+            monkeypatch.setattr("dataserver.store.read.events._IDS", page)
             with told.writer.begin() as conn:
                 conn.execute(delete(schema.event))
             tail = told.tail()
@@ -261,7 +261,7 @@ class TestTail:
     def test_a_gap_below_several_pages_is_closed_without_telling_them_again(
         self, told: Told, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("dataserver.store.event_list._IDS", 3)
+        monkeypatch.setattr("dataserver.store.read.events._IDS", 3)
         told.add(id=1)
         tail = told.tail()
         keys = [told.add(id=key) for key in range(3, 15)]
@@ -318,7 +318,7 @@ class TestTail:
     def test_a_storm_with_gaps_is_remembered_only_so_far(
         self, told: Told, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(event_tail, "_MOST", 5)
+        monkeypatch.setattr(events, "_MOST", 5)
         tail = told.tail()
         keys = [told.add(id=number) for number in range(10, 40, 3)]
         assert ids(tail.look(1)) == keys

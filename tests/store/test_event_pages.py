@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, insert
 
-from dataserver import entities
-from dataserver.store import event_list, schema
-from dataserver.store.engine import open_readonly
-from dataserver.store.event_list import EventList, EventPage, Wanted
+from dataserver.rules import entities
+from dataserver.store import schema
+from dataserver.store.database import open_readonly
+from dataserver.store.read import events
+from dataserver.store.read.events import EventList, EventPage, Wanted
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.kinds import database_of
 from tests.support.monitored import NOW, Monitored
@@ -74,7 +75,7 @@ def told(database: Database) -> Iterator[Told]:
 
 @pytest.fixture
 def looks_at_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_list, "LOOK", LOOK)
+    monkeypatch.setattr(events, "LOOK", LOOK)
 
 
 def ids(page: EventPage) -> list[int]:
@@ -201,7 +202,7 @@ def test_no_statement_reads_all_rows_of_a_filter_that_fits_none(
 def _steps(told: Told, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Wanted, int]]:
     """How many tens of steps each of some filters takes among 20,000 events that none fits."""
     told.fill(*({"id": key} for key in range(1, 20_001)))
-    monkeypatch.setattr(event_list, "LOOK", 100)
+    monkeypatch.setattr(events, "LOOK", 100)
 
     for wanted in (
         Wanted(types=frozenset({"ncm"})),

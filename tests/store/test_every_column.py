@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import text
 
 from dataserver.store import schema
-from dataserver.store.silence import SilenceSweep
-from dataserver.store.unknown import UnknownSweep
+from dataserver.store.sweeps.keep_alive import SilenceSweep
+from dataserver.store.sweeps.unknown import UnknownSweep
 from tests.support.databases import Database
 from tests.support.golden import Case
 from tests.support.ingest import Instance

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataserver.rules.times import SLACK
 from dataserver.store import schema
-from dataserver.store.autodisable import Autodisable
 from dataserver.store.future import FutureSweep
-from dataserver.store.silence import SilenceSweep
-from dataserver.store.unknown import UnknownSweep
-from dataserver.times import SLACK
+from dataserver.store.sweeps.autodisable import Autodisable
+from dataserver.store.sweeps.keep_alive import SilenceSweep
+from dataserver.store.sweeps.unknown import UnknownSweep
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database
 from tests.support.ingest import ZONE
 from tests.support.kinds import database_of

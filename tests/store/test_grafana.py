@@ -15,12 +15,12 @@ import MySQLdb
 import pytest
 from sqlalchemy import Engine, insert, select
 
-from dataserver import entities
 from dataserver.graphs.model import ModuleGraph, Span
 from dataserver.graphs.reading import Graphs
 from dataserver.model import Arrival
+from dataserver.rules import entities
 from dataserver.store import schema
-from dataserver.store.engine import open_readonly
+from dataserver.store.database import open_readonly
 from dataserver.store.layout import inspect
 from tests.support.databases import MARIADB, PANDORA, Database, opened
 from tests.support.ingest import ZONE, Ingest, arrival

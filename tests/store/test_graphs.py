@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
-from dataserver import entities
 from dataserver.errors import UsageError
 from dataserver.graphs.model import Band, Column, Point, Shape, Span, SparkColumn, StatusSpan, Zone
 from dataserver.graphs.reading import Graphs
-from dataserver.series import aggregate
+from dataserver.rules import entities
+from dataserver.rules.series import aggregate
 from dataserver.store import schema
-from dataserver.store.engine import open_readonly
-from dataserver.store.history import History
+from dataserver.store.database import open_readonly
 from dataserver.store.layout import inspect
+from dataserver.store.read.history import History
 from tests.support.databases import Database
 from tests.support.ingest import ZONE, Ingest
 from tests.support.packets import START, arrival_at

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, select, text, update
 
-from dataserver import entities
 from dataserver.errors import UsageError
-from dataserver.series import steps
-from dataserver.status import Status
+from dataserver.rules import entities
+from dataserver.rules.series import steps
+from dataserver.rules.status import Status
 from dataserver.store import schema
-from dataserver.store.engine import open_readonly
-from dataserver.store.history import History
+from dataserver.store.database import open_readonly
 from dataserver.store.layout import Layout, inspect
-from dataserver.store.listing import AgentRecord, Counts, ModuleRecord, agents, modules
-from dataserver.store.lookup import choose_module, find_agent
+from dataserver.store.read.agents import choose_module, find_agent
+from dataserver.store.read.history import History
+from dataserver.store.read.modules import AgentRecord, Counts, ModuleRecord, agents, modules
 from tests.support.databases import Database
 from tests.support.ingest import NOW, ZONE, Ingest
 from tests.support.packets import START, Value, arrival_at

@@ -8,17 +8,17 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.schema import DropTable
 
-from dataserver import entities
+from dataserver.config.paths import Home
+from dataserver.config.settings import Settings
 from dataserver.errors import Reason
-from dataserver.home import Home
-from dataserver.settings import Settings
+from dataserver.ingest import rejection_events, self_monitoring
+from dataserver.ingest.delivery import Delivery
+from dataserver.ingest.rejection_events import FIRST, PERIOD, RejectionEvents
+from dataserver.ingest.report import Report
+from dataserver.ingest.self_monitoring import SelfMonitoring
+from dataserver.rules import entities
 from dataserver.store import schema
 from dataserver.store.tactical import Tactical
-from dataserver.worker import complaints, internals
-from dataserver.worker.complaints import FIRST, PERIOD, Teller
-from dataserver.worker.delivery import Delivery
-from dataserver.worker.internals import Internals
-from dataserver.worker.report import Report
 from tests.support.clock import Clock
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import NOW, ZONE, Ingest
@@ -48,7 +48,9 @@ class Process:
             float(settings.self_monitoring_interval),
             clock=lambda _: float(self.clock()),
         )
-        self.internals = Internals(settings, self.report, self.tactical.read, host=lambda: host)
+        self.internals = SelfMonitoring(
+            settings, self.report, self.tactical.read, host=lambda: host
+        )
         self.delivery = Delivery(
             self.store.recorder,
             clock=self.clock,
@@ -56,7 +58,7 @@ class Process:
             trouble=lambda *_: None,
             well=self.report.add,
         )
-        self.teller = Teller(engine, self.store.recorder.layout, ZONE, self.report)
+        self.teller = RejectionEvents(engine, self.store.recorder.layout, ZONE, self.report)
 
     def tell(self) -> None:
         self.internals.round(self.store.recorder, self.delivery)
@@ -119,7 +121,7 @@ def test_a_report_is_an_agents_packet_with_units_and_thresholds(one: Process, ro
 
 def test_the_thresholds_tell(one: Process, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     for free, unreadable, oldest in ((50, 0, 0), (10, 2, 700), (2, 0, 4000), (90, 0, 1)):
-        monkeypatch.setattr(internals, "free_percent", lambda _, free=free: free)
+        monkeypatch.setattr(self_monitoring, "free_percent", lambda _, free=free: free)
         one.report.gauges.unreadable, one.report.gauges.oldest_age_seconds = unreadable, oldest
         one.tell()
         one.clock.advance(300)
@@ -301,7 +303,7 @@ def test_what_cannot_be_written_waits_and_hurts_nobody(
 def test_while_the_database_is_away_it_is_not_asked(
     one: Process, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(complaints, "translating", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(rejection_events, "translating", lambda _: pytest.fail("asked"))
     one.report.gauges.database_up = 0
     one.teller.complaints.note(Reason.MALFORMED, "a.1.data", "no end", None)
     one.teller.round()

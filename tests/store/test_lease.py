@@ -16,10 +16,9 @@ from sqlalchemy import Connection, Engine, select
 
 from dataserver.errors import StoreUnavailable
 from dataserver.store import schema
-from dataserver.store.clock import database_time
-from dataserver.store.engine import READING
+from dataserver.store.database import READING
 from dataserver.store.errors import translating
-from dataserver.store.lease import Lease
+from dataserver.store.lease import Lease, database_time
 from dataserver.store.sql import Sql
 from tests.support.clock import Clock
 from tests.support.databases import MARIADB, SQLITE, Database
@@ -207,7 +206,7 @@ from pathlib import Path
 from sqlalchemy import func, insert, select
 from dataserver.errors import StoreConflict, StoreUnavailable
 from dataserver.store import schema
-from dataserver.store.engine import open_engine
+from dataserver.store.database import open_engine
 from dataserver.store.errors import translating
 from dataserver.store.lease import Lease
 from dataserver.store.sql import Sql

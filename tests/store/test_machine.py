@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 from sqlalchemy import Connection, Engine, delete, func, select, update
 
+from dataserver.ingest.delivery import Delivery
 from dataserver.model import Arrival
 from dataserver.store import schema
-from dataserver.store.history import History
-from dataserver.worker.delivery import Delivery
+from dataserver.store.read.history import History
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database, opened
 from tests.support.ingest import NOW, Ingest, arrival
 from tests.support.machines import play

@@ -14,10 +14,9 @@ import pytest
 from sqlalchemy import Engine, Table, event, func, select
 
 from dataserver.store import schema
-from dataserver.store.buckets import Buckets, Cut
-from dataserver.store.engine import open_readonly
-from dataserver.store.history import History
+from dataserver.store.database import open_readonly
 from dataserver.store.layout import inspect
+from dataserver.store.read.history import Buckets, History, HistorySpan
 from tests.support.databases import PANDORA, Database
 from tests.support.ingest import Ingest
 from tests.support.packets import START, arrival_at
@@ -116,7 +115,7 @@ def test_the_points_and_columns_of_a_graph(filled: Filled) -> None:
     for step in (MINUTE, 2 * MINUTE):
         every = step // MINUTE
         numbers = buckets.numbers(
-            Cut(filled.load, start, END, range(start, END + 1, step), END + 1)
+            HistorySpan(filled.load, start, END, range(start, END + 1, step), END + 1)
         )
         assert [bucket.last for bucket in numbers] == LASTS[every - 1 :: every]
         texts = buckets.texts(filled.state, start, END, range(start, END + 1, step))
@@ -173,7 +172,7 @@ def test_no_reading_in_order_is_left_to_the_server(filled: Filled) -> None:
         lambda: buckets.number_before(filled.load, END),
         lambda: buckets.text_before(filled.state, END),
         lambda: buckets.numbers(
-            Cut(filled.load, START, END, range(START, END + 1, MINUTE), END + 1)
+            HistorySpan(filled.load, START, END, range(START, END + 1, MINUTE), END + 1)
         ),
         lambda: buckets.texts(filled.state, START, END, range(START, END + 1, MINUTE)),
         lambda: buckets.sparks([filled.load], START, END, MINUTE),

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 from dataserver.errors import SchemaError, StoreLacking
 from dataserver.store import probe, schema
 from dataserver.store.probe import Finding, Kind
-from dataserver.store.seeds import SEEDS
+from dataserver.store.schema import SEEDS
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database, opened
 from tests.support.waiting import PATIENCE
 

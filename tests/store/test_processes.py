@@ -9,8 +9,14 @@ from sqlalchemy import Engine, select
 
 from dataserver.store import schema
 from dataserver.store.layout import inspect
-from dataserver.store.process_list import processes_seen
-from dataserver.store.processes import Figures, Marks, Process, Processes, Sums
+from dataserver.store.processes import (
+    Process,
+    Processes,
+    ProcessFingerprints,
+    ProcessStats,
+    Totals,
+    processes_seen,
+)
 from tests.support.clock import Clock
 from tests.support.databases import MARIADB, SQLITE, Database
 from tests.support.kinds import database_of
@@ -43,10 +49,10 @@ def process(name: str, clock: Clock, server: str = "ingest") -> Processes:
 
 def beat(engine: Engine, it: Processes, **figures: float | None) -> None:
     with engine.begin() as conn:
-        it.beat(conn, Figures(**figures))  # type: ignore[arg-type]
+        it.beat(conn, ProcessStats(**figures))  # type: ignore[arg-type]
 
 
-def sums(engine: Engine, it: Processes) -> Sums:
+def sums(engine: Engine, it: Processes) -> Totals:
     with engine.connect() as conn:
         return it.sums(conn)
 
@@ -91,11 +97,13 @@ def test_a_row_says_who_and_how(engine: Engine, clock: Clock) -> None:
 def test_fingerprints_stay_until_there_are_others(engine: Engine, clock: Clock) -> None:
     one = process("one", clock)
     with engine.begin() as conn:
-        one.beat(conn, Figures(), Marks(host_keys="a", authorized_keys="b", pair="c"))
-        one.leave(conn, Figures())
+        one.beat(
+            conn, ProcessStats(), ProcessFingerprints(host_keys="a", authorized_keys="b", pair="c")
+        )
+        one.leave(conn, ProcessStats())
     assert marks(engine) == ("a", "b", "c")
     with engine.begin() as conn:
-        one.beat(conn, Figures(), Marks(host_keys="d"))
+        one.beat(conn, ProcessStats(), ProcessFingerprints(host_keys="d"))
     assert marks(engine) == ("d", None, None)
 
 
@@ -125,9 +133,9 @@ def test_the_processes_of_one_server_are_summed_and_others_are_not(
     beat(engine, one, queue=3, oldest_age=40.0)
     beat(engine, two, queue=4, oldest_age=70.0)
     beat(engine, other, queue=100, oldest_age=500.0)
-    assert sums(engine, one) == Sums(processes=2, queue=7, threads=2, lag=70)
+    assert sums(engine, one) == Totals(processes=2, queue=7, threads=2, lag=70)
     beat(engine, two, queue=0)
-    assert sums(engine, one) == Sums(processes=2, queue=3, threads=2, lag=40)
+    assert sums(engine, one) == Totals(processes=2, queue=3, threads=2, lag=40)
 
 
 def test_one_that_left_and_one_that_fell_silent_count_no_more(engine: Engine, clock: Clock) -> None:
@@ -137,12 +145,12 @@ def test_one_that_left_and_one_that_fell_silent_count_no_more(engine: Engine, cl
     beat(engine, one, queue=3)
     beat(engine, two, queue=4)
     with engine.begin() as conn:
-        two.leave(conn, Figures(queue=4))
-    assert sums(engine, one) == Sums(processes=1, queue=3, threads=1, lag=0)
+        two.leave(conn, ProcessStats(queue=4))
+    assert sums(engine, one) == Totals(processes=1, queue=3, threads=1, lag=0)
 
 
 def test_without_any_the_sums_are_zero(engine: Engine, clock: Clock) -> None:
-    assert sums(engine, process("one", clock)) == Sums(0, 0, 0, 0)
+    assert sums(engine, process("one", clock)) == Totals(0, 0, 0, 0)
 
 
 class TestHorizon:
@@ -166,7 +174,7 @@ class TestHorizon:
         one, two = process("one", clock), process("two", clock)
         beat(engine, two)
         with engine.begin() as conn:
-            two.leave(conn, Figures(queue=1, oldest_age=50.0))
+            two.leave(conn, ProcessStats(queue=1, oldest_age=50.0))
         clock.advance(LIVE)
         beat(engine, one)
         assert horizon(engine, one) == NOW - 50

@@ -11,8 +11,8 @@ from sqlalchemy import Engine, delete, func, insert, select, update
 from dataserver.errors import Reason, StoreConflict, StoreRefused
 from dataserver.store import schema
 from dataserver.store.admission import Outcome
-from dataserver.store.agents import Learning
-from dataserver.store.engine import limits
+from dataserver.store.agents import AutoCreatePolicy
+from dataserver.store.database import limits
 from dataserver.store.layout import Layout, inspect
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
@@ -258,7 +258,7 @@ def limited(database: Database) -> Recorder:
         engine,
         layout,
         zone=ZONE,
-        learning=Learning("ingest"),
+        learning=AutoCreatePolicy("ingest"),
         longest_text=taken.value,
         longest_statement=taken.statement,
     )
@@ -448,7 +448,7 @@ def test_no_name_is_written_down_of_an_agent_too_many(
         engine,
         prepare(engine),
         zone=ZONE,
-        learning=Learning("ingest", max_agents=2),
+        learning=AutoCreatePolicy("ingest", max_agents=2),
         longest_text=1_000_000,
     )
     for number in range(10):

@@ -11,18 +11,18 @@ import pytest
 from sqlalchemy import Connection, Engine, delete, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from dataserver import entities
+from dataserver.config.settings import Settings
 from dataserver.errors import StoreConflict, StoreError, StoreRefused
+from dataserver.ingest.periodic import sweeps
 from dataserver.model import Arrival
-from dataserver.refusals import Refusal
-from dataserver.settings import Settings
+from dataserver.rules import entities
+from dataserver.rules.refusals import Refusal
 from dataserver.store import refused, schema
-from dataserver.store.agents import Learning
+from dataserver.store.agents import AutoCreatePolicy
 from dataserver.store.layout import inspect
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
 from dataserver.store.refused import RefusedRecord, list_refused
-from dataserver.worker.duties import sweeps
 from tests.support import pandora
 from tests.support.databases import PANDORA, Database, opened
 from tests.support.failures import failures
@@ -187,7 +187,7 @@ def test_it_is_told_of_a_late_packet_and_of_an_agent_that_does_not_learn(
 
 
 def test_more_modules_than_an_agent_may_have_are_told(database: Database, engine: Engine) -> None:
-    learning = Learning("ingest", max_modules=2)
+    learning = AutoCreatePolicy("ingest", max_modules=2)
     recorder = Recorder(
         engine, prepare(engine), zone=ZONE, learning=learning, longest_text=1000, ledger_days=3650
     )

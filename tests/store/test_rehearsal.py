@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, select, update
 
-from dataserver import entities
 from dataserver.errors import Reason, StoreRefused
 from dataserver.model import Arrival
+from dataserver.rules import entities
 from dataserver.store import schema
 from tests.support.databases import SQLITE, Database
 from tests.support.ingest import NOW, Ingest

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from dataserver import config
+from dataserver.config import load
+from dataserver.config.paths import Home
 from dataserver.errors import SpoolError
-from dataserver.health import Heartbeat
-from dataserver.home import Home
+from dataserver.ingest.pipeline import Session
+from dataserver.ingest.report import Report
+from dataserver.runtime.heartbeat import Heartbeat
 from dataserver.store import schema
-from dataserver.store.engine import open_engine
-from dataserver.worker.report import Report
-from dataserver.worker.session import Session
+from dataserver.store.database import open_engine
 
 HOUR = 3_600
 
@@ -36,7 +36,7 @@ def test_a_bad_packet_that_cannot_be_set_aside_stops_no_verdicts(
     report = Report(paths, time.time, time.monotonic, os.getpid())
     heartbeat = Heartbeat(paths.heartbeat, report.run)
     engine = open_engine("sqlite:///data.db", home=tmp_path)
-    settings = config.load(paths, {})
+    settings = load.load(paths, {})
     with Session(settings, engine, report, heartbeat, lambda _: False, patient=True) as session:
         monkeypatch.setattr(session.spool, "reject", _refuse)
         session.step()

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dataserver.store import ledger, schema, silence
-from dataserver.store.silence import SilenceSweep
+from dataserver.store import ledger, schema
+from dataserver.store.sweeps import keep_alive as silence
+from dataserver.store.sweeps.keep_alive import SilenceSweep
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import ZONE, Ingest
 from tests.support.kinds import database_of

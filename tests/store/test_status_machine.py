@@ -28,15 +28,15 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, delete, func, select, update
 
-from dataserver import entities
+from dataserver.ingest.delivery import Delivery
 from dataserver.model import Arrival
+from dataserver.rules import entities
+from dataserver.rules.times import local_text
 from dataserver.store import admission, recorder, schema
 from dataserver.store.counts import recount_flagged
 from dataserver.store.events import EventLog
 from dataserver.store.sql import Sql
-from dataserver.store.unknown import UnknownSweep
-from dataserver.times import local_text
-from dataserver.worker.delivery import Delivery
+from dataserver.store.sweeps.unknown import UnknownSweep
 from tests.support.clock import Clock
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database, opened
 from tests.support.ingest import ZONE, Ingest, arrival

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
-from dataserver import entities
 from dataserver.errors import StoreConflict
-from dataserver.status import Status
+from dataserver.rules import entities
+from dataserver.rules.status import Status
 from dataserver.store import schema
 from dataserver.store.counts import recount_flagged
 from dataserver.store.sql import Sql

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, delete, event, select, text, update
 
+from dataserver.rules.times import local_text
 from dataserver.store import schema, servers
 from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout, inspect
-from dataserver.store.processes import Figures, Process, Processes, Sums
+from dataserver.store.processes import Process, Processes, ProcessStats, Totals
 from dataserver.store.servers import Modules, Servers
 from dataserver.store.sql import Sql
-from dataserver.times import local_text
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import ZONE, Ingest, arrival
 from tests.support.kinds import database_of
@@ -22,7 +22,7 @@ from tests.support.packets import START, module, packet
 
 NOW = 1_800_000_000
 KEEPALIVE = 45
-SUMS = Sums(processes=2, queue=7, threads=2, lag=30)
+SUMS = Totals(processes=2, queue=7, threads=2, lag=30)
 
 database = database_of(SQLITE, PANDORA)
 
@@ -223,11 +223,11 @@ class TestLeaving:
         )
         store.beat()
         with store.engine.begin() as conn:
-            one.beat(conn, Figures())
-            two.beat(conn, Figures())
+            one.beat(conn, ProcessStats())
+            two.beat(conn, ProcessStats())
         for it, told in ((one, [UP]), (two, [UP, DOWN])):
             with store.engine.begin() as conn:
-                it.leave(conn, Figures())
+                it.leave(conn, ProcessStats())
                 store.servers.leave(conn, "ingest", it, NOW, local_text(NOW, ZONE))
             assert store.told() == told
         assert (store.row()["status"], store.row()["threads"]) == (0, 0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from dataserver.events import wants_event
-from dataserver.store import ledger, schema, unknown
+from dataserver.rules.events import wants_event
+from dataserver.store import ledger, schema
 from dataserver.store.counts import recount
-from dataserver.store.unknown import BLOCK, UnknownSweep
+from dataserver.store.sweeps import unknown
+from dataserver.store.sweeps.unknown import BLOCK, UnknownSweep
 from tests.support.databases import PANDORA, SQLITE, Database
 from tests.support.ingest import Ingest
 from tests.support.kinds import database_of

@@ -10,8 +10,14 @@ from sqlalchemy import Engine
 from dataserver.store import probe, schema
 from dataserver.store.layout import inspect
 from dataserver.store.probe import prepare
-from dataserver.store.process_list import Seen, processes_seen
-from dataserver.store.processes import Figures, Marks, Process, Processes
+from dataserver.store.processes import (
+    Process,
+    Processes,
+    ProcessFingerprints,
+    ProcessStats,
+    ServerProcess,
+    processes_seen,
+)
 from dataserver.vrrp.verify import Comparison, Outcome, compare
 from tests.support.clock import Clock
 from tests.support.databases import KINDS, SQLITE, Database
@@ -24,7 +30,7 @@ NOW = 1_800_000_000.0
 database = database_of(SQLITE)
 on_every_kind = pytest.mark.parametrize("database", KINDS, indirect=True)
 
-MARKS = Marks(host_keys="keys", authorized_keys="authorized", pair="pair")
+MARKS = ProcessFingerprints(host_keys="keys", authorized_keys="authorized", pair="pair")
 
 
 @dataclass
@@ -40,7 +46,7 @@ class Pair:
         host: str,
         instance: str = "main",
         *,
-        marks: Marks = MARKS,
+        marks: ProcessFingerprints = MARKS,
         name: str = "twins",
         version: str = "1.0",
         configuration: str | None = "same",
@@ -52,14 +58,14 @@ class Pair:
         own_clock = Clock(self.clock.now + ahead)
         row = Processes(process, LIVE, clock=self.clock, own_clock=own_clock)
         with self.engine.begin() as conn:
-            row.beat(conn, Figures(), marks)
+            row.beat(conn, ProcessStats(), marks)
         return row
 
     def leave(self, row: Processes) -> None:
         with self.engine.begin() as conn:
-            row.leave(conn, Figures())
+            row.leave(conn, ProcessStats())
 
-    def seen(self) -> list[Seen]:
+    def seen(self) -> list[ServerProcess]:
         with self.engine.connect() as conn:
             return processes_seen(conn, inspect(self.engine))
 
@@ -70,7 +76,7 @@ class Pair:
 @pytest.fixture
 def pair(database: Database, monkeypatch: pytest.MonkeyPatch) -> Pair:
     pair = Pair(database.engine())
-    monkeypatch.setattr("dataserver.store.process_list.database_time", pair.clock)
+    monkeypatch.setattr("dataserver.store.processes.database_time", pair.clock)
     return pair
 
 
@@ -123,7 +129,7 @@ def test_files_that_differ_are_named_with_what_to_do(pair: Pair) -> None:
 
 
 def test_what_a_host_does_not_tell_is_not_called_equal(pair: Pair) -> None:
-    for key in Marks._fields:
+    for key in ProcessFingerprints._fields:
         marks = MARKS._replace(**{key: None})
         servers = [pair.server(host, marks=marks) for host in ("ds1", "ds2")]
         comparison = pair.compare()
@@ -292,7 +298,7 @@ class TestOlderDatabase:
         for host in ("ds1", "ds2"):
             process = Process(host, "twins", 0, host, "main", 42, "1.0", "same")
             with older.engine().begin() as conn:
-                Processes(process, LIVE, layout=layout).beat(conn, Figures(), MARKS)
+                Processes(process, LIVE, layout=layout).beat(conn, ProcessStats(), MARKS)
         with older.engine().connect() as conn:
             comparison = compare(processes_seen(conn, layout), LIVE)
         assert list(unequal(comparison)) == ["pair.toml", "clock"]

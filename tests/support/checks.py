@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataserver.home import Home, Paths
+from dataserver.config.paths import Home, Paths
 from dataserver.templates import render
 from dataserver.vrrp.health import Checked, Limits, read_result
 from tests.support.waiting import PATIENCE

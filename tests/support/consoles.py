@@ -24,13 +24,12 @@ from urllib.parse import urlsplit
 import httpx
 import uvicorn
 
-from dataserver.console.app import create_app
-from dataserver.console.headers import POLICY
+from dataserver.config.paths import Home
+from dataserver.console.app import POLICY, create_app
 from dataserver.console.source import Source
 from dataserver.console.users import Users
 from dataserver.errors import Reason
-from dataserver.home import Home
-from dataserver.spool.reasons import RejectedPacket, new_id
+from dataserver.spool.rejected import RejectedPacket, new_id
 from tests.support.commands import COMMAND
 from tests.support.databases import Database
 from tests.support.server import Place

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from dataserver.store.engine import open_engine
+from dataserver.store.database import open_engine
 from dataserver.store.probe import Layout, prepare
 from tests.support import pandora
 from tests.support.mariadb import MariaDB, in_memory

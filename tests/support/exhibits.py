@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, insert, select, update
 
 from dataserver.store import schema
-from dataserver.store.agents import Learning
+from dataserver.store.agents import AutoCreatePolicy
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
 from tests.support.databases import Database
@@ -48,7 +48,7 @@ def fill(database: Database, now: int) -> Exhibit:
         engine,
         prepare(engine),
         zone=ZONE,
-        learning=Learning("exhibits", update_parent=False),
+        learning=AutoCreatePolicy("exhibits", update_parent=False),
         longest_text=16_000_000,
         ledger_days=3650,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dataserver.fleet.model import Managed, RunState, SupervisorState, supervisor_file
-from dataserver.health import process_start
+from dataserver.runtime.heartbeat import process_start
 from tests.support.server import Place
 from tests.support.waiting import PATIENCE, wait_until
 

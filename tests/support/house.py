@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, func, select
 
-from dataserver.spool.reasons import RejectedPacket
+from dataserver.spool.rejected import RejectedPacket
 from dataserver.store import schema
 from tests.support import packets
 from tests.support.databases import MARIADB, SQLITE, Database, opened

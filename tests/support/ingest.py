@@ -16,19 +16,20 @@ from datetime import tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from dataserver import config, packet
-from dataserver.health import Heartbeat
-from dataserver.home import Home
+from dataserver.config import load
+from dataserver.config.paths import Home
+from dataserver.ingest import run
+from dataserver.ingest.pipeline import Session
+from dataserver.ingest.report import Report
 from dataserver.model import Arrival
+from dataserver.packet import parse
+from dataserver.rules.times import packet_time
+from dataserver.runtime.heartbeat import Heartbeat
 from dataserver.spool.rejected import Rejected
 from dataserver.store.admission import Outcome
-from dataserver.store.agents import Learning
+from dataserver.store.agents import AutoCreatePolicy
 from dataserver.store.probe import prepare
 from dataserver.store.recorder import Recorder
-from dataserver.times import packet_time
-from dataserver.worker import run
-from dataserver.worker.report import Report
-from dataserver.worker.session import Session
 from tests.support.databases import Database
 
 ZONE = ZoneInfo("UTC")
@@ -69,14 +70,14 @@ class Instance:
 
     def run_once(self) -> None:
         """Take in what is there, as a process that ends then."""
-        run(config.load(self.paths, {}), self.paths, once=True)
+        run(load.load(self.paths, {}), self.paths, once=True)
 
     @contextlib.contextmanager
     def one_process(self) -> Iterator[Session]:
         """A process that goes on: each step takes in what is there; what it knows stays."""
         report = Report(self.paths, time.time, time.monotonic, os.getpid())
         heartbeat = Heartbeat(self.paths.heartbeat, report.run)
-        settings, engine = config.load(self.paths, {}), self._database.engine()
+        settings, engine = load.load(self.paths, {}), self._database.engine()
         with Session(settings, engine, report, heartbeat, lambda _: False, patient=False) as own:
             yield own
 
@@ -100,7 +101,7 @@ class Ingest:
             engine,
             prepare(engine),
             zone=zone,
-            learning=Learning("ingest", update_parent=False),
+            learning=AutoCreatePolicy("ingest", update_parent=False),
             longest_text=16_000_000,
             ledger_days=3650,
         )
@@ -115,6 +116,6 @@ class Ingest:
 
 def arrival(content: bytes, file_number: int = 0, modified: int = NOW) -> Arrival:
     """A packet as the worker hands it to the store."""
-    parsed = packet.parse(content)
+    parsed = parse.parse(content)
     time = packet_time(parsed, zone=ZONE, number=file_number, modified=modified)
     return Arrival(parsed, time, file_number, modified)

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Table, insert, select, update
 
+from dataserver.rules.times import local_text
 from dataserver.store import schema
 from dataserver.store.events import EventLog
 from dataserver.store.sql import Sql
-from dataserver.times import local_text
 from tests.support.databases import Database
 from tests.support.ingest import ZONE
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from dataserver.templates import File
 from dataserver.vrrp.model import Pair
 from dataserver.vrrp.reading import parse

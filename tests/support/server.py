@@ -18,11 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dataserver.config.paths import Home, Paths
 from dataserver.failpoints import VARIABLE
-from dataserver.health import Phase
-from dataserver.home import Home, Paths
-from dataserver.spool.reasons import RejectedPacket
-from dataserver.spool.rejected import Rejected
+from dataserver.runtime.heartbeat import Phase
+from dataserver.spool.rejected import Rejected, RejectedPacket
 from tests.support.commands import COMMAND
 from tests.support.waiting import PATIENCE, wait_until
 

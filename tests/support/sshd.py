@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from tests.support.commands import COMMAND
 from tests.support.ports import free_port
 from tests.support.uploads import wait_for_port

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from tests.support.waiting import PATIENCE, wait_until
 from tests.support.warm import Warm
 

@@ -47,7 +47,7 @@ wait
 _BEATS = """
 import os, sys, time
 from pathlib import Path
-from dataserver.health import Heartbeat, Phase
+from dataserver.runtime.heartbeat import Heartbeat, Phase
 os.umask(0o022)
 heartbeat = Heartbeat(Path("/run/home/var/main/heartbeat.json"), "test")
 heartbeat.start()

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from dataserver.packet import ends_complete
+from dataserver.packet.parse import ends_complete
 from dataserver.spool.directory import Spool
-from dataserver.spool.doorbell import Doorbell
-from dataserver.spool.waiting import Waiting
+from dataserver.spool.incomplete import IncompleteFiles
+from dataserver.spool.watch import Watch
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -51,14 +51,14 @@ class Receiver:
     """
 
     spool: Spool
-    bell: Doorbell
+    bell: Watch
     taken: dict[str, bytes] = field(default_factory=dict)
     #: How often a file was found that was only begun, by name.
     partial: Counter[str] = field(default_factory=Counter)
     #: How often a packet was read again that had been taken.
     again: int = 0
-    waiting: Waiting = field(
-        default_factory=lambda: Waiting(PATIENCE, monotonic=time.monotonic, clock=time.time)
+    waiting: IncompleteFiles = field(
+        default_factory=lambda: IncompleteFiles(PATIENCE, monotonic=time.monotonic, clock=time.time)
     )
 
     def look(self) -> None:

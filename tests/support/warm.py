@@ -23,7 +23,7 @@ from tests.support.waiting import PATIENCE
 _SCRIPT = """
 import ctypes, json, os, sys, traceback
 from dataserver.cli import main
-import dataserver.settings, dataserver.store.opening, dataserver.store.probe, sqlalchemy
+import dataserver.config.settings, dataserver.store.opening, dataserver.store.probe, sqlalchemy
 
 def enter(namespaces):
     libc = ctypes.CDLL(None, use_errno=True)

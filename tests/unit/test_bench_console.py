@@ -33,7 +33,7 @@ from bench.errors import BenchError
 from bench.generator import START
 from bench.server import installed
 from bench.workloads import TEN, Workload
-from dataserver.status import Status
+from dataserver.rules.status import Status
 from tests.support.waiting import PATIENCE, wait_until
 
 TINY = Size(

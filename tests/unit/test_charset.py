@@ -6,10 +6,10 @@ import codecs
 
 import pytest
 
-from dataserver import charset
-from dataserver.encoding_names import CODECS, codec_for
 from dataserver.errors import PacketError
-from dataserver.packet import parse
+from dataserver.packet import charset
+from dataserver.packet.encoding_names import CODECS, codec_for
+from dataserver.packet.parse import parse
 from tests.support.failures import failures
 
 TEXT = "<agent_data agent_name='a'><module><data>{}</data></module></agent_data>"

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from dataserver.health import STALE_AFTER, Beat, Heartbeat, Phase, process_start, uptime
-from dataserver.home import Home
+from dataserver.config.paths import Home
+from dataserver.runtime.heartbeat import STALE_AFTER, Beat, Heartbeat, Phase, process_start, uptime
 from dataserver.vrrp.health import STOPPED_GRACE, Limits, Verdict, gather, judge
 from tests.support.checks import SCRIPTS, SHELLS, Checks
 from tests.support.disk import ROOT, mounted
@@ -50,7 +50,7 @@ def process() -> Iterator[Process]:
 
 @pytest.fixture(autouse=True)
 def time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("dataserver.health", "dataserver.vrrp.health"):
+    for module in ("dataserver.runtime.heartbeat", "dataserver.vrrp.health"):
         monkeypatch.setattr(f"{module}.uptime", lambda: UPTIME)
 
 

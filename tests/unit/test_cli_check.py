@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
 from tests.support.commands import Run
 
 
@@ -49,7 +49,7 @@ def test_without_the_library_of_regular_expressions_no_instance_would_run(
     problems: Callable[[], list[tuple[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It may have been loaded by another test; the check has to ask the system.
-    monkeypatch.setattr("dataserver.pcre2.LIBRARY", "libpcre2-none.so.0")
+    monkeypatch.setattr("dataserver.rules.pcre2.LIBRARY", "libpcre2-none.so.0")
     ((name, text),) = problems()
     assert name == "patterns"
     assert "apt install libpcre2-8-0" in text

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.health import Trouble
-from dataserver.home import Home
+from dataserver.config.paths import Home
+from dataserver.ingest.report import Report
+from dataserver.runtime.heartbeat import Trouble
 from dataserver.store.clocks import Clocks, Note
 from dataserver.worker.clocks import LINES, PERIOD, ClockTeller
-from dataserver.worker.report import Report
 from tests.support import clock
 
 HOUR = 3_600

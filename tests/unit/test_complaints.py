@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dataserver.errors import Reason
-from dataserver.worker.complaints import FIRST, PERIOD, Complaint, Complaints
+from dataserver.ingest.rejection_events import FIRST, PERIOD, RejectionMessage, RejectionThrottle
 from tests.support.clock import Clock
 
 HOUR = 3600
@@ -16,8 +16,8 @@ class Desk:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.complaints = Complaints(self.clock)
-        self.told: list[Complaint] = []
+        self.complaints = RejectionThrottle(self.clock)
+        self.told: list[RejectionMessage] = []
 
     def reject(
         self,
@@ -58,7 +58,7 @@ def desk() -> Desk:
 def test_a_rejected_packet_is_told_at_once_with_its_name_and_why(desk: Desk) -> None:
     desk.reject(Reason.CLOCK, "web1.7.data", "its clock is wrong", "web1")
     text = "Unable to process XML data file 'web1.7.data': its clock is wrong (clock)"
-    assert desk.told == [Complaint(text, "web1")]
+    assert desk.told == [RejectionMessage(text, "web1")]
 
 
 def test_what_follows_the_first_ones_is_told_in_one_sum(desk: Desk) -> None:
@@ -136,7 +136,7 @@ def test_at_an_orderly_stop_the_sums_are_told_early(desk: Desk) -> None:
 
 def test_what_a_crash_follows_is_not_told_one_by_one_after_each_start(desk: Desk) -> None:
     for already in range(100):
-        desk.complaints = Complaints(desk.clock)
+        desk.complaints = RejectionThrottle(desk.clock)
         desk.complaints.remember({Reason.MALFORMED: already} if already else {})
         desk.reject()
         desk.pass_by(3)

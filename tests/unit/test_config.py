@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dataserver.cli.reference import reference
-from dataserver.config import Settings, load, variable
+from dataserver.cli.config import reference
+from dataserver.config.kinds import masked, size_text
+from dataserver.config.load import Settings, load, variable
+from dataserver.config.paths import Home
+from dataserver.config.settings import ABOUT
 from dataserver.errors import ConfigError, UsageError
-from dataserver.home import Home
-from dataserver.setting_kinds import masked, size_text
-from dataserver.settings import ABOUT
 from tests.support.failures import failures
 
 ROOT = Path(__file__).parents[2]

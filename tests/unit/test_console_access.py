@@ -15,8 +15,7 @@ from starlette.responses import PlainTextResponse
 
 from dataserver.console import access as module
 from dataserver.console import users as users_module
-from dataserver.console.access import Access, host_name
-from dataserver.console.failures import Failures
+from dataserver.console.access import Access, Failures, host_name
 from dataserver.console.users import Users
 from tests.support.clock import Clock
 from tests.support.failures import failures

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from dataserver.console.counting import Requests
-from dataserver.console.exposition import merged
-from dataserver.metrics import Counters, Gauges, prometheus
+from dataserver.console.pages.machine import merged
+from dataserver.runtime.metrics import Counters, Gauges, prometheus
 
 _LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\n"])*"'
 _SAMPLE = re.compile(rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? (\S+)")

@@ -12,13 +12,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dataserver.console.views import values_file
-from dataserver.console.views.graph_view import GraphView, zone_name
-from dataserver.console.views.module import Change, changes_of
-from dataserver.console.views.thresholds import thresholds_of
+from dataserver.console.graph_view import GraphView, zone_name
+from dataserver.console.pages import module
+from dataserver.console.pages.module import Change, changes_of, thresholds_of
 from dataserver.graphs.model import Span
-from dataserver.status import PLAIN, Rules, rules
-from dataserver.store.history import Point
+from dataserver.rules.status import PLAIN, Rules, rules
+from dataserver.store.read.history import Point
 
 #: 2026-01-01 00:00:00 UTC.
 START = 1_767_225_600
@@ -161,7 +160,7 @@ class TestFile:
                 taken += 1
                 yield START + place, float(place)
 
-        chunks = values_file.encoded(points(), UTC)
+        chunks = module.encoded(points(), UTC)
         first = next(chunks)
         assert taken < 5_000
         whole = first + b"".join(chunks)
@@ -173,7 +172,7 @@ class TestFile:
         # 2026-10-25 01:30 UTC is the second half past two of that night in Madrid.
         times = (1_792_888_200, 1_792_891_800)
         points: list[Point] = [(time, 1.0) for time in times]
-        text = b"".join(values_file.encoded(points, ZoneInfo("Europe/Madrid"))).decode()
+        text = b"".join(module.encoded(points, ZoneInfo("Europe/Madrid"))).decode()
         assert [line.split(",")[1] for line in text.split("\r\n")[1:3]] == [
             "2026-10-25 02:30:00+02:00",
             "2026-10-25 02:30:00+01:00",
@@ -181,13 +180,13 @@ class TestFile:
 
     @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx"])
     def test_no_text_begins_as_a_formula(self, text: str) -> None:
-        content = b"".join(values_file.encoded([(START, text)], UTC)).decode()
+        content = b"".join(module.encoded([(START, text)], UTC)).decode()
         rows = list(csv.reader(io.StringIO(content, newline="")))
         assert rows[1][2] == f"'{text}"
 
     def test_a_text_of_half_a_character_stops_nothing(self) -> None:
-        assert b"?" in b"".join(values_file.encoded([(START, "\udc80")], UTC))
+        assert b"?" in b"".join(module.encoded([(START, "\udc80")], UTC))
 
     def test_a_time_outside_of_the_calendar_has_no_local_one(self) -> None:
-        content = b"".join(values_file.encoded([(10**15, 1.0)], UTC)).decode()
+        content = b"".join(module.encoded([(10**15, 1.0)], UTC)).decode()
         assert content.split("\r\n")[1] == "1000000000000000,,1"

@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 import pytest
 from starlette.requests import Request
 
+from dataserver.config.paths import Home
 from dataserver.console import params
-from dataserver.console.params import NotThere
+from dataserver.console.params import NotFound
 from dataserver.console.source import Source
 from dataserver.errors import UsageError
-from dataserver.home import Home
 
 NOW = 1_800_000_000
 HIGHEST = 2**63 - 1
@@ -101,7 +101,7 @@ def test_an_id_that_no_row_can_have_is_not_there() -> None:
     request.scope["path_params"] = {"id": HIGHEST}
     assert params.path_id(request) == HIGHEST
     request.scope["path_params"] = {"id": HIGHEST + 1}
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFound):
         params.path_id(request)
 
 

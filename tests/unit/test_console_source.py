@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from dataserver.config.paths import Home
+from dataserver.config.settings import Settings
 from dataserver.console import source as source_module
 from dataserver.console.source import ReadingStore, Source
 from dataserver.errors import (
@@ -20,8 +22,6 @@ from dataserver.errors import (
     StoreConflict,
     StoreUnavailable,
 )
-from dataserver.home import Home
-from dataserver.settings import Settings
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
 from tests.support.databases import SQLITE, Database, opened

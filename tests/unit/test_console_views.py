@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-from dataserver.console.views.agents import silent
-from dataserver.console.views.sparks import HEIGHT, WIDTH, drawn
-from dataserver.console.views.value_words import LONGEST, severity_words, value_words
+from dataserver.console.pages.agents import silent
+from dataserver.console.sparks import HEIGHT, WIDTH, drawn
+from dataserver.console.value_words import LONGEST, severity_words, value_words
 from dataserver.graphs.model import SparkColumn, Sparkline
-from dataserver.store.listing import SHORT, AgentRecord, ModuleRecord
+from dataserver.store.read.modules import SHORT, AgentRecord, ModuleRecord
 
 NOW = 1_800_000_000
 

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from dataserver.days import DAY, beginning, columns, columns_at_most
+from dataserver.rules.days import DAY, beginning, columns, columns_at_most
 from tests.support.failures import failures
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select
 
-from dataserver.config import load
+from dataserver.config.load import load
 from dataserver.demo.filling import Filled, fill, senders
 from dataserver.demo.home import STATE, DemoHome, open_demo
 from dataserver.demo.model import Agent, Module
 from dataserver.demo.noise import DAY, HOUR
 from dataserver.errors import LockedError, UsageError
+from dataserver.rules.status import Status
 from dataserver.spool.lock import InstanceLock
 from dataserver.spool.rejected import Rejected
-from dataserver.status import Status
 from dataserver.store import schema
-from dataserver.store.history import History
 from dataserver.store.layout import inspect
-from dataserver.store.listing import ModuleRecord, agents, modules
 from dataserver.store.opening import open_store
+from dataserver.store.read.history import History
+from dataserver.store.read.modules import ModuleRecord, agents, modules
 
 #: 2026-11-20 15:00:00 UTC, a Friday.
 END = 1_795_186_800

@@ -8,14 +8,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dataserver.demo.cast import cast
+from dataserver.demo.filling import cast, odd_files
 from dataserver.demo.kit import World
 from dataserver.demo.model import Agent, Due, File, Sender, portions
 from dataserver.demo.noise import DAY, HOUR, incident, incidents
-from dataserver.demo.odd import odd_files
 from dataserver.errors import IncompletePacket, PacketError
-from dataserver.packet import parse
-from dataserver.times import packet_time
+from dataserver.packet.parse import parse
+from dataserver.rules.times import packet_time
 
 #: 2026-11-20 15:00:00 UTC, a Friday.
 END = 1_795_186_800

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.demo.children import Child, Children
-from dataserver.demo.ending import Ending
+from dataserver.config.timezone import named
+from dataserver.demo.children import Child, Children, Ending
 from dataserver.demo.filling import senders
 from dataserver.demo.home import DemoHome, open_demo
 from dataserver.demo.running import Running, port_is_free
 from dataserver.demo.uploading import Uploader
 from dataserver.errors import NotRunning
-from dataserver.zone import named
 from tests.support.waiting import PATIENCE, wait_until
 
 END = 1_795_186_800

@@ -8,7 +8,15 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataserver.downtimes import CRON, MONTHLY, ONCE, WEEKLY, Schedule, parse_cron, time_of_day
+from dataserver.rules.downtimes import (
+    CRON,
+    MONTHLY,
+    ONCE,
+    WEEKLY,
+    Schedule,
+    parse_cron,
+    time_of_day,
+)
 from tests.support.failures import failures
 
 MADRID = ZoneInfo("Europe/Madrid")

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dataserver.due import TOLERANCE, _next_day, expected_interval, silent_until
+from dataserver.rules.due import TOLERANCE, _next_day, expected_interval, silent_until
 
 DAY, HOUR = 86_400, 3_600
 NIGHTLY = "0 3 * * *"

@@ -10,15 +10,15 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, Engine, select
 
+from dataserver.config.paths import Home
+from dataserver.config.settings import Settings
 from dataserver.errors import StoreLacking, StoreRefused, StoreUnavailable
-from dataserver.home import Home
-from dataserver.settings import Settings
+from dataserver.ingest.periodic import EVERY, DatabaseJobs, Sweep, own_address
+from dataserver.ingest.periodic import REST as BY_DEFAULT
+from dataserver.ingest.report import Report
 from dataserver.store import schema
 from dataserver.store.layout import Layout
-from dataserver.store.processes import Figures
-from dataserver.worker.duties import EVERY, Duties, Sweep, own_address
-from dataserver.worker.duties import REST as BY_DEFAULT
-from dataserver.worker.report import Report
+from dataserver.store.processes import ProcessStats
 from tests.support.clock import Clocks
 from tests.support.databases import Database
 
@@ -57,15 +57,15 @@ class Server:
     home: Path
     time: Clocks
     sweep: FakeSweep
-    figures: Figures = field(default_factory=Figures)
+    figures: ProcessStats = field(default_factory=ProcessStats)
     rest: float = REST
-    duties: Duties = field(init=False)
+    duties: DatabaseJobs = field(init=False)
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
         paths = Home(self.home).instance("main")
         self.report = Report(paths, self.time.wall, self.time.monotonic, 42)
-        self.duties = Duties(
+        self.duties = DatabaseJobs(
             self.engine,
             self.layout,
             Settings(server_name="ingest"),
@@ -89,7 +89,7 @@ class Server:
 def time(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     time = Clocks(START, 1000.0)
     # SQLite's clock is the machine's.
-    monkeypatch.setattr("dataserver.store.clock.time", SimpleNamespace(time=time.wall))
+    monkeypatch.setattr("dataserver.store.lease.time", SimpleNamespace(time=time.wall))
     return time
 
 
@@ -174,7 +174,7 @@ def test_one_that_leaves_in_good_order_is_replaced_at_once(server: Server) -> No
 
 
 def test_the_horizon_is_what_the_figures_say_by_the_clock_of_the_worker(server: Server) -> None:
-    server.figures = Figures(queue=1, oldest_age=200.0, scan_age=1.0)
+    server.figures = ProcessStats(queue=1, oldest_age=200.0, scan_age=1.0)
     server.run(REST)
     now, horizon = server.sweep.given[0]
     assert now == int(server.time.wall.now)
@@ -204,13 +204,13 @@ class TestRest:
             assert len(server.sweep.asked) == done, (clock, seconds)
 
     def test_not_of_those_that_judge_nobody(self, server: Server) -> None:
-        duties = Duties(
+        duties = DatabaseJobs(
             server.engine,
             server.layout,
             Settings(),
             ZoneInfo("UTC"),
             server.report,
-            Figures,
+            ProcessStats,
             [Sweep("sweep", server.sweep)],
         )
         duties.round()
@@ -258,13 +258,13 @@ class TestFailures:
 
     def test_while_it_is_away_nothing_is_due_but_to_look_for_it(self, server: Server) -> None:
         often = [Sweep("sweep", server.sweep, every=1.0)]
-        duties = Duties(
+        duties = DatabaseJobs(
             server.engine,
             server.layout,
             Settings(),
             ZoneInfo("UTC"),
             server.report,
-            Figures,
+            ProcessStats,
             often,
         )
         duties.round()

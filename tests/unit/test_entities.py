@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataserver.entities import TABLE, clean_name, cut_scripts, decode, encode
-from dataserver.packet import parse
+from dataserver.packet.parse import parse
+from dataserver.rules.entities import TABLE, clean_name, cut_scripts, decode, encode
 
 TESTS = Path(__file__).parents[1]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.store.processes import Marks
-from dataserver.worker.fingerprints import (
+from dataserver.ingest.fingerprints import (
     EVERY,
     Fingerprints,
     authorized_keys_digest,
     host_keys_digest,
     pair_digest,
 )
+from dataserver.store.processes import ProcessFingerprints
 from tests.support.clock import Clock
 
 KEY, OTHER = b"ssh-ed25519 AAAAC3Nz", b"ecdsa-sha2-nistp256 AAAAE2Vj"
@@ -100,7 +100,7 @@ class TestLooking:
         return Fingerprints(home, time, ssh=home / "ssh")
 
     def test_all_that_is_there_is_told(self, prints: Fingerprints) -> None:
-        assert prints.current() == Marks(
+        assert prints.current() == ProcessFingerprints(
             host_keys=host_keys_digest([KEY]),
             authorized_keys=authorized_keys_digest(OTHER),
             pair=pair_digest(b"a = 1"),
@@ -132,14 +132,17 @@ class TestLooking:
         assert prints.current() is before
 
     def test_what_is_not_there_has_no_fingerprint(self, tmp_path: Path) -> None:
-        assert Fingerprints(tmp_path, lambda: 0.0, ssh=tmp_path / "x").current() == Marks()
+        assert (
+            Fingerprints(tmp_path, lambda: 0.0, ssh=tmp_path / "x").current()
+            == ProcessFingerprints()
+        )
 
     def test_what_appears_later_is_told(self, tmp_path: Path, time: Clock) -> None:
         prints = Fingerprints(tmp_path, time, ssh=tmp_path)
-        assert prints.current() == Marks()
+        assert prints.current() == ProcessFingerprints()
         (tmp_path / "ssh_host_a_key.pub").write_bytes(KEY)
         time.advance(EVERY)
-        assert prints.current() == Marks(host_keys=host_keys_digest([KEY]))
+        assert prints.current() == ProcessFingerprints(host_keys=host_keys_digest([KEY]))
 
     def test_of_host_keys_that_cannot_all_be_read_there_is_none(
         self, prints: Fingerprints, home: Path

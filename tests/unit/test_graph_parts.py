@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataserver.graphs import silence, statuses
+from dataserver.graphs import module, reading
 from dataserver.graphs.model import Silences, Span, StatusSpan, Zone
-from dataserver.graphs.zones import Zones, shown, zones_of
-from dataserver.series import Bucket, buckets, joined
-from dataserver.status import PLAIN, Interval, rules
-from dataserver.store.accesses import Heard
+from dataserver.graphs.module import Zones, shown, zones_of
+from dataserver.rules.series import Bucket, buckets, joined
+from dataserver.rules.status import PLAIN, Interval, rules
+from dataserver.store.read.access import ActiveSpan
 
 intervals = st.builds(
     Interval,
@@ -124,45 +124,45 @@ class TestBuckets:
 
 
 class TestSilences:
-    HEARD = (Heard(0, 900, 4), Heard(3_000, 3_300, 2))
+    HEARD = (ActiveSpan(0, 900, 4), ActiveSpan(3_000, 3_300, 2))
 
     def test_a_silence_begins_when_a_packet_was_due(self) -> None:
-        found = silence.silences(self.HEARD, 0, 300, 0, 3_400)
+        found = reading.silences(self.HEARD, 0, 300, 0, 3_400)
         assert found == Silences(0, (Span(1_200, 3_000),))
 
     def test_the_last_silence_lasts_until_now(self) -> None:
-        found = silence.silences(self.HEARD, 0, 300, 1_500, 5_000)
+        found = reading.silences(self.HEARD, 0, 300, 1_500, 5_000)
         assert found.spans == (Span(1_500, 3_000), Span(3_600, 5_000))
 
     def test_an_agent_never_heard_of_is_not_silent(self) -> None:
-        assert silence.silences([], None, 300, 0, 5_000) == Silences(None, ())
+        assert reading.silences([], None, 300, 0, 5_000) == Silences(None, ())
 
     def test_a_module_is_unknown_after_two_intervals(self) -> None:
-        found = silence.unknown_spans(self.HEARD, 300, 300, 0, 3_400)
+        found = reading.unknown_spans(self.HEARD, 300, 300, 0, 3_400)
         assert found == [Span(1_500, 3_000)]
 
     def test_what_was_due_in_a_silence_did_not_arrive(self) -> None:
         # 1200, 1500, ... 2700.
-        expected, share = silence.arrived(self.HEARD, 6, 0, 300, 0, 3_400)
+        expected, share = reading.arrived(self.HEARD, 6, 0, 300, 0, 3_400)
         assert (expected, share) == (12.0, 0.5)
 
     def test_an_agent_that_is_a_little_late_lacks_nothing(self) -> None:
-        heard = [Heard(0, 3_330, 11)]
-        assert silence.arrived(heard, 11, 0, 300, 0, 3_400) == (11.0, 1.0)
+        heard = [ActiveSpan(0, 3_330, 11)]
+        assert reading.arrived(heard, 11, 0, 300, 0, 3_400) == (11.0, 1.0)
 
     def test_what_is_older_than_the_ledger_was_not_expected(self) -> None:
-        assert silence.arrived([], 0, None, 300, 0, 3_400) == (0.0, None)
-        assert silence.arrived([], 0, 5_000, 300, 0, 3_400) == (0.0, None)
+        assert reading.arrived([], 0, None, 300, 0, 3_400) == (0.0, None)
+        assert reading.arrived([], 0, 5_000, 300, 0, 3_400) == (0.0, None)
 
     def test_an_agent_silent_all_the_time_sent_nothing_of_what_was_due(self) -> None:
-        expected, share = silence.arrived([Heard(0, 0, 1)], 0, 0, 300, 3_000, 6_000)
+        expected, share = reading.arrived([ActiveSpan(0, 0, 1)], 0, 0, 300, 3_000, 6_000)
         assert (expected, share) == (10.0, 0.0)
 
 
 class TestStatuses:
     def test_they_follow_the_values_and_begin_with_the_first(self) -> None:
         points = [(10, "normal"), (20, "critical"), (25, "critical"), (30, "normal")]
-        found = statuses.of_points(points, lambda value: value, 0, 40, [])
+        found = module.of_points(points, lambda value: value, 0, 40, [])
         assert found == [
             StatusSpan(0, 10, None),
             StatusSpan(10, 20, "normal"),
@@ -173,7 +173,7 @@ class TestStatuses:
     def test_unknown_lies_over_them_but_not_over_what_was_before_the_first_value(self) -> None:
         points = [(10, "normal"), (20, "critical")]
         unknown = [Span(0, 5), Span(12, 14), Span(16, 25), Span(30, 50)]
-        found = statuses.of_points(points, lambda value: value, 0, 40, unknown)
+        found = module.of_points(points, lambda value: value, 0, 40, unknown)
         assert found == [
             StatusSpan(0, 10, None),
             StatusSpan(10, 12, "normal"),
@@ -191,7 +191,7 @@ class TestStatuses:
     def test_every_second_has_one_status(self, times: list[int], edges: list[int]) -> None:
         unknown = [Span(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False)]
         points = [(time, "normal" if place % 2 else "warning") for place, time in enumerate(times)]
-        found = statuses.of_points(points, lambda value: value, 0, 200, unknown)
+        found = module.of_points(points, lambda value: value, 0, 200, unknown)
         for second in range(200):
             holding = [span.status for span in found if span.start <= second < span.end]
             before = [status for time, status in points if time <= second]
@@ -206,7 +206,7 @@ class TestStatuses:
             (Span(20, 30), {"normal": 10.0}),
             (Span(30, 40), {None: 10.0}),
         ]
-        spans, seconds = statuses.of_columns(columns, [Span(25, 35)])
+        spans, seconds = module.of_columns(columns, [Span(25, 35)])
         assert spans == [
             StatusSpan(0, 20, "critical"),
             StatusSpan(20, 30, "unknown"),
@@ -215,7 +215,7 @@ class TestStatuses:
         assert seconds == {"normal": 14.0, "critical": 11.0, "unknown": 5.0, None: 10.0}
 
     def test_shares_add_up(self) -> None:
-        shares = statuses.shares({"normal": 60.0, "critical": 20.0, None: 10.0}, 100)
+        shares = module.shares({"normal": 60.0, "critical": 20.0, None: 10.0}, 100)
         assert shares == {
             "normal": 0.6,
             "unknown": 0.0,

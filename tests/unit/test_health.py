@@ -12,7 +12,7 @@ from threading import Event
 
 import pytest
 
-from dataserver.health import (
+from dataserver.runtime.heartbeat import (
     STALE_AFTER,
     STUCK_AFTER,
     Beat,

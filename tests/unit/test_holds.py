@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataserver.ingest.gaps import PacketHold, has_gap
 from dataserver.model import Arrival, Packet
-from dataserver.worker.holds import Holds, has_gap
 
 
 def arrivals(*times: int | None, interval: str | None = "300") -> list[Arrival]:
@@ -11,8 +11,8 @@ def arrivals(*times: int | None, interval: str | None = "300") -> list[Arrival]:
     return [Arrival(packet, time, 0, 0) for time in times]
 
 
-def held(stem: str = "one", files: int = 1, now: float = 0.0) -> Holds:
-    holds = Holds(5.0, 60.0)
+def held(stem: str = "one", files: int = 1, now: float = 0.0) -> PacketHold:
+    holds = PacketHold(5.0, 60.0)
     holds.hold(stem, "agent", files, now)
     return holds
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import SYSTEM_HOME, Home, find
 from dataserver.errors import UsageError
-from dataserver.home import SYSTEM_HOME, Home, find
 from tests.support.failures import failures
 
 

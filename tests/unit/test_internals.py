@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import Home
+from dataserver.config.settings import Settings
 from dataserver.errors import PacketError, Reason, StoreRefused
-from dataserver.home import Home
-from dataserver.model import Arrival, Module, Packet
-from dataserver.settings import Settings
-from dataserver.store.recorder import Outcome
-from dataserver.values import parse_number
-from dataserver.worker.internals import (
+from dataserver.ingest.report import Report
+from dataserver.ingest.self_monitoring import (
     Figures,
-    Internals,
+    SelfMonitoring,
     free_percent,
     process_name,
     report_packet,
 )
-from dataserver.worker.report import Report
+from dataserver.model import Arrival, Module, Packet
+from dataserver.rules.values import parse_number
+from dataserver.store.recorder import Outcome
 from tests.support.clock import Clocks
 
 NOW = 1_800_000_000
@@ -65,9 +65,9 @@ def internals(
     *,
     tactical: dict[str, float] | None = None,
     **settings: object,
-) -> Internals:
+) -> SelfMonitoring:
     wanted = {"self_monitoring": True, "data_in": tmp_path, **settings}
-    return Internals(
+    return SelfMonitoring(
         Settings(**wanted),  # type: ignore[arg-type]
         report,
         lambda _: dict(tactical or {}),
@@ -260,7 +260,7 @@ def test_figures_that_cannot_be_read_are_left_out_and_told_once(
         raise StoreRefused("no right to ask")
 
     settings = Settings(self_monitoring=True, data_in=tmp_path)
-    reports, desk = Internals(settings, report, refuse), Desk()
+    reports, desk = SelfMonitoring(settings, report, refuse), Desk()
     for _ in range(3):
         reports.round(desk, desk)  # type: ignore[arg-type]
     assert len(desk.delivered) == 3

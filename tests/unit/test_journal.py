@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import Home
 from dataserver.fleet.model import log_file
-from dataserver.fleet.supervision.journal import Journals
-from dataserver.home import Home
+from dataserver.fleet.supervision.processes import Journals
 
 
 @pytest.fixture

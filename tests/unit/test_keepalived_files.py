@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.config import load
+from dataserver.config.load import load
+from dataserver.config.paths import Home
 from dataserver.errors import ConfigError, UsageError
-from dataserver.home import Home
 from dataserver.vrrp.model import Check, Host, Notify, Pair, about
 from dataserver.vrrp.reading import parse, read_pair
-from dataserver.vrrp.renderer import INSTALLED, README, Watched, render_pair
+from dataserver.vrrp.renderer import INSTALLED, README, Watched, render_pair, watched
 from dataserver.vrrp.status import Known, read_state
-from dataserver.vrrp.watched import watched
 from tests.support.checks import SHELLS
 from tests.support.pairs import CASES, NAMES, ROOT, SHARED_DATABASE, SIMPLE, read_case, rendered
 from tests.support.waiting import PATIENCE, wait_until

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from dataserver.cli.live import AboveLine, LiveLine, line
-from dataserver.health import Status
 from dataserver.logs import NAME, JsonLines, TerminalLines, printable, retold, set_up
-from dataserver.metrics import Counters, Gauges, as_dict
+from dataserver.runtime.heartbeat import Status
+from dataserver.runtime.metrics import Counters, Gauges, as_dict
 
 LOGGER = logging.getLogger(f"{NAME}.test")
 

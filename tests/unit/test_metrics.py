@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dataserver.metrics import Counters, Gauges, Histogram, Rates, as_dict, prometheus
+from dataserver.runtime.metrics import Counters, Gauges, Histogram, Rates, as_dict, prometheus
 
 #: One sample of the exposition format: name, labels, value.
 SAMPLE = re.compile(r'[a-z_:]+(\{[a-z_]+="([^"\\\n]|\\.)*"(,[a-z_]+="([^"\\\n]|\\.)*")*\})? \S+')

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from dataserver.errors import UsageError
-from dataserver.moments import Span, age_text, duration, moment, span
+from dataserver.rules.moments import Span, age_text, duration, moment, span
 from tests.support.failures import failures
 
 MADRID = ZoneInfo("Europe/Madrid")

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 import pytest
 
 from dataserver.errors import SpoolError
+from dataserver.ingest.read import ParserThread, ReadBatch
 from dataserver.spool.files import SpoolFile
-from dataserver.spool.intake import Load
-from dataserver.worker.nearby import Nearby
 
 
 class Packets:
@@ -20,14 +19,14 @@ class Packets:
         self.size = size
         self.threads: list[threading.Thread] = []
 
-    def load(self, files: Iterable[SpoolFile]) -> Load:
+    def load(self, files: Iterable[SpoolFile]) -> ReadBatch:
         self.threads.append(threading.current_thread())
-        return Load(bytes=self.size)
+        return ReadBatch(bytes=self.size)
 
 
 def test_the_thread_lasts_as_long_as_little_is_read() -> None:
     packets = Packets(10)
-    nearby = Nearby(packets.load, lifetime=1000)
+    nearby = ParserThread(packets.load, lifetime=1000)
     for _ in range(50):
         assert nearby.load([]).bytes == 10
     nearby.close()
@@ -37,7 +36,7 @@ def test_the_thread_lasts_as_long_as_little_is_read() -> None:
 
 def test_the_thread_is_replaced_when_it_has_read_enough() -> None:
     packets = Packets(600)
-    nearby = Nearby(packets.load, lifetime=1000)
+    nearby = ParserThread(packets.load, lifetime=1000)
     for _ in range(6):
         nearby.load([])
     assert len(set(packets.threads)) == 3
@@ -47,10 +46,10 @@ def test_the_thread_is_replaced_when_it_has_read_enough() -> None:
 
 
 def test_an_error_of_the_drop_directory_reaches_the_worker() -> None:
-    def fails(files: Iterable[SpoolFile]) -> Load:
+    def fails(files: Iterable[SpoolFile]) -> ReadBatch:
         raise SpoolError("gone")
 
-    nearby = Nearby(fails)
+    nearby = ParserThread(fails)
     with pytest.raises(SpoolError):
         nearby.load([])
     nearby.close()

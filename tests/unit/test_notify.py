@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dataserver import notify
+from dataserver import sd_notify
 from tests.support.waiting import PATIENCE
 
 
@@ -25,25 +25,25 @@ def listener(request: pytest.FixtureRequest, tmp_path: Path):
 
 def test_a_message_arrives(listener) -> None:
     name, sock = listener
-    notify.notifier({"NOTIFY_SOCKET": name})("READY=1\nSTATUS=idle")
+    sd_notify.notifier({"NOTIFY_SOCKET": name})("READY=1\nSTATUS=idle")
     assert sock.recv(1000) == b"READY=1\nSTATUS=idle"
 
 
 def test_where_nobody_listens_nothing_happens() -> None:
-    notify.notifier({})("READY=1")
+    sd_notify.notifier({})("READY=1")
     for where in ("nonsense", "/nowhere/at/all", "@nobody-listens-here"):
-        notify.notifier({"NOTIFY_SOCKET": where})("READY=1")
+        sd_notify.notifier({"NOTIFY_SOCKET": where})("READY=1")
 
 
 def test_a_listener_that_does_not_listen_makes_nobody_wait(listener) -> None:
     name, _ = listener
-    tell = notify.notifier({"NOTIFY_SOCKET": name})
+    tell = sd_notify.notifier({"NOTIFY_SOCKET": name})
     for _ in range(2000):  # far more than a socket's queue holds
         tell("WATCHDOG=1" * 100)
 
 
 def test_it_is_kept_from_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/somewhere")
-    notify.forget()
-    notify.forget()
+    sd_notify.forget()
+    sd_notify.forget()
     assert "NOTIFY_SOCKET" not in os.environ

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+from dataserver.config.paths import Home, Paths
 from dataserver.fleet.model import Managed, RunState
 from dataserver.fleet.overview import Condition, Row, overview
 from dataserver.fleet.registry import Registry, disable
-from dataserver.health import Beat, Phase, Status, process_start, write_atomic
-from dataserver.home import Home, Paths
+from dataserver.runtime.heartbeat import Beat, Phase, Status, process_start, write_atomic
 from dataserver.spool.lock import InstanceLock
 from dataserver.spool.queue import count_queue
 

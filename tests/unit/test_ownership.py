@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import Home
 from dataserver.errors import UsageError
 from dataserver.fleet.ownership import check, claims, configured
 from dataserver.fleet.registry import Registry
-from dataserver.home import Home
 from tests.support.failures import failures
 
 _BOUND = """
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from dataserver.errors import UsageError
 from dataserver.fleet.ownership import check
-from dataserver.home import Home
+from dataserver.config.paths import Home
 home = Home(Path(sys.argv[1]))
 for path in sys.argv[2:]:
     try:

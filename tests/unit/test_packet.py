@@ -11,7 +11,7 @@ import pytest
 
 from dataserver.errors import IncompletePacket, PacketError, Reason
 from dataserver.model import InventoryModule, Log, Module, Sample, Section
-from dataserver.packet import MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, ends_complete, parse
+from dataserver.packet.parse import MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, ends_complete, parse
 from tests.support.failures import failures
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -332,7 +332,9 @@ def test_a_bare_quotation_mark_hides_no_attributes(monkeypatch: pytest.MonkeyPat
         return b"<agent_data agent_name='O'N' " + attributes + end
 
     assert parse(many(998, b"></agent_data>")).agent_name == "O'N"
-    monkeypatch.setattr("dataserver.packet._read_bounded", lambda _: pytest.fail("it was parsed"))
+    monkeypatch.setattr(
+        "dataserver.packet.parse._read_bounded", lambda _: pytest.fail("it was parsed")
+    )
     for end in (b"></agent_data>", b""):
         assert "its root has over 1000 attributes" in str(refusal(many(200_000, end)))
 
@@ -341,7 +343,7 @@ def test_a_bare_quotation_mark_hides_no_attributes(monkeypatch: pytest.MonkeyPat
 def test_more_elements_than_the_bound_are_malformed(
     bound: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataserver.packet.MAX_ELEMENTS", bound)
+    monkeypatch.setattr("dataserver.packet.parse.MAX_ELEMENTS", bound)
     # In a small packet there is no room for as many as are too many.
     filler = b" " * (5 * MAX_ATTRIBUTES)
     assert len(parse(packet(filler + b"<a/>" * (bound - 1))).sections) == bound - 1

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataserver.errors import ConfigError, UsageError
-from dataserver.vrrp.kinds import RESERVED_HOSTS
-from dataserver.vrrp.model import Check, Host, Notify, Pair, about
+from dataserver.vrrp.model import RESERVED_HOSTS, Check, Host, Notify, Pair, about
 from dataserver.vrrp.reading import parse, read_pair
 from tests.support.pairs import NAMES, SIMPLE, read_case
 

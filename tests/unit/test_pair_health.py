@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.health import Beat, Phase
+from dataserver.runtime.heartbeat import Beat, Phase
 from dataserver.vrrp import health, status
 from dataserver.vrrp.health import (
     Checked,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataserver import patterns
 from dataserver.errors import ConfigError
-from dataserver.patterns import PATTERNS, Allowance, Patterns, compiled
-from dataserver.pcre2 import Engine, InvalidPatternError, StepsExceededError
+from dataserver.rules import patterns
+from dataserver.rules.patterns import PATTERNS, Allowance, Patterns, compiled
+from dataserver.rules.pcre2 import Engine, InvalidPatternError, StepsExceededError
 from tests.support.clock import Clock
 from tests.support.waiting import PATIENCE
 
@@ -226,7 +226,7 @@ def test_a_search_is_bounded_also_where_it_begins_anew_at_each_character():
 
 
 def test_memory_of_a_search_is_bounded(monkeypatch):
-    monkeypatch.setattr("dataserver.pcre2.HEAP_LIMIT", 100)
+    monkeypatch.setattr("dataserver.rules.pcre2.HEAP_LIMIT", 100)
     code = Engine().compile("^(?:a|b)*$")
     assert code.search(b"ab" * 50, 1_000_000)
     with pytest.raises(StepsExceededError, match="-63"):

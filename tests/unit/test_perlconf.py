@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dataserver.config.perl import Takeover, decode, parse, read
 from dataserver.errors import ConfigError
-from dataserver.perlconf import Takeover, decode, parse, read
 from tests.support.failures import failures
 
 TYPICAL = """\

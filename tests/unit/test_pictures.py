@@ -35,14 +35,11 @@ from dataserver.graphs.model import (
     Zone,
 )
 from dataserver.pictures.access import access_canvas
-from dataserver.pictures.canvas import Canvas, settings
-from dataserver.pictures.drawing import draw
-from dataserver.pictures.files import form_of, publish
-from dataserver.pictures.look import DARK, LIGHT, Look
+from dataserver.pictures.canvas import DARK, LIGHT, Canvas, Look, percent, settings, shown
+from dataserver.pictures.drawing import draw, form_of, publish
 from dataserver.pictures.module import module_canvas
-from dataserver.pictures.text import percent, shown
-from dataserver.status import Status
-from dataserver.store.listing import ModuleRecord
+from dataserver.rules.status import Status
+from dataserver.store.read.modules import ModuleRecord
 from tests.support.failures import failures
 
 START, DAY = 1_767_225_600, 86_400

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.refusals import Refusal, words
-from dataserver.store.batch import FirstRefused, Tally
+from dataserver.ingest.refusal_log import FIRST, PERIOD, SELDOM, RefusalLog
+from dataserver.rules.refusals import Refusal, words
+from dataserver.store.changes import FirstRefused, Tally
 from dataserver.store.schema import refused
-from dataserver.worker.refusals import FIRST, PERIOD, SELDOM, RefusalLog
 from tests.support.clock import Clock
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import Home
 from dataserver.errors import UsageError
 from dataserver.fleet.registry import Registry, disable, enable
-from dataserver.home import Home
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import Home, Paths
 from dataserver.errors import DataserverError, LockedError, UsageError
 from dataserver.fleet import aside, removal
 from dataserver.fleet.registry import Registry
-from dataserver.home import Home, Paths
 from dataserver.spool.lock import InstanceLock
 
 #: Does something to the instance beta, and dies when a function is called for the so-manieth time.
@@ -22,7 +22,7 @@ _KILLED = """
 import importlib, os, signal, sys
 from pathlib import Path
 from dataserver.fleet.registry import Registry
-from dataserver.home import Home
+from dataserver.config.paths import Home
 home, act, module, name, call = sys.argv[1:]
 module = importlib.import_module(f"dataserver.fleet.{module}")
 real, calls = getattr(module, name), 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dataserver.errors import IncompletePacket, PacketError, Reason
-from dataserver.packet import parse
+from dataserver.packet.parse import parse
 from tests.support.failures import failures
 
 #: Around attributes of the root, as an agent writes it.

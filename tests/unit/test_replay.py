@@ -8,12 +8,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dataserver import entities, packet
 from dataserver.model import Module as Carried
 from dataserver.model import Packet
-from dataserver.times import packet_time, sample_time
-from dataserver.values import Bounds, Kind, bounds, limited, number, parse_number, reading
-from dataserver.values import type_rule as rule_of
+from dataserver.packet import parse
+from dataserver.rules import entities
+from dataserver.rules.times import packet_time, sample_time
+from dataserver.rules.values import Bounds, Kind, bounds, limited, number, parse_number, reading
+from dataserver.rules.values import type_rule as rule_of
 from tests.support import golden
 from tests.support.golden import Case
 from tests.support.replay import (
@@ -123,7 +124,7 @@ class Feed:
         self._times: defaultdict[Key, int] = defaultdict(int)
         for step in case.steps():
             for file in step:
-                self._packet(packet.parse(file.read_bytes()), golden.number(file))
+                self._packet(parse.parse(file.read_bytes()), golden.number(file))
 
     def _packet(self, parsed: Packet, file_number: int) -> None:
         time = packet_time(parsed, zone=ZONE, number=file_number, modified=file_number)

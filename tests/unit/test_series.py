@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from dataserver.series import Aggregate, aggregate, insert_late, next_after, steps, value_at
+from dataserver.rules.series import Aggregate, aggregate, insert_late, next_after, steps, value_at
 
 POINTS = [(10, 1.0), (20, 2.0), (30, 4.0)]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.home import Home
+from dataserver.config.paths import Home
+from dataserver.ingest.pipeline import count_bounded
+from dataserver.ingest.report import Report
 from dataserver.model import Packet
-from dataserver.worker.report import Report
-from dataserver.worker.session import count_bounded
 from tests.support.clock import Clocks
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dataserver.errors import SpoolError
-from dataserver.spool import leaving
+from dataserver.spool import remove
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
 from dataserver.spool.rejected import Rejected
@@ -181,13 +181,13 @@ class TestReplacedBetweenTheLastLookAndTheUnlink:
         path = data_in / "a.1.data"
         file = read_one(spool, path)
         (tmp_path / "new").write_bytes(NEW)
-        rename_new = leaving.rename_new
+        rename_new = remove.rename_new
 
         def replace_first(*args, **kwargs) -> None:
             (tmp_path / "new").rename(path)
             rename_new(*args, **kwargs)
 
-        monkeypatch.setattr(leaving, "rename_new", replace_first)
+        monkeypatch.setattr(remove, "rename_new", replace_first)
         assert not spool.done(file)
         assert path.read_bytes() == NEW
 
@@ -197,7 +197,7 @@ class TestReplacedBetweenTheLastLookAndTheUnlink:
         path = data_in / "a.1.data"
         file = read_one(spool, path)
         monkeypatch.setattr(
-            leaving, "reach", lambda name: path.write_bytes(NEW) if name == "inside-done" else None
+            remove, "reach", lambda name: path.write_bytes(NEW) if name == "inside-done" else None
         )
         assert spool.done(file)
         assert path.read_bytes() == NEW
@@ -214,7 +214,7 @@ class TestReplacedBetweenTheLastLookAndTheUnlink:
             writer.close()
             path.write_bytes(NEW * 3)
 
-        monkeypatch.setattr(leaving, "reach", write_late_and_upload_again)
+        monkeypatch.setattr(remove, "reach", write_late_and_upload_again)
         assert not spool.done(file)
         listed = spool.scan()
         assert sorted(spool.read(file).content for file in listed) == [NEW * 2, NEW * 3]

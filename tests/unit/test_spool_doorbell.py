@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.spool import doorbell
-from dataserver.spool.doorbell import Doorbell
+from dataserver.spool import watch
 from dataserver.spool.files import is_packet_name
+from dataserver.spool.watch import Watch
 from tests.support.waiting import PATIENCE, wait_until
 
 
-class Watched(Doorbell):
+class Watched(Watch):
     """A bell that tells when it has heard of everything that happened so far."""
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ def write(path: Path) -> None:
     path.write_bytes(b"x")
 
 
-def rang(bell: Doorbell, seconds: float = 0.0) -> bool:
+def rang(bell: Watch, seconds: float = 0.0) -> bool:
     """Whether it has rung, or does so in this time; without answering."""
     poll = select.poll()
     poll.register(bell._bell, select.POLLIN)
@@ -74,7 +74,7 @@ def settle(bell: Watched) -> None:
 
 
 def test_a_written_file_rings(data_in) -> None:
-    bell = Doorbell(data_in)
+    bell = Watch(data_in)
     bell.start()
     write(data_in / "a.1.data")
     assert bell.wait(PATIENCE)
@@ -195,7 +195,7 @@ def test_an_overflow_rings_and_is_counted(data_in) -> None:
         assert release.wait(PATIENCE)
         return False
 
-    bell = Doorbell(data_in, matters=block_on_the_first)
+    bell = Watch(data_in, matters=block_on_the_first)
     bell.start()
     try:
         write(data_in / "first")
@@ -217,8 +217,8 @@ def test_without_inotify_it_is_a_timer_and_says_so_once(data_in, monkeypatch, ca
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
     with monkeypatch.context() as patch:
-        patch.setattr(doorbell, "InotifyFD", no_more)
-        bell = Doorbell(data_in)
+        patch.setattr(watch, "InotifyFD", no_more)
+        bell = Watch(data_in)
         bell.start()
         write(data_in / "a.1.data")
         for _ in range(3):
@@ -244,7 +244,7 @@ def test_a_deleted_directory_rings_and_a_new_one_is_watched_again(bell, data_in,
 
 def test_stopping_leaves_no_thread_and_no_descriptor(data_in) -> None:
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    bell = Doorbell(data_in)
+    bell = Watch(data_in)
     bell.start()
     bell.stop()
     bell.stop()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dataserver.errors import PacketError, Reason
-from dataserver.spool import content, directory
+from dataserver.spool import directory
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import Unreadable, Vanished
 from dataserver.spool.rejected import Rejected
@@ -72,7 +72,7 @@ def test_a_file_larger_than_one_read_gives_is_read_whole(spool, data_in, monkeyp
     (data_in / "a.1.data").write_bytes(WHOLE * 100)
     (listed,) = spool.scan()
     real_read = os.read
-    monkeypatch.setattr(content.os, "read", lambda fd, size: real_read(fd, min(size, 7)))
+    monkeypatch.setattr(directory.os, "read", lambda fd, size: real_read(fd, min(size, 7)))
     assert spool.read(listed).content == WHOLE * 100
 
 
@@ -83,8 +83,10 @@ def test_a_file_that_is_written_while_it_is_read_has_no_content_yet(
     path.write_bytes(WHOLE)
     (listed,) = spool.scan()
 
+    read_whole = directory.read_whole
+
     def read_and_append(fd: int, size: int) -> bytes:
-        read = content.read_whole(fd, size)
+        read = read_whole(fd, size)
         with path.open("ab") as file:
             file.write(b"more")
         return read

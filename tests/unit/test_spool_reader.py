@@ -12,12 +12,11 @@ import pytest
 
 from dataserver import failpoints
 from dataserver.errors import Reason, SpoolError
+from dataserver.ingest import read
+from dataserver.ingest.read import ReadBatch, Reader, ReadOptions, reader_for
 from dataserver.model import Packet
-from dataserver.spool import intake
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
-from dataserver.spool.intake import Load
-from dataserver.spool.reader import Reader, ReadOptions, intake_of
 from dataserver.spool.rejected import Rejected
 from tests.support.waiting import PATIENCE
 
@@ -46,7 +45,7 @@ def reader(options: ReadOptions) -> Iterator[Reader]:
     reader.close()
 
 
-def not_here(files: Sequence[SpoolFile]) -> Load:
+def not_here(files: Sequence[SpoolFile]) -> ReadBatch:
     """Reading in the worker, where it must not be needed."""
     raise AssertionError(f"{len(files)} files were read in the worker")
 
@@ -63,7 +62,7 @@ def put(options: ReadOptions, contents: dict[str, bytes]) -> list[SpoolFile]:
         return sorted(spool.scan(), key=lambda file: file.name)
 
 
-def names(load: Load) -> list[str]:
+def names(load: ReadBatch) -> list[str]:
     return [arrival.packet.agent_name for arrival in load.arrivals]
 
 
@@ -81,7 +80,7 @@ def test_the_process_finds_what_reading_here_finds(options: ReadOptions, reader:
         },
     )
     reader.begin(files)
-    there, here = reader.finish(), intake_of(options).load(files)
+    there, here = reader.finish(), reader_for(options).load(files)
     assert names(there) == ["a1", "a2", "a & b"]
     # Whether a file is fresh depends on when it is read.
     same = [[each.packet, each.time, each.number, each.arrived] for each in there.arrivals]
@@ -143,7 +142,7 @@ def test_where_no_process_can_be_kept_no_packet_is_blamed_and_the_worker_reads(
     options: ReadOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 6)})
-    here = intake_of(options)
+    here = reader_for(options)
     reader = Reader(options, here.load)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     for _ in range(2):
@@ -171,15 +170,15 @@ def test_a_packet_over_which_our_own_code_stumbles_is_set_aside_alone(
     options: ReadOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 4)})
-    real = intake.parse
+    real = read.parse
 
     def stumbling(content: bytes) -> Packet:
         if b"a2" in content:
             raise RecursionError("too deep")
         return real(content)
 
-    monkeypatch.setattr(intake, "parse", stumbling)
-    load = intake_of(options).load(files)
+    monkeypatch.setattr(read, "parse", stumbling)
+    load = reader_for(options).load(files)
     assert names(load) == ["a1", "a3"]
     assert [(bad.file.name, bad.error.reason) for bad in load.bad] == [
         ("a2.2.data", Reason.REFUSED)

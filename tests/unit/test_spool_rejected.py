@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.settings import Settings
 from dataserver.errors import Reason, SpoolError, UsageError
-from dataserver.maintenance import Maintenance
-from dataserver.settings import Settings
-from dataserver.spool import aside
+from dataserver.ingest.periodic import Maintenance
+from dataserver.spool import rejected as aside
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
-from dataserver.spool.reasons import new_id
-from dataserver.spool.rejected import Rejected
+from dataserver.spool.rejected import Rejected, new_id
 from tests.support.clock import Clock
 from tests.support.failures import failures
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from dataserver.errors import SpoolError
-from dataserver.spool import listing
-from dataserver.spool.directory import Spool
+from dataserver.spool import directory as listing
+from dataserver.spool.directory import Listing, Spool
 from dataserver.spool.files import is_packet_name
-from dataserver.spool.listing import Listing
 from dataserver.spool.rejected import Rejected
 
 WHOLE = b"<agent_data agent_name='a'></agent_data>"
@@ -179,7 +178,7 @@ class Listings:
             self.count += 1
             return real_scandir(fd)
 
-        monkeypatch.setattr("dataserver.spool.listing.os.scandir", scandir)
+        monkeypatch.setattr("dataserver.spool.directory.os.scandir", scandir)
 
     def names(self, after: float = 1.0) -> list[str]:
         self.now += after
@@ -223,7 +222,7 @@ def test_where_a_directory_keeps_no_times_files_are_found_all_the_same(
     listings, data_in, monkeypatch
 ) -> None:
     frozen = os.stat(data_in)
-    monkeypatch.setattr("dataserver.spool.listing.os.fstat", lambda _: frozen)
+    monkeypatch.setattr("dataserver.spool.directory.os.fstat", lambda _: frozen)
     for _ in range(10):
         listings.names()
     put(data_in, "a.1.data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dataserver.spool.files import SpoolFile
-from dataserver.spool.waiting import Waiting
+from dataserver.spool.incomplete import IncompleteFiles
 from tests.support.clock import Clocks
 
 START = 1_700_000_000.0
@@ -17,8 +17,8 @@ def clocks() -> Clocks:
 
 
 @pytest.fixture
-def waiting(clocks: Clocks) -> Waiting:
-    return Waiting(60.0, monotonic=clocks.monotonic, clock=clocks.wall)
+def waiting(clocks: Clocks) -> IncompleteFiles:
+    return IncompleteFiles(60.0, monotonic=clocks.monotonic, clock=clocks.wall)
 
 
 def file(size: int = 10, mtime: float = START, name: str = "a.1.data") -> SpoolFile:

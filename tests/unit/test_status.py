@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataserver.status import (
+from dataserver.rules.status import (
     FRESH,
     FRESH_ASYNC,
     PLAIN,

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import Home
 from dataserver.fleet.model import Instance
-from dataserver.fleet.supervision.messages import Ended, Message
 from dataserver.fleet.supervision.processes import Child, Processes
-from dataserver.home import Home
+from dataserver.fleet.supervision.supervisor import Ended, Message
 from tests.support.waiting import wait_until
 
 #: Says to whom it would report, and stays.

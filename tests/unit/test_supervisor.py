@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import Paths
 from dataserver.fleet.model import Instance, RunState
-from dataserver.fleet.supervision.messages import Ended, Leave, Listed, Told
 from dataserver.fleet.supervision.supervisor import (
     BRIEF,
     FAILURES,
@@ -23,11 +23,14 @@ from dataserver.fleet.supervision.supervisor import (
     STOP_LIMIT,
     TABLE,
     TURN,
+    Ended,
     Event,
+    InstancesListed,
+    Notified,
+    Shutdown,
     Stage,
     Supervisor,
 )
-from dataserver.home import Paths
 from tests.support.clock import Clocks
 
 
@@ -78,7 +81,7 @@ class World:
 
     def list(self, *instances: Instance) -> None:
         self.listed = {each.name: each for each in instances}
-        self.supervisor.react(Listed(instances))
+        self.supervisor.react(InstancesListed(instances))
 
     def change(self, name: str = "a", **changes: object) -> None:
         self.listed[name] = replace(self.listed[name], **changes)  # type: ignore[arg-type]
@@ -86,16 +89,16 @@ class World:
 
     def ready(self, name: str = "a") -> None:
         process = self.process(name)
-        self.supervisor.react(Told(name, process.pid, ready=True))
+        self.supervisor.react(Notified(name, process.pid, ready=True))
 
     def well(self, name: str = "a") -> None:
-        self.supervisor.react(Told(name, self.process(name).pid))
+        self.supervisor.react(Notified(name, self.process(name).pid))
 
     def end(self, code: int, name: str = "a", last: str = "") -> None:
         self.supervisor.react(Ended(name, self.process(name).pid, code, last))
 
     def leave(self) -> None:
-        self.supervisor.react(Leave())
+        self.supervisor.react(Shutdown())
 
     def wait(self, seconds: float, *, talking: bool = False) -> None:
         """Let time pass in small steps, as the real loop does."""
@@ -381,7 +384,7 @@ class TestStuck:
         old = running.process().pid
         running.end(-9)
         running.wait(PAUSE[0])
-        running.supervisor.react(Told("a", old, ready=True))
+        running.supervisor.react(Notified("a", old, ready=True))
         assert running.state() is RunState.STARTING
         running.supervisor.react(Ended("a", old, 1))
         assert running.state() is RunState.STARTING

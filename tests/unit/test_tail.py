@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.fleet.supervision.tail import follow, last
+from dataserver.fleet.supervision.manager import follow_files, last
 
 
 class Stopped(Exception):
@@ -40,7 +40,7 @@ def followed(log: Path, count: int, *steps: Callable[[], object]) -> list[str]:
 
     found: list[str] = []
 
-    found.extend(lines_until_stopped(follow(log, count, pause=pause)))
+    found.extend(lines_until_stopped(follow_files(log, count, pause=pause)))
     return found
 
 

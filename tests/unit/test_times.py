@@ -7,8 +7,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dataserver.model import Packet
-from dataserver.packet import parse
-from dataserver.times import (
+from dataserver.packet.parse import parse
+from dataserver.rules.times import (
     from_local_text,
     local_text,
     packet_time,

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 
 from dataserver import quoting
-from dataserver.config import load
+from dataserver.config.load import load
+from dataserver.config.paths import Home
 from dataserver.errors import DataserverError, UsageError
 from dataserver.fleet.model import Instance, RunState
-from dataserver.fleet.systemd import access, programs
-from dataserver.fleet.systemd import journal as journalctl
+from dataserver.fleet.systemd import manager as journalctl
 from dataserver.fleet.systemd import manager as systemctl
+from dataserver.fleet.systemd import names as programs
+from dataserver.fleet.systemd import units as access
 from dataserver.fleet.systemd import units as systemd
-from dataserver.fleet.systemd.access import Who
 from dataserver.fleet.systemd.manager import Systemd
 from dataserver.fleet.systemd.names import drop_in_path
-from dataserver.fleet.systemd.units import Needs
-from dataserver.home import Home
+from dataserver.fleet.systemd.units import Needs, Who
 from tests.support.commands import Run
 from tests.support.waiting import PATIENCE
 
@@ -387,7 +387,7 @@ class TestSystemctl:
     def test_a_journal_that_may_not_be_read_is_said(self, bin: Path, home: Home) -> None:
         self.program(bin, "journalctl", "echo line; echo 'insufficient permissions' >&2; exit 1")
         with pytest.raises(DataserverError, match="insufficient permissions"):
-            list(journalctl.follow("main", 1, follow=False))
+            list(journalctl.follow_journal("main", 1, follow=False))
 
     def test_systemd_runs_the_home_that_its_units_name(
         self, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

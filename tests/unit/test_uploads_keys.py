@@ -16,10 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataserver.config.paths import Home
 from dataserver.errors import UsageError
-from dataserver.home import Home
-from dataserver.uploads.keys import Keys, keys_file
-from dataserver.uploads.sshkeys import Entry, PublicKey
+from dataserver.uploads.keys import Entry, Keys, PublicKey, keys_file
 from tests.support.commands import Run
 
 

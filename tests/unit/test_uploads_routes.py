@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dataserver.config.paths import Home
 from dataserver.errors import DataserverError, UsageError
-from dataserver.home import Home
 from dataserver.uploads import plan as uploads
 from dataserver.uploads import routes, sshd
 from dataserver.uploads.routes import Route, parse_alias

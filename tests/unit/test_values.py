@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from dataserver import values
-from dataserver.values import (
+from dataserver.rules import values
+from dataserver.rules.values import (
     NO_BOUNDS,
     Bounds,
     Kind,

@@ -15,18 +15,20 @@ from dataserver.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from dataserver.model import Arrival, Packet
-from dataserver.store.admission import Outcome
-from dataserver.store.batch import Tally
-from dataserver.worker.delivery import (
+from dataserver.ingest.delivery import (
     AWAY_WAIT,
     CONFLICT_WAIT,
     CONFLICTS,
+    INTERNAL_PER_HOUR,
+    PAUSES,
     Delivered,
     Delivery,
+    Failing,
     Stopped,
 )
-from dataserver.worker.failing import INTERNAL_PER_HOUR, PAUSES, Failing
+from dataserver.model import Arrival, Packet
+from dataserver.store.admission import Outcome
+from dataserver.store.changes import Tally
 from tests.support.clock import Clocks
 from tests.support.failures import failures
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from dataserver.config import load
-from dataserver.home import Home
-from dataserver.settings import Settings
-from dataserver.worker.loop import Worker
+from dataserver.config.load import load
+from dataserver.config.paths import Home
+from dataserver.config.settings import Settings
+from dataserver.ingest.worker import Worker
 from tests.support.waiting import wait_until
 
 

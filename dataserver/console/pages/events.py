@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -10,10 +12,42 @@ from dataserver.console import params
 from dataserver.console.html import page
 from dataserver.console.replies import reply
 from dataserver.console.source import Source
-from dataserver.console.views import events as views
-from dataserver.console.views.value_words import severity_words
-from dataserver.moments import moment
-from dataserver.store.event_list import TYPES, Wanted
+from dataserver.console.value_words import severity_words
+from dataserver.errors import SchemaError
+from dataserver.rules.moments import moment
+from dataserver.store.read.events import TYPES, EventList, EventRecord, Wanted
+
+# -- events, the newest first, a page at a time
+
+#: Events of one page.
+PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A page of events; ``older``: the id before which the next page lies, None: there is none.
+
+    ``missing``: why there are none to be looked at.
+    """
+
+    events: tuple[EventRecord, ...]
+    older: int | None
+    missing: str | None = None
+
+
+def events(source: Source, wanted: Wanted, before: int | None, since: int) -> Events:
+    """Those since a time (epoch seconds).  Raises StoreError."""
+    store = source.store()
+    try:
+        listed = EventList(store.engine, store.layout)
+    except SchemaError as error:
+        return Events((), None, str(error))
+    with source.watched():
+        found = listed.page(wanted, before, PAGE, since)
+    return Events(found.events, found.older)
+
+
+# -- events --
 
 _SEVERITIES = tuple(severity_words(number) for number in range(7))
 #: Events of how long ago are looked at, where nothing is said; and those of one agent or module.
@@ -57,7 +91,7 @@ def events_page(request: Request) -> Response:
     return page(
         request,
         "events.html",
-        shown=views.events(request.app.state.source, *asked),
+        shown=events(request.app.state.source, *asked),
         chosen=chosen,
         wanted=wanted,
         is_first=before is None,
@@ -69,7 +103,7 @@ def events_page(request: Request) -> Response:
 
 def events_json(request: Request) -> Response:
     """The same."""
-    return reply(views.events(request.app.state.source, *_asked(request)))
+    return reply(events(request.app.state.source, *_asked(request)))
 
 
 routes: list[BaseRoute] = [

@@ -18,15 +18,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from dataserver.config.paths import Home
 from dataserver.errors import LockedError, SpoolError
 from dataserver.fleet.model import Instance, Managed, SupervisorState, supervisor_file
-from dataserver.fleet.supervision.journal import Journals
-from dataserver.fleet.supervision.messages import Ended, Leave, Listed, Message
-from dataserver.fleet.supervision.processes import Hears, Processes
-from dataserver.fleet.supervision.supervisor import Supervisor
-from dataserver.health import process_start
-from dataserver.home import Home
-from dataserver.notify import notifier
+from dataserver.fleet.supervision.processes import Hears, Journals, Processes
+from dataserver.fleet.supervision.supervisor import (
+    Ended,
+    InstancesListed,
+    Message,
+    Shutdown,
+    Supervisor,
+)
+from dataserver.runtime.heartbeat import process_start
+from dataserver.sd_notify import notifier
 from dataserver.spool.lock import holder
 
 log = logging.getLogger(__name__)
@@ -105,7 +109,7 @@ class Up:
             self._blind = error.errno
             return
         self._blind = None
-        self._tell(Listed(instances))
+        self._tell(InstancesListed(instances))
         self._journals.keep(self._supervisor.snapshot())
 
     def _tell(self, message: Message) -> None:
@@ -169,7 +173,7 @@ class Up:
         for number in ours.recv(4096):
             if number in _LEAVE:
                 log.info("leaving: every instance finishes its batch; once more kills them")
-                self._tell(Leave())
+                self._tell(Shutdown())
             else:
                 self._looked = float("-inf")
 

@@ -1,12 +1,14 @@
 """Real processes of instances: started, listened to, signalled; one file descriptor each way.
 
 Of each process three descriptors are watched: what it prints (a pipe), what it tells
-(a socket as systemd offers it, see :mod:`dataserver.notify`), and its end (a pidfd).
+(a socket as systemd offers it, see :mod:`dataserver.sd_notify`), and its end (a pidfd).
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
 import selectors
 import signal
@@ -15,13 +17,14 @@ import struct
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
 
-from dataserver import notify
-from dataserver.fleet.model import Instance
-from dataserver.fleet.supervision.messages import Ended, Message, Told
-from dataserver.home import Home
+from dataserver import sd_notify
+from dataserver.config.paths import Home
+from dataserver.fleet.model import Instance, log_file
+from dataserver.fleet.supervision.supervisor import Ended, Message, Notified
 
 #: What is read of a pipe at once, and the longest line that is kept whole, in bytes.
 _CHUNK = 64 * 1024
@@ -77,7 +80,7 @@ class Processes:
     ) -> None:
         self._home = home
         self._environment = {
-            key: value for key, value in environment.items() if key not in notify.VARIABLES
+            key: value for key, value in environment.items() if key not in sd_notify.VARIABLES
         }
         self._selector = selector
         self._tell = tell
@@ -89,7 +92,7 @@ class Processes:
         try:
             popen = subprocess.Popen(
                 self._command(instance),
-                env={**self._environment, notify.VARIABLE: address},
+                env={**self._environment, sd_notify.VARIABLE: address},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -128,7 +131,7 @@ class Processes:
             ready = "READY=1" in words and not child.ready
             child.ready |= ready
             if ready or "WATCHDOG=1" in words:
-                self._tell(Told(child.name, child.pid, ready))
+                self._tell(Notified(child.name, child.pid, ready))
 
     def _end(self, child: Child) -> None:
         code = child.popen.wait()
@@ -199,3 +202,63 @@ def _messages(ear: socket.socket, pid: int) -> Iterator[str]:
             sender = (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
             if sender and _CREDENTIALS.unpack(content)[0] == pid:
                 yield data.decode("utf-8", "replace")
+
+
+# -- what supervised instances say, kept in ``var/NAME/log`` up to a size
+
+#: Bytes of a log file; when it is full it becomes ``log.1``, in place of the one before.
+LARGEST = 10 * 2**20
+
+
+class _Log(RotatingFileHandler):
+    """One file; what cannot be written (a full disk) is not."""
+
+    def _open(self) -> io.TextIOWrapper:
+        # A pipe in its place must not hold up who supervises all.
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=opener)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: the line was heard all the same."""
+
+
+class Journals:
+    """The logs of a home's instances; each line goes on to ``hear``."""
+
+    def __init__(self, home: Home, hear: Hears, largest: int = LARGEST) -> None:
+        self._home = home
+        self._hear = hear
+        self._largest = largest
+        self._logs: dict[str, _Log] = {}
+
+    def write(self, name: str, line: str) -> None:
+        """Keep one line of the instance ``name``."""
+        log = self._log(name)
+        if log is not None:
+            log.emit(logging.makeLogRecord({"msg": line}))
+        # Whoever read our output may be gone: no reason to end, and all instances with us.
+        with contextlib.suppress(OSError):
+            self._hear(name, line)
+
+    def keep(self, names: Container[str]) -> None:
+        """Close the logs of all but ``names``: an open one keeps its disk space."""
+        for name in [name for name in self._logs if name not in names]:
+            self._logs.pop(name).close()
+
+    def _log(self, name: str) -> _Log | None:
+        paths = self._home.instance(name)
+        path = log_file(paths)
+        # What may not be looked at now goes on into the file that is open.
+        with contextlib.suppress(OSError):
+            # Removed with its instance, perhaps, and spawned anew.
+            if name in self._logs and not path.exists():
+                self._logs.pop(name).close()
+            # Nothing is made anew for one whose folder is gone.
+            if name not in self._logs and paths.folder.exists():
+                path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+                self._logs[name] = _Log(
+                    path, maxBytes=self._largest, backupCount=1, encoding="utf-8"
+                )
+        return self._logs.get(name)

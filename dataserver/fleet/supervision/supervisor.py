@@ -9,21 +9,70 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Protocol
 
 from dataserver.errors import ConfigError, LockedError, UsageError
 from dataserver.fleet.model import Instance, Managed, RunState
-from dataserver.fleet.supervision.messages import (
-    Ended,
-    Leave,
-    Listed,
-    Message,
-    Process,
-    Spawn,
-    Told,
-)
+
+# -- what the supervisor is told, and what it starts: messages in, processes out
+
+
+class Process(Protocol):
+    """One process of an instance."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; nothing where it has ended."""
+
+
+class Spawn(Protocol):
+    """Starts processes."""
+
+    def __call__(self, instance: Instance) -> Process:
+        """Start one; OSError where that cannot be.  All that it says comes as messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstancesListed:
+    """All instances that there are."""
+
+    instances: Sequence[Instance]
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """A process said that it is well; ``ready``: for the first time."""
+
+    name: str
+    pid: int
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process ended: with ``code``, or by signal ``-code``; ``last`` is its last word."""
+
+    name: str
+    pid: int
+    code: int
+    last: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Stop everything; said again: at once."""
+
+
+Message = InstancesListed | Notified | Ended | Shutdown
+
+
+# -- supervisor --
 
 log = logging.getLogger(__name__)
 
@@ -171,13 +220,13 @@ class Supervisor:
     def react(self, message: Message) -> None:
         """Do what a message asks for."""
         match message:
-            case Listed(instances):
+            case InstancesListed(instances):
                 self._list({instance.name: instance for instance in instances})
-            case Told(name, pid, ready):
+            case Notified(name, pid, ready):
                 self._told(self._of(name, pid), ready)
             case Ended(name, pid):
                 self._ended(self._of(name, pid), message)
-            case Leave():
+            case Shutdown():
                 self._leave()
 
     # -- messages ------------------------------------------------------------------

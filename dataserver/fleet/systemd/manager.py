@@ -7,21 +7,94 @@ Sources: systemctl(1), org.freedesktop.systemd1(5) for the properties.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dataserver import config
+from dataserver.config import load
+from dataserver.config.paths import Home, Paths
 from dataserver.errors import DataserverError
 from dataserver.fleet.model import Instance, Managed, RunState
 from dataserver.fleet.registry import disable, enable
-from dataserver.fleet.systemd import journal as journalctl
-from dataserver.fleet.systemd import programs
+from dataserver.fleet.systemd import names
+from dataserver.fleet.systemd import names as programs
 from dataserver.fleet.systemd.names import RUNS, TEMPLATE, drop_in_path, unit
-from dataserver.home import Home, Paths
+
+# -- what instances said, from systemd's journal
+#
+# Source: journalctl(1), systemd.journal-fields(7).
+
+#: How much of a last word is kept, in characters.
+_LAST = 300
+
+
+def follow_journal(name: str, lines: int, *, follow: bool) -> Iterator[str]:
+    """The last ``lines`` of the instance ``name``, and of systemd about it; then those to come.
+
+    Raises DataserverError where the journal cannot be read.
+    """
+    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}"]
+    command += [f"--unit={unit(name)}", *(["--follow"] if follow else [])]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=programs.environment(),
+        )
+    except OSError as exc:
+        raise DataserverError(f"journalctl cannot be run: {exc.strerror}") from exc
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            for line in process.stdout:
+                yield line.rstrip(b"\n").decode("utf-8", "surrogateescape")
+            said = process.stderr.read()
+            code = process.wait()
+        finally:
+            # Nothing where it has ended; else nobody reads it any more.
+            process.kill()
+    if code:
+        raise programs.failed(("journalctl",), said, code)
+
+
+def last_words(names: Sequence[str]) -> dict[str, str]:
+    """The last line that each instance itself said, by name, as far as it can be read."""
+    if not names:
+        return {}
+    by_unit = {unit(name): name for name in names}
+    matches = [f"_SYSTEMD_UNIT={each}" for each in by_unit]
+    options = ["--quiet", "--no-pager", "--output=json", "--lines=500"]
+    fields = "--output-fields=MESSAGE,_SYSTEMD_UNIT"
+    try:
+        said = programs.run("journalctl", *options, fields, *matches)
+    except DataserverError:
+        # Not for everybody; what systemd says of it is for all.
+        return {}
+    words = {}
+    for line in said.splitlines():
+        entry = json.loads(line)
+        # A line that is no UTF-8 comes as a list of bytes.
+        if isinstance(text := entry.get("MESSAGE"), str) and entry.get("_SYSTEMD_UNIT") in by_unit:
+            words[by_unit[entry["_SYSTEMD_UNIT"]]] = _message(text)
+    return words
+
+
+def _message(text: str) -> str:
+    """What a line says, without what else is in it."""
+    with suppress(ValueError, TypeError, KeyError):
+        text = str(json.loads(text)["message"])
+    return text.strip().removeprefix("dataserver: ")[:_LAST]
+
+
+# -- manager --
 
 _PROPERTIES = (
     "Id",
@@ -90,8 +163,8 @@ class Systemd:
         _mark(disable, instance)
         # Before "disable", after which systemd reads its files again.
         _place(drop_in_path(instance.name), "")
-        programs.run("systemctl", "--no-ask-password", "disable", unit(instance.name))
-        programs.run("systemctl", "--no-ask-password", "--no-block", "stop", unit(instance.name))
+        names.run("systemctl", "--no-ask-password", "disable", unit(instance.name))
+        names.run("systemctl", "--no-ask-password", "--no-block", "stop", unit(instance.name))
 
     def restart(self, instance: Instance) -> int | None:
         """Have it end in good order and start again; the process that it had."""
@@ -107,7 +180,7 @@ class Systemd:
         if not instances:
             return {}
         units = {unit(instance.name): instance for instance in instances}
-        said = programs.run(
+        said = names.run(
             "systemctl", "show", "--no-pager", f"--property={','.join(_PROPERTIES)}", *units
         )
         found = {
@@ -117,7 +190,7 @@ class Systemd:
         }
         enabled = {instance.name for instance in instances if instance.enabled}
         failing = [name for name, properties in found.items() if _failing(properties)]
-        words = journalctl.last_words(failing)
+        words = last_words(failing)
         return {
             name: _managed(properties, self._boot, name in enabled, words.get(name, ""))
             for name, properties in found.items()
@@ -125,14 +198,14 @@ class Systemd:
 
     def follow(self, instance: Instance, lines: int, *, follow: bool) -> Iterator[str]:
         """From the journal."""
-        return journalctl.follow(instance.name, lines, follow=follow)
+        return follow_journal(instance.name, lines, follow=follow)
 
     def _begin(self, instance: Instance, how: str) -> None:
         name = unit(instance.name)
         # Fails where it has not run yet; there is nothing to forget then.
-        programs.run("systemctl", "--no-ask-password", "reset-failed", name, check=False)
-        programs.run("systemctl", "--no-ask-password", "enable", name)
-        programs.run("systemctl", "--no-ask-password", "--no-block", how, name)
+        names.run("systemctl", "--no-ask-password", "reset-failed", name, check=False)
+        names.run("systemctl", "--no-ask-password", "enable", name)
+        names.run("systemctl", "--no-ask-password", "--no-block", how, name)
 
     def _allow_paths(self, instance: Instance) -> None:
         """Let it reach what it has outside of the home, and no more; its settings say what."""
@@ -141,12 +214,12 @@ class Systemd:
 
         try:
             # Not our environment: systemd gives it another one.
-            settings = config.load(instance.paths, {})
+            settings = load.load(instance.paths, {})
         except DataserverError:
             return  # It will say so itself.
         file = drop_in(self._home, instance.name, Needs.of(settings, self._home))
         if _place(file.path, file.text):
-            programs.run("systemctl", "--no-ask-password", "daemon-reload")
+            names.run("systemctl", "--no-ask-password", "daemon-reload")
 
 
 def _installed_home() -> str | None:

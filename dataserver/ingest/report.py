@@ -1,0 +1,309 @@
+"""What the worker says of itself: counters, gauges, the status file, the Prometheus file."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from dataserver import __version__
+from dataserver.config.paths import Paths
+from dataserver.config.settings import Settings
+from dataserver.errors import Reason, StoreError
+from dataserver.ingest.delivery import Failing
+from dataserver.model import Packet
+from dataserver.rules.times import SLACK
+from dataserver.runtime.heartbeat import Phase, Status, Trouble, write_atomic
+from dataserver.runtime.metrics import Counters, Gauges, Rates, as_dict, prometheus
+from dataserver.spool.files import SpoolFile
+from dataserver.spool.queue import count_queue
+from dataserver.store.changes import Tally
+from dataserver.store.database import shown
+from dataserver.store.probe import ACCEPTING, alerts_text
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two status files.
+EVERY = 1.0
+#: Seconds for which a lock is waited (a little less: clocks differ) before that is an outage.
+HELD = 9.5
+#: Seconds after which the queue is counted beside the main loop, and how many times longer than
+#: counting took the pause between two counts is.
+_RECOUNT, _SHARE = 5.0, 20.0
+#: Unreadable files that the status names.
+_NAMED = 20
+#: What each trouble is, in the log.
+_TROUBLES = {
+    Trouble.DATA_IN: "the drop directory cannot be used",
+    Trouble.STORING: "storing fails",
+    Trouble.CONFIGURATION: "the configuration stays as it was",
+    Trouble.ALERTS: "alerts are not evaluated",
+    Trouble.CLOCK: "this server's clock seems to be behind",
+}
+#: Troubles while which packets are stored all the same.
+_WARNINGS = (Trouble.ALERTS, Trouble.CLOCK)
+#: Errors that are remembered as said.
+_COMPLAINTS = 1000
+#: Agents of whose packets it is said how they are read, and characters of a name.
+_REMARKS, _LONGEST_NAME = 500, 100
+
+
+@dataclass(slots=True)
+class Report:
+    """One run's figures; lives as long as the process, across a reread configuration."""
+
+    paths: Paths
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    pid: int
+    show: Callable[[Status], None] | None = None
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    counters: Counters = field(default_factory=Counters)
+    gauges: Gauges = field(default_factory=Gauges)
+    last_agent: str | None = None
+    last_time: float | None = None
+    database_error: str | None = None
+    database_down_since: float | None = None
+    #: What is wrong besides: the reason, and since when (epoch seconds).
+    troubles: dict[Trouble, tuple[str, float]] = field(default_factory=dict)
+    #: A packet waits because of a fault of this program.
+    internal_error: bool = False
+    unreadable: dict[str, str] = field(default_factory=dict)
+    _complaints: dict[str, str] = field(default_factory=dict)
+    #: Agents of whose packets was said how they are read, by the beginnings of their names.
+    _remarked: set[str] = field(default_factory=set)
+    _rates: Rates = field(default_factory=Rates)
+    _written: float = float("-inf")
+    #: When the queue was counted last (monotonic seconds), and how long that took beside the loop.
+    _counted: float = float("-inf")
+    _counting: float = 0.0
+    #: When the last transaction was committed (monotonic seconds).
+    _progress: float = float("-inf")
+    _writing: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self.gauges.start_time_seconds = self.clock()
+
+    def scanned(self, files: Sequence[SpoolFile]) -> None:
+        """The drop directory holds ``files``, oldest first."""
+        self.counters.scans += 1
+        self._queue(len(files), files[0].mtime_ns / 1e9 if files else None)
+
+    def _queue(self, files: int, oldest: float | None) -> None:
+        self.gauges.queue = files
+        age = 0.0 if oldest is None else self.clock() - oldest
+        self.gauges.oldest_age_seconds = round(max(0.0, age), 3)
+        self._counted = self.monotonic()
+
+    def count(self, data_in: Path, *, last: bool = False) -> None:
+        """Count the queue where the main loop has not done so for a while; ``last``: in any case.
+
+        Called beside the main loop, which may wait for the database or for a long statement.
+        """
+        now = self.monotonic()
+        # While batches go through, the main loop scans often enough.
+        if not last and now - max(self._counted, self._progress) < max(
+            _RECOUNT, _SHARE * self._counting
+        ):
+            return
+        try:
+            found = count_queue(data_in)
+        except OSError:
+            return  # the main loop says so
+        self._queue(found.files, found.oldest)
+        self._counting = self._counted - now
+
+    def add(self, tally: Tally) -> None:
+        """A transaction was committed."""
+        counters = self.counters
+        counters.packets += tally.packets
+        counters.duplicates += tally.duplicates
+        counters.late += tally.late
+        counters.late_counters_dropped += tally.late_counters_dropped
+        counters.samples += tally.samples
+        counters.stored += tally.stored
+        counters.refused += tally.refused
+        counters.refused_by_reason.update(tally.refused_by_reason)
+        counters.ignored += tally.ignored
+        counters.agents_created += tally.new_agents
+        counters.modules_created += tally.new_modules
+        self.gauges.last_commit_time_seconds = round(self.clock(), 3)
+        self._progress = self.monotonic()
+        self.back()
+
+    def back(self) -> None:
+        """The database can be used."""
+        self.gauges.database_up = 1
+        if self.database_error is not None:
+            log.info("the database is back")
+        self.database_error = self.database_down_since = None
+
+    def lost(self, error: StoreError) -> None:
+        """The database ends this process: the last status says why."""
+        if self.database_error is None:
+            self.database_down_since = self.clock()
+        self.database_error = error.message
+        self.gauges.database_up = 0
+
+    def rejected(self, reason: Reason, size: int) -> None:
+        """A file of ``size`` bytes was set aside."""
+        self.counters.rejected[reason.value] += 1
+        self.gauges.rejected_files += 1
+        self.gauges.rejected_bytes += size
+
+    def away(self, error: StoreError) -> None:
+        """The database cannot be used now; said once for as long as the reason stays."""
+        if self.database_error is None:
+            self.database_down_since = self.clock()
+        if self.database_error != error.message:
+            log.warning("waiting for the database: %s", error)
+        self.database_error = error.message
+        self.gauges.database_up = 0
+
+    def storing(self, failing: Failing) -> None:
+        """Note which packets cannot be stored."""
+        failure = failing.failure
+        self.gauges.failing = len(failing)
+        self.internal_error = failing.any_internal
+        if failure is None or failing.since is None:
+            self.mended(Trouble.STORING)
+            return
+        text = f"{failure.reason}; {len(failing)} files wait"
+        self.trouble(Trouble.STORING, text, since=failing.since, logged=failure.reason)
+
+    def alerts(self, count: int, *, accepted: bool) -> None:
+        """So many alerts are defined, which this server does not evaluate; ``accepted``: as told.
+
+        Said when there are any, not with each one more.
+        """
+        before, self.gauges.alerts_not_evaluated = self.gauges.alerts_not_evaluated, count
+        if not count:
+            self.mended(Trouble.ALERTS)
+        elif not accepted:
+            self.trouble(
+                Trouble.ALERTS,
+                f"{alerts_text(count)}; {ACCEPTING}",
+                logged=f"some are defined; {ACCEPTING}",
+            )
+        elif self.troubles.pop(Trouble.ALERTS, None) is not None or not before:
+            self.content(Trouble.ALERTS)
+            log.info("%s (accept_no_alerts = true)", alerts_text(count))
+
+    def clock_behind(self, ahead: int, agents: int) -> None:
+        """The latest packets of most agents, so many of all, are ahead of this server's clock."""
+        self.gauges.clock_behind = 1
+        hint = "set it, or the timezone setting: until then no agent's clock is taken for put right"
+        text = f"the packets of {ahead} of {agents} agents are more than {SLACK} s ahead; {hint}"
+        self.trouble(Trouble.CLOCK, text, logged=f"most agents are ahead of it; {hint}")
+
+    def clock_right(self) -> None:
+        """They are not, or not any more."""
+        self.gauges.clock_behind = 0
+        self.mended(Trouble.CLOCK)
+
+    def trouble(
+        self, what: Trouble, text: str, *, since: float | None = None, logged: str | None = None
+    ) -> None:
+        """Something is wrong; logged when that begins, and when the reason changes.
+
+        ``logged``: the reason without what changes all the time.
+        """
+        before = self.troubles.get(what)
+        began = since or (before[1] if before else self.clock())
+        self.troubles[what] = (text, began)
+        level = logging.WARNING if what in _WARNINGS else logging.ERROR
+        self.complain(what, f"{_TROUBLES[what]}: {logged or text}", level)
+
+    def mended(self, what: Trouble) -> None:
+        """It is not wrong any more."""
+        if self.troubles.pop(what, None) is not None:
+            self.content(what)
+            log.info("no longer: %s", _TROUBLES[what])
+
+    def complain(self, about: str, text: str, level: int = logging.ERROR) -> None:
+        """Log an error about something once, for as long as it stays the same."""
+        if self._complaints.get(about) == text:
+            return
+        if len(self._complaints) >= _COMPLAINTS:
+            self._complaints.clear()
+        self._complaints[about] = text
+        log.log(level, "%s", text)
+
+    def content(self, about: str) -> None:
+        """There is nothing to complain about any more."""
+        self._complaints.pop(about, None)
+
+    def remark(self, packet: Packet) -> None:
+        """Log what is to be said of how ``packet`` was read: once for each agent.
+
+        After :data:`_REMARKS` agents nothing is said any more: `packet show` tells.
+        """
+        name = packet.agent_name[:_LONGEST_NAME]  # as written it may have megabytes of tags
+        if name in self._remarked or len(self._remarked) > _REMARKS:
+            return
+        self._remarked.add(name)
+        if len(self._remarked) > _REMARKS:
+            log.warning("packets of more than %d agents are mended: no more is told", _REMARKS)
+            return
+        for text in packet.remarks:
+            log.warning("a packet of agent %a: %s", name, text)
+
+    def packets_per_second(self) -> float:
+        """Packets stored, on average over the last minute."""
+        return self._rates.per_second()[0]
+
+    def write(self, settings: Settings, phase: Phase, *, force: bool = False) -> None:
+        """Write the status and metrics files, at most once a second unless ``force``.
+
+        By the main loop, and beside it by the thread of the heartbeat.
+        """
+        with self._writing:
+            now = self.monotonic()
+            if not force and now - self._written < EVERY:
+                return
+            self._written = now
+            self._write(settings, phase, now)
+
+    def _write(self, settings: Settings, phase: Phase, now: float) -> None:
+        self._rates.update(now, self.counters)
+        status = self._status(settings, phase)
+        labels = {"instance": self.paths.name, "server": settings.server_name}
+        try:
+            status.write(self.paths.status)
+            write_atomic(self.paths.metrics, prometheus(self.counters, self.gauges, labels))
+        except OSError as error:
+            # A full disk: packets matter more, and the database may well be elsewhere.
+            log.debug("cannot write the status: %s", error)
+        if self.show is not None:
+            self.show(status)
+
+    def _status(self, settings: Settings, phase: Phase) -> Status:
+        packets, values = self._rates.per_second()
+        return Status(
+            instance=self.paths.name,
+            server_name=settings.server_name,
+            version=__version__,
+            pid=self.pid,
+            run=self.run,
+            started=self.gauges.start_time_seconds,
+            written=self.clock(),
+            phase=phase.value,
+            data_in=str(settings.data_in),
+            database=shown(settings.database),
+            database_error=self.database_error,
+            database_down_since=self.database_down_since,
+            troubles={
+                what.value: {"error": text, "since": since}
+                for what, (text, since) in dict(self.troubles).items()
+            },
+            packets_per_second=packets,
+            values_per_second=values,
+            last_packet_agent=self.last_agent,
+            last_packet_time=self.last_time,
+            counters=as_dict(self.counters),
+            gauges=as_dict(self.gauges),
+            unreadable=dict(list(self.unreadable.items())[:_NAMED]),
+        )

@@ -1,0 +1,1 @@
+"""Packets: bytes to records.  Pure; see docs/packet-format.md."""

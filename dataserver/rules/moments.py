@@ -1,0 +1,107 @@
+"""Spans of time as an operator writes them: ``--from``, ``--to``, ``--step``."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, tzinfo
+from typing import NamedTuple
+
+from dataserver.errors import UsageError
+from dataserver.rules.days import DAY, beginning
+from dataserver.rules.times import LATEST, SLACK, from_local_text
+
+_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"([0-9]{1,9})\s*(s|min|m|h|d|w|)")
+_LOCAL = re.compile(
+    r"([0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2})(?:[ T]+([0-9]{1,2}:[0-9]{2})(:[0-9]{2})?)?"
+)
+_EPOCH = re.compile(r"[0-9]{1,10}")
+
+_TIMES = '"YYYY-MM-DD[ HH:MM[:SS]]", epoch seconds, "now", or before now as -90s, -2h, -7d'
+
+
+class Span(NamedTuple):
+    """From ``start`` to ``end``, epoch seconds; ``step`` in seconds, None: every change."""
+
+    start: int
+    end: int
+    step: int | None
+
+
+def span(
+    start: str | None, end: str | None, step: str | None, *, newest: int, now: int, zone: tzinfo
+) -> Span:
+    """The span that is meant; UsageError where a text says nothing or the end is first.
+
+    1. Without an end it is the newest value, or the start if that is later: what there is.
+    2. Without a start it is a day before the end; with a step, the whole step before that.
+    3. With a step the end itself lies outside, so without an end it is a second later.
+    """
+    seconds = None if step is None else duration(step)
+    first = None if start is None else moment(start, now=now, zone=zone)
+    if end is not None:
+        # A local time that a change of clocks doubles: as much as it may mean.
+        last = moment(end, now=now, zone=zone, later=True)
+    else:
+        last = max(newest, first or 0) + (0 if seconds is None else 1)
+    if first is None:
+        first = max(0, _whole_step(last - DAY, seconds, zone))
+    if first > last:
+        raise UsageError(f"the span ends before it begins ({end} is before {start})")
+    return Span(first, last, seconds)
+
+
+def duration(text: str) -> int:
+    """Seconds of ``90``, ``90s``, ``5m``, ``2h``, ``7d`` or ``1w``; UsageError."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if seconds < 1:
+        raise UsageError(f"{text!r} is no duration", hint="write it like 90s, 5m, 2h, 7d or 1w")
+    return seconds
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people in at most two units: ``45 s``, ``3 min 5 s``, ``2 d 4 h``."""
+    left = max(0, round(seconds))
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def age_text(seconds: float) -> str:
+    """How long ago something was: ``3 min 5 s``; where it lies ahead: ``12 h ahead``."""
+    return f"{duration_text(-seconds)} ahead" if -seconds > SLACK else duration_text(seconds)
+
+
+def moment(text: str, *, now: int, zone: tzinfo, later: bool = False) -> int:
+    """Epoch seconds of a time as :data:`_TIMES` says; UsageError.
+
+    Of the two meanings of a doubled hour the earlier one, unless ``later``.
+    """
+    text = text.strip()
+    if text == "now":
+        return now
+    if text.startswith("-"):
+        return max(0, now - duration(text[1:]))
+    if _EPOCH.fullmatch(text):
+        return int(text)
+    match = _LOCAL.fullmatch(text)
+    whole = f"{match[1]} {match[2] or '00:00'}{match[3] or ':00'}" if match else ""
+    # What is no time comes out as zero, the moment that stands for never.
+    seconds = from_local_text(whole, zone, LATEST if later else None)
+    if seconds <= 0:
+        raise UsageError(f"{text!r} is no time", hint=f"write it as {_TIMES}")
+    return seconds
+
+
+def _whole_step(time: int, step: int | None, zone: tzinfo) -> int:
+    """``time`` moved back to a multiple of ``step`` on the clocks of ``zone``, days to midnight."""
+    if step is None or time < 0:
+        return time
+    if step % DAY == 0:
+        return beginning(time, step, zone)
+    offset = datetime.fromtimestamp(time, zone).utcoffset() or timedelta()
+    return time - (time + int(offset.total_seconds())) % step

@@ -1,0 +1,1 @@
+"""What the console and the command line read; one file per subject."""
