@@ -26,8 +26,8 @@ from dataserver.cli.output import print_json, print_line
 from dataserver.config.paths import Paths
 from dataserver.config.settings import Settings
 from dataserver.errors import StoreError
-from dataserver.ingest import Summary
-from dataserver.ingest import run as run_worker
+from dataserver.ingest.worker import Summary
+from dataserver.ingest.worker import run as run_worker
 from dataserver.runtime.heartbeat import Status
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from dataserver.demo.model import Agent, Due, File, Portion, Sender, portions
 from dataserver.demo.noise import DAY, HOUR
 from dataserver.demo.uploading import Uploader
 from dataserver.ingest.periodic import Sweep, sweeps
-from dataserver.ingest.pipeline import Session
+from dataserver.ingest.pipeline import Pipeline
 from dataserver.ingest.report import Report
 from dataserver.rules.times import local_text
 from dataserver.runtime.heartbeat import Heartbeat, Phase
@@ -177,7 +177,7 @@ class _Filling:
 
     def _take(
         self,
-        session: Session,
+        session: Pipeline,
         queue: Iterator[Portion],
         uploader: Uploader,
         show: Callable[[Progress], None],
@@ -211,8 +211,8 @@ class _Filling:
         dues.append(due for due in odd if start < due.time <= until)
         return portions(dues, _MOST, _LONGEST)
 
-    def _session(self) -> Session:
-        return Session(
+    def _session(self) -> Pipeline:
+        return Pipeline(
             self._settings, self._engine, self.report, self._heartbeat, _pause, patient=False
         )
 

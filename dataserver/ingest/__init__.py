@@ -1,12 +1,9 @@
-"""The worker of one instance: from its drop directory into the database, until told to stop.
+"""The worker of one instance: stores the packets of its drop directory until it is stopped.
 
-``loop.Worker`` owns locks, signals and the configuration; ``session.Session`` is one
-configuration's work; ``nearby`` reads a few packets, ``holds`` lets backlogs settle,
-``delivery`` insists with the database, ``report`` says how it goes.
+``worker`` owns locks, signals and the configuration; ``pipeline`` is the work under one
+configuration: ``read`` reads and parses files, ``gaps`` holds packets until the missing ones have
+come, ``delivery`` stores batches, ``periodic`` runs everything else that is due.  ``report`` is
+what the worker reports about itself.
+
+This package imports nothing: the reader process, which runs ``read``, is to stay small.
 """
-
-from __future__ import annotations
-
-from dataserver.ingest.worker import Summary, Worker, run
-
-__all__ = ["Summary", "Worker", "run"]

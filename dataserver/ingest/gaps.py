@@ -56,7 +56,7 @@ class PacketHold:
         """The agents of which packets are held."""
         return {agent for hold in self._held.values() for agent in hold.agents}
 
-    def keeps(self, stem: str, files: int, now: float) -> bool:
+    def is_held(self, stem: str, files: int, now: float) -> bool:
         """Whether the stem, found with ``files`` files by a scan, is still to be left alone."""
         hold = self._held.get(stem)
         if hold is None:
@@ -73,7 +73,7 @@ class PacketHold:
         """Whether the stem has been held and has settled: it is taken in, gaps or not."""
         return now < self._ready.get(stem, 0.0)
 
-    def retain(self, stems: set[str]) -> None:
+    def forget_missing(self, stems: set[str]) -> None:
         """Forget stems whose files are all gone."""
         self._held = {stem: hold for stem, hold in self._held.items() if stem in stems}
         self._ready = {stem: until for stem, until in self._ready.items() if stem in stems}

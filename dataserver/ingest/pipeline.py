@@ -1,9 +1,11 @@
-"""One configuration's worth of work: the drop directory and the database put together.
+"""The work under one configuration: from the drop directory into the database.
 
-A step of the loop is :meth:`Session.step`: scan, and take in what is complete.  What one
-agent has queued stays together.  Of a backlog, three batches are under way at a time: one is
-read and parsed (a process of its own), one is stored (here), and the files of the one before,
-committed, are unlinked (some threads: where that waits for the file system's journal, one alone
+:meth:`Pipeline.step` is one round: scan, read, hold packets whose predecessors are missing, store,
+acknowledge or reject.  The queued files of one agent stay together.
+
+Of a backlog, three batches are under way at a time: one is read and parsed (in a process of its
+own), one is stored (in the main thread), and the files of the one before, which is committed, are
+unlinked (in a few threads: where unlinking waits for the file system's journal, a single thread
 would take longer than storing).
 """
 
@@ -28,19 +30,19 @@ from dataserver.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from dataserver.ingest.delivery import Delivery, Failing, Stopped
+from dataserver.ingest.delivery import Delivery, FailingPackets, Stopped
 from dataserver.ingest.gaps import PacketHold, has_gap
 from dataserver.ingest.periodic import PeriodicJobs
 from dataserver.ingest.read import (
+    BacklogReader,
     PacketReader,
     ParserThread,
     ReadBatch,
-    Reader,
     ReadOptions,
     Rejection,
     batches,
 )
-from dataserver.ingest.report import HELD, Report
+from dataserver.ingest.report import LOCK_OUTAGE, Report
 from dataserver.model import Arrival
 from dataserver.runtime.heartbeat import Heartbeat, Phase
 from dataserver.spool.directory import Spool
@@ -56,17 +58,17 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a long queue is scanned anew, so that its length is known.
 _RESCAN = 5.0
+#: Threads that unlink.
+_UNLINK_THREADS = 4
 #: Sections that are counted by name, the length of such a name, and the name of all others.
 _NAMES, _LONGEST_NAME, _OTHER = 50, 50, "(other)"
-#: Threads that unlink.
-_UNLINKING = 4
 
 
-class Session:
-    """Everything that depends on the settings; made anew when they are reread.
+class Pipeline:
+    """Everything that depends on the settings; created again when they are reread.
 
-    ``pause(seconds)`` waits and returns True when the worker is to stop; ``patient`` False
-    (``--once``) waits for nothing: no backlog settles, an absent database is an error.
+    ``pause(seconds)`` waits and returns True if the worker is to stop.  With ``patient`` False
+    (``--once``) nothing is waited for: no backlog settles, an unavailable database is an error.
     """
 
     def __init__(
@@ -101,22 +103,22 @@ class Session:
         self.holds = PacketHold(settings.settle, settings.settle_max)
         on_lock_wait(engine, report.counters.lock_wait_seconds.observe)
         zone = settings.zone(os.environ)
-        intake = PacketReader(self.spool, zone, settings.max_ahead, report.clock)
-        self._nearby = ParserThread(intake.load)
+        reader = PacketReader(self.spool, zone, settings.max_ahead, report.clock)
+        self._parser = ParserThread(reader.read)
         self._recorder = open_recorder(settings, engine, zone, heartbeat.step)
-        self._failing = Failing(report.clock, report.monotonic)
+        self._failing = FailingPackets(report.clock, report.monotonic)
         self._delivery = Delivery(
             self._recorder,
             clock=report.clock,
             pause=self._wait_for_database,
-            trouble=self._trouble,
-            well=self._stored,
+            on_failure=self._on_failure,
+            on_success=self._on_success,
             monotonic=report.monotonic,
             failing=self._failing,
             key=lambda arrival: _key(_file(arrival)) if arrival.token is not None else None,
             patient=patient,
         )
-        self._upkeep = PeriodicJobs(
+        self._jobs = PeriodicJobs(
             engine,
             settings,
             zone,
@@ -124,9 +126,9 @@ class Session:
             self._rejected,
             self._recorder,
             self._delivery,
-            self._figures,
+            self._stats,
         )
-        self._reader = Reader(
+        self._reader = BacklogReader(
             ReadOptions(
                 data_in=str(settings.data_in),
                 max_packet=settings.max_packet,
@@ -134,34 +136,70 @@ class Session:
                 max_ahead=settings.max_ahead,
                 timezone=settings.timezone,
             ),
-            self._nearby.load,
+            self._parser.read,
         )
-        #: The last scan, when it began (monotonic), and what of it has been dealt with.
+        #: The files of the last scan, when it began (monotonic), and the names of those that have
+        #: been stored or rejected since.
         self._listed: list[SpoolFile] = []
         self._scanned = report.monotonic()
         self._handled: set[str] = set()
         #: Files that could not be read, by name, with the reason.
         self._unreadable: dict[str, str] = {}
-        self._behind = ThreadPoolExecutor(_UNLINKING, thread_name_prefix="acknowledge")
-        self._leaving: list[Future[tuple[int, int]]] = []
+        self._unlinkers = ThreadPoolExecutor(_UNLINK_THREADS, thread_name_prefix="unlink")
+        self._unlinking: list[Future[tuple[int, int]]] = []
 
     def __enter__(self) -> Self:
         recovered = self.spool.recover()
         if recovered:
-            log.info("put back %d files that a crash had left half-way", recovered)
-        self._upkeep.begin()
+            log.info("put back %d files that were being unlinked at a crash", recovered)
+        self._jobs.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._upkeep.close()
-        self._nearby.close()
+        self._jobs.close()
+        self._parser.close()
         self._reader.close()
-        self._behind.shutdown(wait=True)
+        self._unlinkers.shutdown(wait=True)
         self.spool.close()
 
+    def leave(self) -> None:
+        """The server stops regularly: tell the database."""
+        self._jobs.leave()
+
     def step(self) -> bool:
-        """Scan and take in; whether anything was.  Raises SpoolError, Stopped, StoreError."""
+        """Scan, store what is complete, and run the jobs that are due.
+
+        Returns whether any file was stored or rejected.  Raises SpoolError, Stopped, StoreError.
+        """
         self._heartbeat.enter(Phase.SCANNING)
+        files = self._scan()
+        progress = self._store(files)
+        if not self._patient:
+            # Packets that failed before the ones that prove them were stored need a second try.
+            while again := self._to_retry(files):
+                self._store(again)
+            return progress
+        self._jobs.run_due()
+        self._update_gauges()
+        return progress
+
+    def idle_for(self) -> float:
+        """Seconds until something is due, unless a file arrives."""
+        due = [self._settings.scan_interval]
+        if self._patient:
+            due.append(self._jobs.database.idle_for())
+        if (waiting := self.waiting.next_due()) is not None:
+            due.append(waiting)
+        if (failed := self._failing.next_due()) is not None:
+            due.append(failed)
+        if (held := self.holds.next_due()) is not None:
+            due.append(held - self._report.monotonic())
+        return max(0.01, min(due))
+
+    # -- from the scan to parsed packets --
+
+    def _scan(self) -> list[SpoolFile]:
+        """List the drop directory, and forget what was remembered of files that are gone."""
         scanned = self._report.monotonic()
         files = self.spool.scan()
         self._listed, self._scanned, self._handled = files, scanned, set()
@@ -171,57 +209,30 @@ class Session:
         if self._unreadable:
             there = {file.name for file in files}
             self._unreadable = {k: v for k, v in self._unreadable.items() if k in there}
-        self._failing.retain({_key(file) for file in files} if self._failing else set())
-        progress = self._store(files)
-        if not self._patient:
-            # What failed before the packets that prove it was stored has had no second try yet.
-            while again := self._to_retry(files):
-                self._store(again)
-            return progress
-        self._upkeep.round()
-        self._gauges()
-        return progress
+        self._failing.forget_missing({_key(file) for file in files} if self._failing else set())
+        return files
 
     def _store(self, files: Sequence[SpoolFile]) -> bool:
-        """Take in what of ``files`` is complete; whether anything was."""
+        """Store what of ``files`` is complete; returns whether any was stored or rejected."""
         progress = False
         deadline = self._report.monotonic() + _RESCAN
-        for load in self._loads(self._groups(files)):
+        for batch in self._batches(self._groups(files)):
             self._heartbeat.enter(Phase.STORING)
-            progress |= self._take(load)
-            self._gauges()
+            progress |= self._process(batch)
+            self._update_gauges()
             self._report.write(self._settings, self._heartbeat.phase)
             if self._patient and self._report.monotonic() > deadline:
                 break
             if self._pause(0):
                 raise Stopped
-        # All gone before the next scan, so that it finds none of them again.
-        progress |= self._gone() > 0
+        # All are unlinked before the next scan, which would find them again.
+        progress |= self._wait_for_unlinking() > 0
         return progress or bool(self._to_retry(files))
 
     def _to_retry(self, files: Sequence[SpoolFile]) -> list[SpoolFile]:
         if not self._failing:
             return []
         return [file for file in files if self._failing.deserves_retry(_key(file))]
-
-    def leave(self) -> None:
-        """The server stops in good order: tell the database."""
-        self._upkeep.leave()
-
-    def idle_for(self) -> float:
-        """How long nothing will be due, in seconds."""
-        due = [self._settings.scan_interval]
-        if self._patient:
-            due.append(self._upkeep.idle_for())
-        if (waiting := self.waiting.next_due()) is not None:
-            due.append(waiting)
-        if (failed := self._failing.next_due()) is not None:
-            due.append(failed)
-        if (held := self.holds.next_due()) is not None:
-            due.append(held - self._report.monotonic())
-        return max(0.01, min(due))
-
-    # -- from the scan to loaded packets ------------------------------------------
 
     def _groups(self, files: Iterable[SpoolFile]) -> Iterator[list[SpoolFile]]:
         """The files to read now: those of one stem together, the oldest stem first."""
@@ -231,18 +242,19 @@ class Session:
                 continue
             if self.waiting.worth_reading(file) or self.waiting.due(file):
                 stems.setdefault(file.stem, []).append(file)
-        self.holds.retain(set(stems))
+        self.holds.forget_missing(set(stems))
         now = self._report.monotonic()
         for stem, group in stems.items():
-            if not self.holds.keeps(stem, len(group), now):
-                # Where one batch cannot hold them all, the later ones must not come first.  The
+            if not self.holds.is_held(stem, len(group), now):
+                # If one batch cannot hold them all, the later ones must not come first.  The
                 # number is a time with all agents that buffer.
                 yield sorted(group, key=lambda file: file.number) if len(group) > 1 else group
 
-    def _loads(self, groups: Iterator[list[SpoolFile]]) -> Iterator[ReadBatch]:
-        """The batches as read and parsed, each while the one before it is being stored.
+    def _batches(self, groups: Iterator[list[SpoolFile]]) -> Iterator[ReadBatch]:
+        """Read and parse the files in batches, each while the one before it is being stored.
 
-        A single batch is read here: for a few packets no second process is worth its memory.
+        A single batch is read in this process: for a few packets a second one would be a waste of
+        memory.
         """
         settings = self._settings
         queue = batches(groups, settings.batch_packets, settings.batch_bytes)
@@ -250,69 +262,82 @@ class Session:
         if first is None:
             return
         if second is None:
-            yield self._nearby.load(first)
+            yield self._parser.read(first)
             return
         try:
-            # The first is read here, while the process for the others starts.
+            # The first one is read in this process while the other process starts.
             self._reader.begin(second)
-            yield self._nearby.load(first)
-            for batch in queue:
-                load = self._reader.finish()
-                self._reader.begin(batch)
-                yield load
+            yield self._parser.read(first)
+            for files in queue:
+                batch = self._reader.finish()
+                self._reader.begin(files)
+                yield batch
             yield self._reader.finish()
         finally:
             self._reader.cancel()
 
-    # -- one batch ----------------------------------------------------------------
+    def _note_unreadable(self, batch: ReadBatch) -> None:
+        """Warn about each file the first time that it cannot be read."""
+        for name, why in batch.unreadable.items():
+            if name not in self._unreadable:
+                log.warning("%s", why)
+        if self._unreadable:
+            for arrival in batch.arrivals:
+                self._unreadable.pop(_file(arrival).name, None)
+        self._unreadable.update(batch.unreadable)
 
-    def _take(self, load: ReadBatch) -> bool:
-        """Set aside what is none, hold what is to settle, store the rest."""
+    # -- one batch --
+
+    def _process(self, batch: ReadBatch) -> bool:
+        """Reject the bad files, hold packets that are to settle, and store the others.
+
+        Returns whether any file was stored or rejected.
+        """
         counters = self._report.counters
-        counters.bytes_read += load.bytes
-        self._note_unreadable(load)
+        counters.bytes_read += batch.bytes
+        self._note_unreadable(batch)
         progress = False
-        for bad in load.bad:
-            progress |= self._reject(bad)
-        for file, error in load.incomplete:
+        for rejection in batch.rejections:
+            progress |= self._reject(rejection)
+        for file, error in batch.incomplete:
             self.waiting.add(file)
             if self.waiting.due(file):
                 progress |= self._reject(Rejection(file, error))
         if self.waiting:
-            # Complete since, also where the database lets none be stored.
-            for arrival in load.arrivals:
+            # They are complete now, even if the database does not let them be stored.
+            for arrival in batch.arrivals:
                 self.waiting.forget(_file(arrival))
             self._report.gauges.waiting = len(self.waiting)
-        arrivals = self._settled(load.arrivals)
+        arrivals = self._without_held(batch.arrivals)
         if not arrivals:
             return progress
         started = self._report.monotonic()
         delivered = self._delivery.deliver(arrivals)
         counters.commit_seconds.observe(self._report.monotonic() - started)
-        counters.repaired.update(load.repairs)
-        count_bounded(counters.unstored, load.unstored)
-        taken = []
+        counters.repaired.update(batch.repairs)
+        count_bounded(counters.unstored, batch.unstored)
+        stored = []
         for arrival, outcome in delivered:
             if outcome is None:
                 continue
             if outcome.error is None:
-                taken.append(_file(arrival))
+                stored.append(_file(arrival))
                 if arrival.packet.remarks:
-                    self._report.remark(arrival.packet)
+                    self._report.log_remarks(arrival.packet)
                 self._report.last_agent = arrival.packet.agent_name
                 self._report.last_time = arrival.time
             else:
-                bad = Rejection(_file(arrival), outcome.error, arrival.packet.agent_name)
-                progress |= self._reject(bad)
-        self._report.storing(self._failing)
-        self._handled.update(file.name for file in taken)
-        progress |= self._gone() > 0
-        parts = (taken[part::_UNLINKING] for part in range(_UNLINKING))
-        self._leaving = [self._behind.submit(self._acknowledge, part) for part in parts if part]
+                rejection = Rejection(_file(arrival), outcome.error, arrival.packet.agent_name)
+                progress |= self._reject(rejection)
+        self._report.note_failing(self._failing)
+        self._handled.update(file.name for file in stored)
+        progress |= self._wait_for_unlinking() > 0
+        parts = (stored[part::_UNLINK_THREADS] for part in range(_UNLINK_THREADS))
+        self._unlinking = [self._unlinkers.submit(self._unlink, part) for part in parts if part]
         return progress
 
-    def _settled(self, arrivals: list[Arrival]) -> list[Arrival]:
-        """Without the packets of agents that are to settle first, which stay where they are."""
+    def _without_held(self, arrivals: list[Arrival]) -> list[Arrival]:
+        """Leave out the packets of agents that are to settle first; their files stay in place."""
         if not self._patient or self._settings.settle == 0:
             return arrivals
         now = self._report.monotonic()
@@ -326,11 +351,11 @@ class Session:
         }
         if not suspects:
             return arrivals
-        # The cache may be behind (a twin took some): only the database's word holds a packet.
+        # The cache may lag behind (another server stored some): the database decides.
         try:
-            newest = self._delivery.insist(lambda: self._recorder.newest(suspects))
+            newest = self._delivery.retry(lambda: self._recorder.newest(suspects))
         except (StoreRefused, StoreLacking):
-            return arrivals  # one of them may be the cause: which one, storing them will tell
+            return arrivals  # one of them may be the cause; storing them tells which one
         for name, some in suspects.items():
             if name in held or has_gap(some, *newest.get(name, (None, None))):
                 held.add(name)
@@ -345,57 +370,84 @@ class Session:
             return False
         return agent in held or has_gap(some, *self._recorder.known(some[0]))
 
-    def _acknowledge(self, files: list[SpoolFile]) -> tuple[int, int]:
-        """Unlink files that are committed; how many left, and how many of these were replaced.
+    def _unlink(self, files: list[SpoolFile]) -> tuple[int, int]:
+        """Unlink files that are committed; returns how many are gone and how many were replaced.
 
-        Runs beside the next batch, in several threads: they share no counter.
+        Runs in several threads beside the next batch, so it changes no counter.
         """
-        left = replaced = 0
+        gone = replaced = 0
         for file in files:
             try:
                 if not self.spool.done(file):
                     replaced += 1
             except SpoolError as error:
-                # It is stored; the ledger knows it when it is found again.
-                self._report.complain(file.name, str(error))
+                # It is stored; when it is found again, the ledger knows it.
+                self._report.log_once(file.name, str(error))
             else:
-                self._report.content(file.name)
-                left += 1
-        return left, replaced
+                self._report.clear(file.name)
+                gone += 1
+        return gone, replaced
 
-    def _gone(self) -> int:
-        """Wait until the batch before has left; how many of its files did."""
-        leaving, self._leaving = self._leaving, []
-        left = 0
-        for future in leaving:
+    def _wait_for_unlinking(self) -> int:
+        """Wait until the files of the batch before are unlinked; returns how many are gone."""
+        unlinking, self._unlinking = self._unlinking, []
+        total = 0
+        for future in unlinking:
             gone, replaced = future.result()
-            left += gone
+            total += gone
             self._report.counters.replaced += replaced
-        self._report.gauges.queue = max(0, self._report.gauges.queue - left)
-        return left
+        self._report.gauges.queue = max(0, self._report.gauges.queue - total)
+        return total
 
-    def _reject(self, bad: Rejection) -> bool:
-        error = bad.error
-        # Nobody's value waits in it, also if it has to stay where it is (a full disk).
-        self._handled.add(bad.file.name)
+    def _reject(self, rejection: Rejection) -> bool:
+        """Reject a file; returns whether it is dealt with."""
+        file, error, agent = rejection
+        # Handled even if it has to stay where it is (on a full disk): no value waits in it.
+        self._handled.add(file.name)
         try:
-            gone = self.spool.reject(bad.file, error.reason, error.message, agent=bad.agent)
+            gone = self.spool.reject(file, error.reason, error.message, agent=agent)
         except SpoolError as failure:
-            self._report.complain(bad.file.name, str(failure))
+            self._report.log_once(file.name, str(failure))
             return False
-        self._report.content(bad.file.name)
+        self._report.clear(file.name)
         if gone:
-            self.waiting.forget(bad.file)
-            self._report.rejected(error.reason, bad.file.size)
-            self._upkeep.note_rejected(bad)
-            level = logging.DEBUG if bad.is_cut_upload else logging.WARNING
-            extra = {"file": bad.file.name, "reason": error.reason.value, "agent": bad.agent}
-            log.log(level, "set aside: %s", error.message, extra=extra)
+            self.waiting.forget(file)
+            self._report.rejected(error.reason, file.size)
+            self._jobs.note_rejected(rejection)
+            level = logging.DEBUG if rejection.is_cut_upload else logging.WARNING
+            extra = {"file": file.name, "reason": error.reason.value, "agent": agent}
+            log.log(level, "rejected: %s", error.message, extra=extra)
         return True
 
-    # -- the rest -----------------------------------------------------------------
+    # -- what delivery reports --
 
-    def _gauges(self) -> None:
+    def _on_success(self, tally: Tally) -> None:
+        self._report.note_stored(tally)
+        self._jobs.refusals.note(tally)
+        self._heartbeat.enter(Phase.STORING)
+
+    def _on_failure(self, error: StoreError, seconds: float) -> None:
+        """A try failed, ``seconds`` after the first one began."""
+        self._report.counters.retries[type(error).__name__] += 1
+        # A lock that another program keeps is treated like an unavailable database.
+        locked = isinstance(error, StoreConflict) and seconds >= LOCK_OUTAGE
+        if locked or isinstance(error, StoreUnavailable):
+            self._report.database_down(error)
+            self._jobs.database.note_outage()
+        log.debug("%s", error)
+
+    def _wait_for_database(self, seconds: float) -> bool:
+        self._heartbeat.enter(Phase.WAITING_FOR_DATABASE)
+        stopping = self._pause(seconds)
+        self._report.write(self._settings, self._heartbeat.phase)
+        # During an outage this phase lasts until something was stored: a try may take a timeout.
+        if self._report.database_error is None:
+            self._heartbeat.enter(Phase.STORING)
+        return stopping
+
+    # -- gauges and statistics --
+
+    def _update_gauges(self) -> None:
         gauges = self._report.gauges
         gauges.held = len(self.holds)
         due = self.holds.last_due()
@@ -404,25 +456,25 @@ class Session:
             0 if left is None else round(self._report.clock() + max(0.0, left), 3)
         )
         gauges.waiting = len(self.waiting)
-        self._report.storing(self._failing)
+        self._report.note_failing(self._failing)
         self._report.unreadable = {**self.spool.unreadable, **self._unreadable}
         gauges.unreadable = len(self._report.unreadable)
 
-    def _figures(self) -> ProcessStats:
-        """How this process does, for the other ones."""
+    def _stats(self) -> ProcessStats:
+        """The statistics of this process, for the other servers."""
         report, gauges = self._report, self._report.gauges
-        # One that cannot be read, or that is not complete, is nobody's value yet.
-        stuck = report.unreadable
-        waits = (
+        # A file that cannot be read or is not complete contains no value yet.
+        unreadable = report.unreadable
+        queued = (
             file.mtime_ns / 1e9
             for file in self._listed
             if file.name not in self._handled
-            and file.name not in stuck
-            # One that is known to be the cause itself may wait for hours.
+            and file.name not in unreadable
+            # A packet that is proven to be the cause of its failure may wait for hours.
             and not self._failing.is_proven(_key(file))
             and self.waiting.worth_reading(file)
         )
-        oldest = next(waits, None)
+        oldest = next(queued, None)
         return ProcessStats(
             queue=gauges.queue,
             oldest_age=None if oldest is None else max(0.0, report.clock() - oldest),
@@ -432,43 +484,9 @@ class Session:
             rejected=gauges.rejected_files,
         )
 
-    def _note_unreadable(self, load: ReadBatch) -> None:
-        """Warn of each file the first time that it cannot be read."""
-        for name, why in load.unreadable.items():
-            if name not in self._unreadable:
-                log.warning("%s", why)
-        if self._unreadable:
-            for arrival in load.arrivals:
-                self._unreadable.pop(_file(arrival).name, None)
-        self._unreadable.update(load.unreadable)
-
-    def _stored(self, tally: Tally) -> None:
-        self._report.add(tally)
-        self._upkeep.note_stored(tally)
-        self._heartbeat.enter(Phase.STORING)
-
-    def _trouble(self, error: StoreError, seconds: float) -> None:
-        """A try failed, ``seconds`` after the first one began."""
-        self._report.counters.retries[type(error).__name__] += 1
-        # Another program that keeps a lock is no different from a database that is away.
-        held = isinstance(error, StoreConflict) and seconds >= HELD
-        if held or isinstance(error, StoreUnavailable):
-            self._report.away(error)
-            self._upkeep.note_outage()
-        log.debug("%s", error)
-
-    def _wait_for_database(self, seconds: float) -> bool:
-        self._heartbeat.enter(Phase.WAITING_FOR_DATABASE)
-        stopping = self._pause(seconds)
-        self._report.write(self._settings, self._heartbeat.phase)
-        # Away, it stays in this phase until something was stored: each try may take a timeout.
-        if self._report.database_error is None:
-            self._heartbeat.enter(Phase.STORING)
-        return stopping
-
 
 def count_bounded(counts: Counter[str], more: Mapping[str, int]) -> None:
-    """Add ``more`` to ``counts``, whose names are an uploader's: no more than a few of them."""
+    """Add ``more`` to ``counts``; uploaders choose the names, so only a few are kept."""
     for name, count in more.items():
         known = name in counts or len(counts) < _NAMES
         counts[name if known and len(name) <= _LONGEST_NAME else _OTHER] += count

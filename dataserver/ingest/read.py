@@ -1,7 +1,17 @@
-"""From files to packets: what a batch's files hold, and which of them are none.
+"""Reading packet files: from the drop directory to parsed packets, in batches.
 
-It changes nothing, so it can be done anywhere: in the worker for a few files, in a process of
-its own (:mod:`.reader`) for a backlog.
+:class:`PacketReader` reads and parses files and changes nothing, so it can run anywhere.  A few
+packets are parsed in the worker's process, by :class:`ParserThread`.  A backlog is read in a
+process of its own, one batch ahead of the database, by :class:`BacklogReader`: parsing holds
+Python's interpreter lock, so a thread could not parse while the worker evaluates and writes.
+
+That process (``python -m dataserver.ingest.read``) only reads, so nothing is lost whatever happens
+to it, and it ends when its input is closed, however the worker ends.  If it dies, it is replaced
+and its batch is read file by file.  A file that kills it twice, although it answered in between,
+is rejected.  If no process can be kept running, the worker reads the files itself.
+
+lxml keeps every tag name that it has seen for the lifetime of its thread, and uploaders choose
+the names.  So both the thread and the process are replaced before they have grown too much.
 """
 
 from __future__ import annotations
@@ -25,7 +35,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from dataserver.config import timezone as zone
+from dataserver.config import timezone
 from dataserver.errors import IncompletePacket, PacketError, Reason, SpoolError
 from dataserver.failpoints import reach
 from dataserver.model import Arrival, Module, Packet
@@ -37,9 +47,15 @@ from dataserver.spool.rejected import Rejected
 
 log = logging.getLogger(__name__)
 
+#: A parser thread is replaced after this many bytes of packets.  A name takes about ten times as
+#: much memory as it takes space in a packet.
+BYTES_PER_THREAD = 4 * 2**20
+#: A reader process that uses more memory than this (bytes) is replaced.
+MEMORY_LIMIT = 256 * 2**20
+
 
 class Rejection(NamedTuple):
-    """A file that is to be set aside; ``agent`` is its agent's name where it got that far."""
+    """A file to reject; ``agent`` is its agent's name, or None if that could not be read."""
 
     file: SpoolFile
     error: PacketError
@@ -47,16 +63,16 @@ class Rejection(NamedTuple):
 
     @property
     def is_cut_upload(self) -> bool:
-        """An upload that ended early, maybe before its first byte: nobody's mistake."""
+        """Whether the upload ended early, maybe before its first byte, which is no mistake."""
         return self.error.reason is Reason.INCOMPLETE or not self.file.size
 
 
 @dataclass(slots=True)
 class ReadBatch:
-    """What the files of one batch turned out to be."""
+    """The contents of the files of one batch."""
 
     arrivals: list[Arrival] = field(default_factory=list)
-    bad: list[Rejection] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
     incomplete: list[tuple[SpoolFile, IncompletePacket]] = field(default_factory=list)
     #: Files that cannot be read now, by name, with the reason.
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -65,9 +81,9 @@ class ReadBatch:
     bytes: int = 0
 
     def add(self, other: ReadBatch) -> None:
-        """Take over what ``other`` holds."""
+        """Append the contents of ``other``."""
         self.arrivals += other.arrivals
-        self.bad += other.bad
+        self.rejections += other.rejections
         self.incomplete += other.incomplete
         self.unreadable |= other.unreadable
         self.repairs += other.repairs
@@ -75,77 +91,12 @@ class ReadBatch:
         self.bytes += other.bytes
 
 
-class PacketReader:
-    """Reads and parses; ``clock`` gives epoch seconds, ``max_ahead`` is in seconds."""
-
-    def __init__(
-        self, spool: Spool, zone: tzinfo, max_ahead: int, clock: Callable[[], float]
-    ) -> None:
-        self._spool = spool
-        self._zone = zone
-        self._max_ahead = max_ahead
-        self._clock = clock
-
-    def load(self, files: Iterable[SpoolFile]) -> ReadBatch:
-        """Everything that ``files`` hold."""
-        found = ReadBatch()
-        for file in files:
-            try:
-                reading = self._spool.read(file)
-            except Vanished:
-                continue
-            except Unreadable as error:
-                found.unreadable[file.name] = str(error)
-                continue
-            except PacketError as error:
-                found.bad.append(Rejection(file, error))
-                continue
-            if reading.content is not None:
-                found.bytes += len(reading.content)
-                self._take(found, reading.file, reading.content)
-        return found
-
-    def _take(self, found: ReadBatch, file: SpoolFile, content: bytes) -> None:
-        reach(f"inside-read {file.name}")
-        modified = file.mtime_ns // 1_000_000_000
-        try:
-            packet = parse(content)
-            time = packet_time(packet, zone=self._zone, number=file.number, modified=modified)
-        except IncompletePacket as error:
-            found.incomplete.append((file, error))
-            return
-        except PacketError as error:
-            found.bad.append(Rejection(file, error))
-            return
-        except Exception as error:
-            log.exception("reading %a", file.name)
-            why = f"reading it fails with {error!r:.200}: please report it"
-            found.bad.append(Rejection(file, PacketError(Reason.REFUSED, why)))
-            return
-        if time is not None and time > self._clock() + self._max_ahead:
-            found.bad.append(Rejection(file, self._ahead(packet), packet.agent_name))
-            return
-        if packet.repairs:
-            found.repairs.update(packet.repairs)
-        if packet.unstored:
-            found.unstored.update(dict(packet.unstored))
-        found.arrivals.append(Arrival(packet, time, file.number, modified, file))
-
-    def _ahead(self, packet: Packet) -> PacketError:
-        whose = f"the packet's time {packet.timestamp}" if packet.timestamp else "the file's time"
-        return PacketError(
-            Reason.CLOCK,
-            f"{whose} is more than {self._max_ahead} s ahead of the "
-            "server's clock: set one of the two, then retry",
-        )
-
-
 def batches(
     groups: Iterable[Sequence[SpoolFile]], packets: int, size: int
 ) -> Iterator[list[SpoolFile]]:
     """Cut the queue into batches of about ``packets`` files and at most ``size`` bytes.
 
-    What one agent has queued (a group) stays together up to four times ``packets``, so that
+    The queued files of one agent (a group) stay together up to four times ``packets``, so that
     its packets can be put in order and its state is written once.
     """
     batch: list[SpoolFile] = []
@@ -162,33 +113,112 @@ def batches(
         yield batch
 
 
-# -- reading a backlog in a process of its own, one batch ahead of the database
-#
-# Parsing holds Python's interpreter lock, so a thread could not do it while the worker
-# evaluates and writes; a process can.  It only reads: whatever happens to it, nothing is lost.
-# It ends with its input, that is with the worker, however that ends.  When it dies, it is
-# replaced and its batch read file by file; a file over which it dies twice, having answered just
-# before, is set aside.  Where no process can be kept at all, the worker reads itself.
-#
-# Between the processes travel plain tuples: pickling them takes a fifth of the time that the
-# records themselves would take.
+class PacketReader:
+    """Reads and parses files; ``clock`` gives epoch seconds, ``max_ahead`` is in seconds."""
 
-#: lxml remembers every tag name it has met for as long as its thread lives, and names are the
-#: uploaders' choice: a process that takes so much memory (bytes) is replaced by a fresh one.
-LARGEST = 256 * 2**20
+    def __init__(
+        self, spool: Spool, zone: tzinfo, max_ahead: int, clock: Callable[[], float]
+    ) -> None:
+        self._spool = spool
+        self._zone = zone
+        self._max_ahead = max_ahead
+        self._clock = clock
 
-_FIELDS = tuple(each.name for each in fields(Packet))
-_MODULES = _FIELDS.index("modules")
-_fields_of = attrgetter(*_FIELDS)
+    def read(self, files: Iterable[SpoolFile]) -> ReadBatch:
+        """Read and parse ``files``; files that have vanished are left out.  Raises SpoolError."""
+        batch = ReadBatch()
+        for file in files:
+            try:
+                reading = self._spool.read(file)
+            except Vanished:
+                continue
+            except Unreadable as error:
+                batch.unreadable[file.name] = str(error)
+                continue
+            except PacketError as error:
+                batch.rejections.append(Rejection(file, error))
+                continue
+            if reading.content is not None:
+                batch.bytes += len(reading.content)
+                self._parse(batch, reading.file, reading.content)
+        return batch
+
+    def _parse(self, batch: ReadBatch, file: SpoolFile, content: bytes) -> None:
+        """Parse the content of one file and add the result to ``batch``."""
+        reach(f"inside-read {file.name}")
+        modified = file.mtime_ns // 1_000_000_000
+        try:
+            packet = parse(content)
+            time = packet_time(packet, zone=self._zone, number=file.number, modified=modified)
+        except IncompletePacket as error:
+            batch.incomplete.append((file, error))
+            return
+        except PacketError as error:
+            batch.rejections.append(Rejection(file, error))
+            return
+        except Exception as error:
+            log.exception("internal error while reading %a: please report it", file.name)
+            why = f"internal error while reading it: {error!r:.200}: please report it"
+            batch.rejections.append(Rejection(file, PacketError(Reason.REFUSED, why)))
+            return
+        if time is not None and time > self._clock() + self._max_ahead:
+            batch.rejections.append(Rejection(file, self._ahead(packet), packet.agent_name))
+            return
+        if packet.repairs:
+            batch.repairs.update(packet.repairs)
+        if packet.unstored:
+            batch.unstored.update(dict(packet.unstored))
+        batch.arrivals.append(Arrival(packet, time, file.number, modified, file))
+
+    def _ahead(self, packet: Packet) -> PacketError:
+        whose = f"the packet's time {packet.timestamp}" if packet.timestamp else "the file's time"
+        return PacketError(
+            Reason.CLOCK,
+            f"{whose} is more than {self._max_ahead} s ahead of the "
+            "server's clock: set one of the two, then retry",
+        )
+
+
+class ParserThread:
+    """Calls ``read`` in a thread that is replaced now and then; for one caller at a time."""
+
+    def __init__(
+        self,
+        read: Callable[[Iterable[SpoolFile]], ReadBatch],
+        bytes_per_thread: int = BYTES_PER_THREAD,
+    ) -> None:
+        self._read = read
+        self._bytes_per_thread = bytes_per_thread
+        self._thread: ThreadPoolExecutor | None = None
+        self._bytes = 0
+
+    def read(self, files: Iterable[SpoolFile]) -> ReadBatch:
+        """Read ``files`` in the thread."""
+        if self._bytes >= self._bytes_per_thread:
+            self.close()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="parser")
+        batch = self._thread.submit(self._read, files).result()
+        self._bytes += batch.bytes
+        return batch
+
+    def close(self) -> None:
+        """End the thread; the next call of ``read`` starts another one."""
+        thread, self._thread, self._bytes = self._thread, None, 0
+        if thread is not None:
+            thread.shutdown()
+
+
+# -- the worker's side of the reader process --
 
 
 class ReaderDied(Exception):
-    """The process ended before it answered."""
+    """The reader process ended before it answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What reading needs to know; see the settings of the same names."""
+    """The settings that reading depends on; see the settings of the same names."""
 
     data_in: str
     max_packet: int
@@ -197,100 +227,53 @@ class ReadOptions:
     timezone: str
 
 
-class _Process:
-    """One reading process and the connections to it."""
+class BacklogReader:
+    """Reads batches in a process: ``begin`` a batch, do something else, ``finish`` it.
 
-    def __init__(self, options: ReadOptions) -> None:
-        its_input, into = os.pipe()
-        out, its_output = os.pipe()
-        try:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dataserver.ingest.read"],
-                stdin=its_input,
-                stdout=its_output,
-            )
-        finally:
-            os.close(its_input)
-            os.close(its_output)
-            # Closed by their connections, also where there is no process.
-            self._into = Connection(into, readable=False)
-            self._out = Connection(out, writable=False)
-        self.pid = self._popen.pid
-        self.send(options)
-
-    def send(self, what: object) -> None:
-        """Send one message; that the process died is found out by ``receive``."""
-        with contextlib.suppress(OSError):
-            self._into.send_bytes(pickle.dumps(what))
-
-    def receive(self) -> tuple[ReadBatch, int]:
-        """Its answer, and the memory that it takes in bytes.
-
-        Raises ReaderDied where there is none, SpoolError where the directory cannot be used.
-        """
-        try:
-            answer, size = pickle.loads(self._out.recv_bytes())
-        except (EOFError, OSError) as error:
-            raise ReaderDied from error
-        if isinstance(answer, str):
-            raise SpoolError(answer)
-        return _unpacked(answer), size
-
-    def close(self) -> None:
-        """End it; it only reads, and it may be in the middle of a large answer."""
-        self._popen.kill()
-        self._popen.wait()
-        self._into.close()
-        self._out.close()
-
-
-class Reader:
-    """The worker's end: ``begin`` a batch, do something else, ``finish`` it.
-
-    ``here`` reads files in the worker; ``largest`` is in bytes, see :data:`LARGEST`.
+    ``here`` reads files in the worker's process; ``memory_limit`` is in bytes.
     """
 
     def __init__(
         self,
         options: ReadOptions,
         here: Callable[[Sequence[SpoolFile]], ReadBatch],
-        largest: int = LARGEST,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> None:
         self._options = options
         self._here = here
-        self._largest = largest
+        self._memory_limit = memory_limit
         self._process: _Process | None = None
-        self._batch: Sequence[SpoolFile] | None = None
+        self._files: Sequence[SpoolFile] | None = None
         self._usable = True
 
     @property
     def pid(self) -> int | None:
-        """The process, where there is one."""
+        """The id of the process, or None if none is running."""
         return self._process.pid if self._process is not None else None
 
     def begin(self, files: Sequence[SpoolFile]) -> None:
-        """Have ``files`` read."""
-        assert self._batch is None
-        self._batch = files
+        """Start reading ``files``."""
+        assert self._files is None
+        self._files = files
         if self._usable:
             self._send(files)
 
     def finish(self) -> ReadBatch:
-        """What the files of the batch hold.  Raises SpoolError."""
-        assert self._batch is not None
-        batch, self._batch = self._batch, None
+        """Wait for the batch under way and return it.  Raises SpoolError."""
+        assert self._files is not None
+        files, self._files = self._files, None
         if not self._usable:
-            return self._here(batch)
+            return self._here(files)
         try:
             return self._receive()
         except ReaderDied:
-            log.warning("the reading process died; reading its %d files one by one", len(batch))
-        return self._one_by_one(batch)
+            log.warning("the reader process died; reading its %d files one by one", len(files))
+        return self._one_by_one(files)
 
     def cancel(self) -> None:
         """Forget the batch under way, if there is one."""
-        if self._batch is not None:
-            self._batch = None
+        if self._files is not None:
+            self._files = None
             self.close()
 
     def close(self) -> None:
@@ -299,23 +282,25 @@ class Reader:
         if process is not None:
             process.close()
 
-    def _one_by_one(self, batch: Sequence[SpoolFile]) -> ReadBatch:
+    def _one_by_one(self, files: Sequence[SpoolFile]) -> ReadBatch:
         found = ReadBatch()
-        for place, file in enumerate(batch):
-            load = self._try([file]) or (self._answers() and self._try([file])) or None
-            if load is None and not self._answers():
-                log.error("no reading process can be kept; the worker reads by itself")
+        for place, file in enumerate(files):
+            batch = self._try([file]) or (self._answers() and self._try([file])) or None
+            if batch is None and not self._answers():
+                log.error("the reader process keeps crashing; reading in the main process instead")
                 self._usable = False
-                found.add(self._here(batch[place:]))
+                found.add(self._here(files[place:]))
                 break
-            if load is None:
-                error = PacketError(Reason.MALFORMED, "the process that reads it dies of it")
-                load = ReadBatch(bad=[Rejection(file, error)])
-            found.add(load)
+            if batch is None:
+                error = PacketError(
+                    Reason.MALFORMED, "parsing this file crashes the reader process"
+                )
+                batch = ReadBatch(rejections=[Rejection(file, error)])
+            found.add(batch)
         return found
 
     def _answers(self) -> bool:
-        """Whether a process can be kept that has nothing to do."""
+        """Whether a process that has nothing to read answers."""
         return self._try([]) is not None
 
     def _try(self, files: Sequence[SpoolFile]) -> ReadBatch | None:
@@ -330,7 +315,7 @@ class Reader:
             if self._process is None:
                 self._process = _Process(self._options)
         except OSError as error:
-            log.warning("no process to read the backlog: %s", error)
+            log.warning("cannot start the process that reads a backlog: %s", error)
         else:
             self._process.send([tuple(file) for file in files])
 
@@ -338,32 +323,79 @@ class Reader:
         if self._process is None:
             raise ReaderDied
         try:
-            load, size = self._process.receive()
+            batch, memory = self._process.receive()
         except ReaderDied:
             self.close()
             raise
-        if size > self._largest:
+        if memory > self._memory_limit:
             self.close()
-        return load
+        return batch
 
 
-# -- the process ---------------------------------------------------------------
+class _Process:
+    """One reader process and the connections to it."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        its_input, into = os.pipe()
+        out, its_output = os.pipe()
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", "dataserver.ingest.read"],
+                stdin=its_input,
+                stdout=its_output,
+            )
+        finally:
+            os.close(its_input)
+            os.close(its_output)
+            # The connections close these, also if the process could not be started.
+            self._into = Connection(into, readable=False)
+            self._out = Connection(out, writable=False)
+        self.pid = self._popen.pid
+        self.send(options)
+
+    def send(self, message: object) -> None:
+        """Send one message; if the process has died, ``receive`` notices."""
+        with contextlib.suppress(OSError):
+            self._into.send_bytes(pickle.dumps(message))
+
+    def receive(self) -> tuple[ReadBatch, int]:
+        """Wait for the answer; returns the batch and the memory of the process in bytes.
+
+        Raises ReaderDied, and SpoolError if the directory cannot be used.
+        """
+        try:
+            answer, memory = pickle.loads(self._out.recv_bytes())
+        except (EOFError, OSError) as error:
+            raise ReaderDied from error
+        if isinstance(answer, str):
+            raise SpoolError(answer)
+        return _unpacked(answer), memory
+
+    def close(self) -> None:
+        """Kill the process: it only reads, and it may be in the middle of a large answer."""
+        self._popen.kill()
+        self._popen.wait()
+        self._into.close()
+        self._out.close()
+
+
+# -- the reader process --
 
 
 def main() -> None:
     """Read batches until the input ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the worker's business: it closes the input
+        signal.signal(number, signal.SIG_IGN)  # for the worker, which then closes the input
     into = Connection(os.dup(0), writable=False)
     out = Connection(os.dup(1), readable=False)
-    os.dup2(2, 1)  # whatever prints something must not print into an answer
+    os.dup2(2, 1)  # anything that prints must not print into an answer
     try:
         options = cast("ReadOptions", pickle.loads(into.recv_bytes()))
-        intake = reader_for(options)
+        reader = reader_for(options)
         while True:
             files = [SpoolFile._make(each) for each in pickle.loads(into.recv_bytes())]
             try:
-                answer: object = _packed(intake.load(files))
+                answer: object = _packed(reader.read(files))
             except SpoolError as error:
                 answer = str(error)
             out.send_bytes(pickle.dumps((answer, resident_memory()), pickle.HIGHEST_PROTOCOL))
@@ -371,44 +403,51 @@ def main() -> None:
         return
 
 
-def resident_memory() -> int:
-    """The memory of this process in bytes (proc(5)).
-
-    Not getrusage's peak: that one is inherited from the process that started this one.
-    """
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * resource.getpagesize()
-
-
 def reader_for(options: ReadOptions) -> PacketReader:
-    """What reads files as ``options`` say."""
+    """A reader with these options."""
     path = Path(options.data_in)
     spool = Spool(
         path,
         max_packet=options.max_packet,
         checksum=options.checksum,
-        rejected=Rejected(path),  # reading sets nothing aside
+        rejected=Rejected(path),  # reading rejects no file
     )
-    where = zone.named(options.timezone) if options.timezone else zone.system(os.environ)
-    return PacketReader(spool, where, options.max_ahead, time.time)
+    zone = timezone.named(options.timezone) if options.timezone else timezone.system(os.environ)
+    return PacketReader(spool, zone, options.max_ahead, time.time)
 
 
-# -- what travels ----------------------------------------------------------------
+def resident_memory() -> int:
+    """The resident memory of this process in bytes (proc(5)).
+
+    Not getrusage's peak, which is inherited from the parent process.
+    """
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
-def _packed(load: ReadBatch) -> tuple[Any, ...]:
+# -- batches as plain tuples: pickling these takes a fifth of the time of pickling the records --
+
+_FIELDS = tuple(each.name for each in fields(Packet))
+_MODULES = _FIELDS.index("modules")
+_fields_of = attrgetter(*_FIELDS)
+
+
+def _packed(batch: ReadBatch) -> tuple[Any, ...]:
     return (
-        [_plain(arrival) for arrival in load.arrivals],
-        [(tuple(bad.file), bad.error.reason, bad.error.message, bad.agent) for bad in load.bad],
-        [(tuple(file), error.message, error.reason) for file, error in load.incomplete],
-        load.unreadable,
-        load.repairs,
-        load.unstored,
-        load.bytes,
+        [_packed_arrival(arrival) for arrival in batch.arrivals],
+        [
+            (tuple(each.file), each.error.reason, each.error.message, each.agent)
+            for each in batch.rejections
+        ],
+        [(tuple(file), error.message, error.reason) for file, error in batch.incomplete],
+        batch.unreadable,
+        batch.repairs,
+        batch.unstored,
+        batch.bytes,
     )
 
 
-def _plain(arrival: Arrival) -> tuple[Any, ...]:
+def _packed_arrival(arrival: Arrival) -> tuple[Any, ...]:
     packet = list(_fields_of(arrival.packet))
     packet[_MODULES] = [tuple(module) for module in packet[_MODULES]]
     file = tuple(cast("SpoolFile", arrival.token))
@@ -416,12 +455,12 @@ def _plain(arrival: Arrival) -> tuple[Any, ...]:
 
 
 def _unpacked(answer: tuple[Any, ...]) -> ReadBatch:
-    arrivals, bad, incomplete, unreadable, repairs, unstored, size = answer
+    arrivals, rejections, incomplete, unreadable, repairs, unstored, size = answer
     return ReadBatch(
-        [_arrival(*each) for each in arrivals],
+        [_unpacked_arrival(*each) for each in arrivals],
         [
             Rejection(SpoolFile._make(f), PacketError(why, text), agent)
-            for f, why, text, agent in bad
+            for f, why, text, agent in rejections
         ],
         [(SpoolFile._make(f), IncompletePacket(text, reason=why)) for f, text, why in incomplete],
         unreadable,
@@ -431,7 +470,7 @@ def _unpacked(answer: tuple[Any, ...]) -> ReadBatch:
     )
 
 
-def _arrival(
+def _unpacked_arrival(
     packet: list[Any], time: int | None, number: int, arrived: int, file: tuple[Any, ...]
 ) -> Arrival:
     packet[_MODULES] = tuple(map(Module._make, packet[_MODULES]))
@@ -440,41 +479,3 @@ def _arrival(
 
 if __name__ == "__main__":
     main()
-
-
-# -- reading a few packets in the worker's own process, without growing by what they hold
-#
-# lxml remembers every tag name that it has met for as long as its thread lives, and names are
-# the uploaders' choice.  So packets are parsed in a thread that is replaced now and then.
-
-#: Bytes of packets after which the thread is replaced.  A name takes some ten times the memory
-#: that it takes in a packet.
-LIFETIME = 4 * 2**20
-
-
-class ParserThread:
-    """Does what ``load`` does, in a thread of its own; for one caller at a time."""
-
-    def __init__(
-        self, load: Callable[[Iterable[SpoolFile]], ReadBatch], lifetime: int = LIFETIME
-    ) -> None:
-        self._load = load
-        self._lifetime = lifetime
-        self._thread: ThreadPoolExecutor | None = None
-        self._read = 0
-
-    def load(self, files: Iterable[SpoolFile]) -> ReadBatch:
-        """Everything that ``files`` hold."""
-        if self._read >= self._lifetime:
-            self.close()
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
-        found = self._thread.submit(self._load, files).result()
-        self._read += found.bytes
-        return found
-
-    def close(self) -> None:
-        """End the thread; the next use starts another."""
-        thread, self._thread, self._read = self._thread, None, 0
-        if thread is not None:
-            thread.shutdown()

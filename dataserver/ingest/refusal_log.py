@@ -48,7 +48,7 @@ class RefusalLog:
         self._count += tally.refused_by_reason.total() - len(told)
         self._new += len(tally.first_refused) - len(told)
 
-    def round(self, *, everything: bool = False) -> None:
+    def run_due(self, *, everything: bool = False) -> None:
         """Log the sum that is due, or whatever was not told yet."""
         seconds = self._monotonic() - self._summed
         wait = PERIOD if self._new else SELDOM

@@ -127,18 +127,18 @@ class RejectionEvents:
     """Writes what :class:`RejectionThrottle` decides as events; whatever fails, packets go on."""
 
     def __init__(self, engine: Engine, layout: Layout, zone: tzinfo, report: Report) -> None:
-        self.complaints = RejectionThrottle(report.monotonic)
+        self.throttle = RejectionThrottle(report.monotonic)
         self._engine = engine
         self._events = EventLog(Sql(engine.dialect), layout)
         self._zone = zone
         self._report = report
 
-    def round(self, *, everything: bool = False) -> None:
+    def run_due(self, *, everything: bool = False) -> None:
         """Write what is due, or ``everything``; what cannot be written now is kept for later."""
         # An absent database is not asked: that takes time, and somebody waits for it already.
-        if not self._report.gauges.database_up or not (everything or self.complaints.due()):
+        if not self._report.gauges.database_up or not (everything or self.throttle.due()):
             return
-        complaints = self.complaints.take(everything=everything)
+        complaints = self.throttle.take(everything=everything)
         try:
             try:
                 self._write(complaints)
@@ -149,7 +149,7 @@ class RejectionEvents:
             log.error("events of rejected packets are lost: %s", error)
         except StoreError as error:
             log.debug("events of rejected packets put off: %s", error)
-            self.complaints.put_back(complaints)
+            self.throttle.put_back(complaints)
 
     def _write(self, complaints: Sequence[RejectionMessage]) -> None:
         if not complaints:

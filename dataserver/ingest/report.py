@@ -13,7 +13,7 @@ from dataserver import __version__
 from dataserver.config.paths import Paths
 from dataserver.config.settings import Settings
 from dataserver.errors import Reason, StoreError
-from dataserver.ingest.delivery import Failing
+from dataserver.ingest.delivery import FailingPackets
 from dataserver.model import Packet
 from dataserver.rules.times import SLACK
 from dataserver.runtime.heartbeat import Phase, Status, Trouble, write_atomic
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two status files.
 EVERY = 1.0
 #: Seconds for which a lock is waited (a little less: clocks differ) before that is an outage.
-HELD = 9.5
+LOCK_OUTAGE = 9.5
 #: Seconds after which the queue is counted beside the main loop, and how many times longer than
 #: counting took the pause between two counts is.
 _RECOUNT, _SHARE = 5.0, 20.0
@@ -116,7 +116,7 @@ class Report:
         self._queue(found.files, found.oldest)
         self._counting = self._counted - now
 
-    def add(self, tally: Tally) -> None:
+    def note_stored(self, tally: Tally) -> None:
         """A transaction was committed."""
         counters = self.counters
         counters.packets += tally.packets
@@ -132,16 +132,16 @@ class Report:
         counters.modules_created += tally.new_modules
         self.gauges.last_commit_time_seconds = round(self.clock(), 3)
         self._progress = self.monotonic()
-        self.back()
+        self.database_up()
 
-    def back(self) -> None:
+    def database_up(self) -> None:
         """The database can be used."""
         self.gauges.database_up = 1
         if self.database_error is not None:
             log.info("the database is back")
         self.database_error = self.database_down_since = None
 
-    def lost(self, error: StoreError) -> None:
+    def database_lost(self, error: StoreError) -> None:
         """The database ends this process: the last status says why."""
         if self.database_error is None:
             self.database_down_since = self.clock()
@@ -154,7 +154,7 @@ class Report:
         self.gauges.rejected_files += 1
         self.gauges.rejected_bytes += size
 
-    def away(self, error: StoreError) -> None:
+    def database_down(self, error: StoreError) -> None:
         """The database cannot be used now; said once for as long as the reason stays."""
         if self.database_error is None:
             self.database_down_since = self.clock()
@@ -163,25 +163,25 @@ class Report:
         self.database_error = error.message
         self.gauges.database_up = 0
 
-    def storing(self, failing: Failing) -> None:
+    def note_failing(self, failing: FailingPackets) -> None:
         """Note which packets cannot be stored."""
         failure = failing.failure
         self.gauges.failing = len(failing)
         self.internal_error = failing.any_internal
         if failure is None or failing.since is None:
-            self.mended(Trouble.STORING)
+            self.resolved(Trouble.STORING)
             return
         text = f"{failure.reason}; {len(failing)} files wait"
         self.trouble(Trouble.STORING, text, since=failing.since, logged=failure.reason)
 
-    def alerts(self, count: int, *, accepted: bool) -> None:
+    def note_alerts(self, count: int, *, accepted: bool) -> None:
         """So many alerts are defined, which this server does not evaluate; ``accepted``: as told.
 
         Said when there are any, not with each one more.
         """
         before, self.gauges.alerts_not_evaluated = self.gauges.alerts_not_evaluated, count
         if not count:
-            self.mended(Trouble.ALERTS)
+            self.resolved(Trouble.ALERTS)
         elif not accepted:
             self.trouble(
                 Trouble.ALERTS,
@@ -189,7 +189,7 @@ class Report:
                 logged=f"some are defined; {ACCEPTING}",
             )
         elif self.troubles.pop(Trouble.ALERTS, None) is not None or not before:
-            self.content(Trouble.ALERTS)
+            self.clear(Trouble.ALERTS)
             log.info("%s (accept_no_alerts = true)", alerts_text(count))
 
     def clock_behind(self, ahead: int, agents: int) -> None:
@@ -202,7 +202,7 @@ class Report:
     def clock_right(self) -> None:
         """They are not, or not any more."""
         self.gauges.clock_behind = 0
-        self.mended(Trouble.CLOCK)
+        self.resolved(Trouble.CLOCK)
 
     def trouble(
         self, what: Trouble, text: str, *, since: float | None = None, logged: str | None = None
@@ -215,15 +215,15 @@ class Report:
         began = since or (before[1] if before else self.clock())
         self.troubles[what] = (text, began)
         level = logging.WARNING if what in _WARNINGS else logging.ERROR
-        self.complain(what, f"{_TROUBLES[what]}: {logged or text}", level)
+        self.log_once(what, f"{_TROUBLES[what]}: {logged or text}", level)
 
-    def mended(self, what: Trouble) -> None:
+    def resolved(self, what: Trouble) -> None:
         """It is not wrong any more."""
         if self.troubles.pop(what, None) is not None:
-            self.content(what)
+            self.clear(what)
             log.info("no longer: %s", _TROUBLES[what])
 
-    def complain(self, about: str, text: str, level: int = logging.ERROR) -> None:
+    def log_once(self, about: str, text: str, level: int = logging.ERROR) -> None:
         """Log an error about something once, for as long as it stays the same."""
         if self._complaints.get(about) == text:
             return
@@ -232,11 +232,11 @@ class Report:
         self._complaints[about] = text
         log.log(level, "%s", text)
 
-    def content(self, about: str) -> None:
+    def clear(self, about: str) -> None:
         """There is nothing to complain about any more."""
         self._complaints.pop(about, None)
 
-    def remark(self, packet: Packet) -> None:
+    def log_remarks(self, packet: Packet) -> None:
         """Log what is to be said of how ``packet`` was read: once for each agent.
 
         After :data:`_REMARKS` agents nothing is said any more: `packet show` tells.

@@ -234,7 +234,7 @@ class SelfMonitoring:
         """Whether it is time for a report; never where self-monitoring is off."""
         return self._settings.self_monitoring and self._report.monotonic() >= self._next
 
-    def round(self, recorder: Recorder, delivery: Delivery) -> None:
+    def run(self, recorder: Recorder, delivery: Delivery) -> None:
         """Report, as any packet is recorded; one that is refused is told in the log once.
 
         Raises Stopped.
@@ -242,7 +242,7 @@ class SelfMonitoring:
         self._next = self._report.monotonic() + self._settings.self_monitoring_interval
         agent = self._settings.self_monitoring_agent
         try:
-            known = delivery.insist(lambda: recorder.newest([agent]))
+            known = delivery.retry(lambda: recorder.newest([agent]))
         except (StoreRefused, StoreLacking) as error:
             self._refused(error)
             return
@@ -252,7 +252,7 @@ class SelfMonitoring:
         [(_, outcome)] = delivery.deliver([arrival])
         self._report.counters.commit_seconds.observe(self._report.monotonic() - started)
         if outcome is None or outcome.error is None:
-            self._report.content("self-monitoring")
+            self._report.clear("self-monitoring")
         else:
             self._refused(outcome.error)
 
@@ -260,14 +260,14 @@ class SelfMonitoring:
         """The figures of the database, with this host's load; what cannot be read is left out."""
         now = int(self._report.clock())
         try:
-            figures = delivery.insist(lambda: self._tactical(now))
+            figures = delivery.retry(lambda: self._tactical(now))
         except (StoreRefused, StoreLacking) as error:
-            self._report.complain(
+            self._report.log_once(
                 "tactical view",
                 f"the report on this server has no figures of the database: {error}",
             )
             return {}
-        self._report.content("tactical view")
+        self._report.clear("tactical view")
         if figures and (load := cpu_load()) is not None:
             figures["CPU Load"] = load
         return figures
@@ -317,7 +317,7 @@ class SelfMonitoring:
     def _refused(self, error: DataserverError) -> None:
         name = self._settings.self_monitoring_agent
         text = f"the report on this server, agent {name!a}, is not recorded: {error}"
-        self._report.complain("self-monitoring", text)
+        self._report.log_once("self-monitoring", text)
 
 
 def _with_changes(figures: Figures, before: _Reading, now: _Reading) -> Figures:

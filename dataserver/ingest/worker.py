@@ -24,8 +24,8 @@ from dataserver.errors import (
     StoreError,
     StoreReplaced,
 )
-from dataserver.ingest.delivery import AWAY_WAIT, Stopped
-from dataserver.ingest.pipeline import Session
+from dataserver.ingest.delivery import OUTAGE_PAUSES, Stopped
+from dataserver.ingest.pipeline import Pipeline
 from dataserver.ingest.report import Report
 from dataserver.runtime.heartbeat import STUCK_AFTER, Heartbeat, Phase, Status, Trouble
 from dataserver.sd_notify import Notify
@@ -122,7 +122,7 @@ class Worker:
             self.report.count(Path(settings.data_in))
             self.report.write(settings, self._heartbeat.phase)
         except Exception as error:  # noqa: BLE001 - the heartbeat must go on
-            self.report.complain("the status", f"cannot report: {error!r}")
+            self.report.log_once("the status", f"cannot report: {error!r}")
 
     def run(self) -> Summary:
         """Work until told to stop (``once``: until everything that is there is taken in).
@@ -191,7 +191,7 @@ class Worker:
         except Stopped:
             pass
         except StoreError as error:
-            self.report.lost(error)
+            self.report.database_lost(error)
             raise
         except SpoolReplaced as error:
             self.report.trouble(Trouble.DATA_IN, str(error))
@@ -214,12 +214,12 @@ class Worker:
         phase = Phase.STOPPED if ending else Phase.STARTING
         self.report.write(self._settings, phase, force=True)
 
-    def _open_session(self, engine: Engine) -> Session | None:
+    def _open_session(self, engine: Engine) -> Pipeline | None:
         """Wait until the database can be used; None: told to stop meanwhile."""
-        wait = AWAY_WAIT[0]
+        wait = OUTAGE_PAUSES[0]
         while True:
             try:
-                return Session(
+                return Pipeline(
                     self._settings,
                     engine,
                     self.report,
@@ -232,18 +232,18 @@ class Worker:
             except StoreError as error:
                 if self._once:
                     raise
-                self.report.away(error)
+                self.report.database_down(error)
             self._heartbeat.enter(Phase.WAITING_FOR_DATABASE)
             if self._pause(wait):
                 return None
-            wait = min(wait * 2, AWAY_WAIT[1])
+            wait = min(wait * 2, OUTAGE_PAUSES[1])
 
-    def _work(self, session: Session) -> None:
+    def _work(self, session: Pipeline) -> None:
         if self._before is not None:
             # Only now it is known that the new one can be used.
             self._before = None
-            self.report.mended(Trouble.CONFIGURATION)
-        self.report.back()
+            self.report.resolved(Trouble.CONFIGURATION)
+        self.report.database_up()
         while not (self._stopping or self._reloading):
             try:
                 progress = session.step()
@@ -257,7 +257,7 @@ class Worker:
                 self.report.gauges.data_in_up = 0
                 progress = False
             else:
-                self.report.mended(Trouble.DATA_IN)
+                self.report.resolved(Trouble.DATA_IN)
                 self.report.gauges.data_in_up = 1
             if self._once:
                 return

@@ -15,7 +15,7 @@ import pytest
 
 from dataserver.config import load
 from dataserver.errors import Reason
-from dataserver.ingest import Worker
+from dataserver.ingest.worker import Worker
 from dataserver.runtime.heartbeat import Phase
 from tests.support.databases import SQLITE, opened
 from tests.support.dump import Dump, dump

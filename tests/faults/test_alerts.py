@@ -49,7 +49,7 @@ def test_alerts_are_counted_each_cache_seconds_and_said_once(
     caplog.set_level(logging.INFO)
     time = Clocks(1_800_000_000.0, 1000.0)
     report = Report(Home(tmp_path).instance(), time.wall, time.monotonic, 42)
-    duties = DatabaseJobs(
+    jobs = DatabaseJobs(
         pandora_database.engine(),
         pandora_database.prepare(),
         Settings(cache_seconds=10),
@@ -65,8 +65,8 @@ def test_alerts_are_counted_each_cache_seconds_and_said_once(
         else:
             define(pandora_database, *change)
         time.advance(10.0)
-        assert duties.due()
-        duties.round()
+        assert jobs.due()
+        jobs.run_due()
         found.append((report.gauges.alerts_not_evaluated, Trouble.ALERTS in report.troubles))
     assert found == [(0, False), (1, True), (3, True), (0, False)]
     told = [record.getMessage() for record in caplog.records]

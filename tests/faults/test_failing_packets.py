@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 
 from dataserver.config import load
 from dataserver.errors import Reason, StoreRefused
-from dataserver.ingest import Summary, run
 from dataserver.ingest.delivery import INTERNAL_PER_HOUR
+from dataserver.ingest.worker import Summary, run
 from dataserver.model import Arrival
 from dataserver.store import schema
 from dataserver.store.recorder import Recorder

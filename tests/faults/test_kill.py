@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 KILLS = {"few": 3, "large": 24}
 
 #: What it says when its reading process was killed.
-DIED = "the reading process died"
+DIED = "the reader process died"
 
 FAIL_POINTS = ("before-commit", "after-commit", "before-unlink", "inside-done", "after-unlink")
 #: Of each fail point one case in `make test`: the store, and the how many-th time it is reached.

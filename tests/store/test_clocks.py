@@ -53,8 +53,8 @@ class Servers:
             self.ingests[which].recorder,
             clock=lambda: self.now,
             pause=self._pause,
-            trouble=lambda error, seconds: None,
-            well=lambda _tally: None,
+            on_failure=lambda error, seconds: None,
+            on_success=lambda _tally: None,
             patient=False,
         )
         self.tries = 0

@@ -55,13 +55,13 @@ class Process:
             self.store.recorder,
             clock=self.clock,
             pause=lambda _: False,
-            trouble=lambda *_: None,
-            well=self.report.add,
+            on_failure=lambda *_: None,
+            on_success=self.report.note_stored,
         )
         self.teller = RejectionEvents(engine, self.store.recorder.layout, ZONE, self.report)
 
     def tell(self) -> None:
-        self.internals.round(self.store.recorder, self.delivery)
+        self.internals.run(self.store.recorder, self.delivery)
 
 
 class Rows:
@@ -252,10 +252,10 @@ def test_a_database_of_our_own_has_no_tactical_view(one: Process, rows: Rows) ->
 
 def test_a_rejected_packet_is_an_error_event_of_its_agent(one: Process, rows: Rows) -> None:
     one.store.record([arrival_at(0, {"load": "1"}, agent="web 1")])
-    one.teller.complaints.note(Reason.CLOCK, "web.7.data", "its clock <is> wrong", "web 1")
-    one.teller.complaints.note(Reason.CLOCK, "no.7.data", "wrong", "nobody")
-    one.teller.complaints.note(Reason.MALFORMED, "\udcff\n.7.data", "no agent", None)
-    one.teller.round()
+    one.teller.throttle.note(Reason.CLOCK, "web.7.data", "its clock <is> wrong", "web 1")
+    one.teller.throttle.note(Reason.CLOCK, "no.7.data", "wrong", "nobody")
+    one.teller.throttle.note(Reason.MALFORMED, "\udcff\n.7.data", "no agent", None)
+    one.teller.run_due()
     assert rows.texts("error") == [
         "Unable to process XML data file 'web.7.data': its clock <is> wrong (clock)",
         "Unable to process XML data file 'no.7.data': wrong (clock)",
@@ -277,10 +277,10 @@ def test_a_rejected_packet_is_an_error_event_of_its_agent(one: Process, rows: Ro
 @pytest.mark.parametrize("database", [SQLITE], indirect=True)
 def test_a_storm_is_a_few_rows(one: Process, rows: Rows) -> None:
     for second in range(1800):
-        one.teller.complaints.note(Reason.MALFORMED, f"a.{second}.data", "no end", None)
-        one.teller.round()
+        one.teller.throttle.note(Reason.MALFORMED, f"a.{second}.data", "no end", None)
+        one.teller.run_due()
         one.clock.advance(1)
-    one.teller.round(everything=True)
+    one.teller.run_due(everything=True)
     assert len(rows.texts("error")) <= FIRST + 1800 / PERIOD + 1
     told = [int(text.split()[0]) for text in rows.texts("error")[FIRST:]]
     assert sum(told) == 1800 - FIRST
@@ -290,13 +290,13 @@ def test_what_cannot_be_written_waits_and_hurts_nobody(
     mariadb_database: Database, tmp_path: Path
 ) -> None:
     process, rows = Process(mariadb_database, "host1", tmp_path), Rows(mariadb_database)
-    process.teller.complaints.note(Reason.MALFORMED, "a.1.data", "no end", None)
+    process.teller.throttle.note(Reason.MALFORMED, "a.1.data", "no end", None)
     mariadb_database.kill()
-    process.teller.round()
+    process.teller.run_due()
     mariadb_database.restart()
-    process.teller.round()
+    process.teller.run_due()
     process.clock.advance(60)
-    process.teller.round()
+    process.teller.run_due()
     assert len(rows.texts("error")) == 1
 
 
@@ -305,10 +305,10 @@ def test_while_the_database_is_away_it_is_not_asked(
 ) -> None:
     monkeypatch.setattr(rejection_events, "translating", lambda _: pytest.fail("asked"))
     one.report.gauges.database_up = 0
-    one.teller.complaints.note(Reason.MALFORMED, "a.1.data", "no end", None)
-    one.teller.round()
-    one.teller.round(everything=True)
-    assert one.teller.complaints.due()
+    one.teller.throttle.note(Reason.MALFORMED, "a.1.data", "no end", None)
+    one.teller.run_due()
+    one.teller.run_due(everything=True)
+    assert one.teller.throttle.due()
     assert rows.texts("error") == []
 
 
@@ -318,6 +318,6 @@ def test_without_a_table_of_events_nothing_is_told(
     with pandora_database.engine().begin() as conn:
         conn.execute(DropTable(schema.event))
     process = Process(pandora_database, "host1", tmp_path)
-    process.teller.complaints.note(Reason.MALFORMED, "a.1.data", "no end", None)
-    process.teller.round()
-    assert not process.teller.complaints.due()
+    process.teller.throttle.note(Reason.MALFORMED, "a.1.data", "no end", None)
+    process.teller.run_due()
+    assert not process.teller.throttle.due()

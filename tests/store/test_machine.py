@@ -213,8 +213,8 @@ class Servers(RuleBasedStateMachine):
             self.recorders[which].recorder,
             clock=lambda: NOW,
             pause=lambda _seconds: False,
-            trouble=lambda error, seconds: None,
-            well=lambda _tally: None,
+            on_failure=lambda error, seconds: None,
+            on_success=lambda _tally: None,
             patient=False,
         )
         delivered = delivery.deliver([packet.arrival for packet in batch])

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from dataserver.config import load
 from dataserver.config.paths import Home
 from dataserver.errors import SpoolError
-from dataserver.ingest.pipeline import Session
+from dataserver.ingest.pipeline import Pipeline
 from dataserver.ingest.report import Report
 from dataserver.runtime.heartbeat import Heartbeat
 from dataserver.store import schema
@@ -37,7 +37,7 @@ def test_a_bad_packet_that_cannot_be_set_aside_stops_no_verdicts(
     heartbeat = Heartbeat(paths.heartbeat, report.run)
     engine = open_engine("sqlite:///data.db", home=tmp_path)
     settings = load.load(paths, {})
-    with Session(settings, engine, report, heartbeat, lambda _: False, patient=True) as session:
+    with Pipeline(settings, engine, report, heartbeat, lambda _: False, patient=True) as session:
         monkeypatch.setattr(session.spool, "reject", _refuse)
         session.step()
         with engine.connect() as conn:

@@ -272,8 +272,8 @@ class Console(RuleBasedStateMachine):
             self.servers[which].recorder,
             clock=lambda: self.now,
             pause=lambda _seconds: False,
-            trouble=lambda error, seconds: None,
-            well=lambda _tally: None,
+            on_failure=lambda error, seconds: None,
+            on_success=lambda _tally: None,
             patient=False,
         )
         delivered = delivery.deliver([packet.arrival for packet in batch])

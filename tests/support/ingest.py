@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 
 from dataserver.config import load
 from dataserver.config.paths import Home
-from dataserver.ingest import run
-from dataserver.ingest.pipeline import Session
+from dataserver.ingest.pipeline import Pipeline
 from dataserver.ingest.report import Report
+from dataserver.ingest.worker import run
 from dataserver.model import Arrival
 from dataserver.packet import parse
 from dataserver.rules.times import packet_time
@@ -73,12 +73,12 @@ class Instance:
         run(load.load(self.paths, {}), self.paths, once=True)
 
     @contextlib.contextmanager
-    def one_process(self) -> Iterator[Session]:
+    def one_process(self) -> Iterator[Pipeline]:
         """A process that goes on: each step takes in what is there; what it knows stays."""
         report = Report(self.paths, time.time, time.monotonic, os.getpid())
         heartbeat = Heartbeat(self.paths.heartbeat, report.run)
         settings, engine = load.load(self.paths, {}), self._database.engine()
-        with Session(settings, engine, report, heartbeat, lambda _: False, patient=False) as own:
+        with Pipeline(settings, engine, report, heartbeat, lambda _: False, patient=False) as own:
             yield own
 
     @property

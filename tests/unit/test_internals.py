@@ -40,7 +40,7 @@ class Desk:
             raise StoreRefused("not such a name")
         return {}
 
-    def insist(self, action: Callable[[], object]) -> object:
+    def retry(self, action: Callable[[], object]) -> object:
         return action()
 
     def deliver(self, arrivals: list[Arrival]) -> list[tuple[Arrival, Outcome]]:
@@ -139,7 +139,7 @@ def test_it_is_due_at_once_and_after_each_interval_whatever_became_of_the_report
         if reports.due():
             times.append(clocks.monotonic.now)
             desk.error = PacketError(Reason.NO_AGENT, "not known") if len(times) % 2 else None
-            reports.round(desk, desk)  # type: ignore[arg-type]
+            reports.run(desk, desk)  # type: ignore[arg-type]
         clocks.advance(1)
     assert times == [50, 110, 170, 230]
     assert len(desk.delivered) == 4
@@ -156,7 +156,7 @@ def test_a_report_that_is_refused_is_told_once(
     reports = internals(report, tmp_path)
     desk = Desk(PacketError(Reason.NO_AGENT, "the agent is not known and autocreate is off"))
     for _ in range(5):
-        reports.round(desk, desk)  # type: ignore[arg-type]
+        reports.run(desk, desk)  # type: ignore[arg-type]
     [said] = caplog.messages
     assert "pandora.internals" in said
     assert "autocreate is off" in said
@@ -167,7 +167,7 @@ def test_an_agent_that_cannot_be_asked_for_costs_a_report_only(
 ) -> None:
     reports = internals(report, tmp_path)
     desk = Desk(refuses=True)
-    reports.round(desk, desk)  # type: ignore[arg-type]
+    reports.run(desk, desk)  # type: ignore[arg-type]
     assert desk.delivered == []
     assert not reports.due()
 
@@ -234,7 +234,7 @@ def test_figures_of_the_database_are_called_as_the_console_looks_for_them(
 ) -> None:
     told = {"total_modules": 12.0, "mysql_questions_reads": 7e9, "not told": 1.0}
     desk = Desk()
-    internals(report, tmp_path, tactical=told).round(desk, desk)  # type: ignore[arg-type]
+    internals(report, tmp_path, tactical=told).run(desk, desk)  # type: ignore[arg-type]
     modules = by_name(desk.delivered[0].packet)
     assert modules["total_modules"].value == "12.000"
     reads = modules["mysql_questions_reads"]
@@ -247,7 +247,7 @@ def test_a_process_that_does_not_report_on_the_database_says_nothing_of_it(
     report: Report, tmp_path: Path
 ) -> None:
     desk = Desk()
-    internals(report, tmp_path).round(desk, desk)  # type: ignore[arg-type]
+    internals(report, tmp_path).run(desk, desk)  # type: ignore[arg-type]
     names = [module.name for module in desk.delivered[0].packet.modules]
     assert names
     assert all(name.startswith("host1/main ") for name in names)
@@ -262,7 +262,7 @@ def test_figures_that_cannot_be_read_are_left_out_and_told_once(
     settings = Settings(self_monitoring=True, data_in=tmp_path)
     reports, desk = SelfMonitoring(settings, report, refuse), Desk()
     for _ in range(3):
-        reports.round(desk, desk)  # type: ignore[arg-type]
+        reports.run(desk, desk)  # type: ignore[arg-type]
     assert len(desk.delivered) == 3
     assert caplog.messages == [
         "the report on this server has no figures of the database: no right to ask"

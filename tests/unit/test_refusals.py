@@ -44,11 +44,11 @@ def test_a_storm_is_told_by_its_first_few_and_one_sum_a_period(
 ) -> None:
     for _ in range(100):
         kept.note(refusing(1000))
-        kept.round()
+        kept.run_due()
     assert len(lines(caplog)) == FIRST
     clock.advance(PERIOD)
-    kept.round()
-    kept.round()
+    kept.run_due()
+    kept.run_due()
     (line,) = lines(caplog)
     untold = 100_000 - FIRST
     assert line.startswith(f"{untold} more values or other parts of packets refused in the last 5 ")
@@ -62,14 +62,14 @@ def test_what_is_refused_again_and_again_is_told_once_an_hour(
 ) -> None:
     for _ in range(60):
         kept.note(refusing(0, again=2))
-        kept.round()
+        kept.run_due()
         assert lines(caplog) == []
         clock.advance(SELDOM / 60)
-    kept.round()
+    kept.run_due()
     (line,) = lines(caplog)
     assert line.startswith("120 more values or other parts of packets refused in the last 60 min")
     clock.advance(SELDOM)
-    kept.round()
+    kept.run_due()
     assert lines(caplog) == []
 
 
@@ -77,8 +77,8 @@ def test_at_the_end_what_was_not_told_yet_is_told(
     kept: RefusalLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept.note(refusing(1, again=1))
-    kept.round(everything=True)
-    kept.round(everything=True)
+    kept.run_due(everything=True)
+    kept.run_due(everything=True)
     assert [line.split()[0] for line in lines(caplog)] == ["refused:", "1"]
 
 
@@ -86,7 +86,7 @@ def test_a_transaction_that_refused_nothing_is_no_news(
     kept: RefusalLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept.note(Tally(packets=5))
-    kept.round(everything=True)
+    kept.run_due(everything=True)
     assert lines(caplog) == []
 
 

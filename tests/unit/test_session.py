@@ -35,8 +35,8 @@ def test_any_number_of_agents_whose_packets_are_mended_makes_a_bounded_log(
     clocks = Clocks()
     report = Report(Home(tmp_path).instance("main"), clocks.wall, clocks.monotonic, 1)
     for number in range(2_000):
-        report.remark(Packet(f"{number}" + "x" * 10_000, b"", remarks=("it was mended",)))
-        report.remark(Packet("0" + "x" * 10_000, b"", remarks=("it was mended",)))
+        report.log_remarks(Packet(f"{number}" + "x" * 10_000, b"", remarks=("it was mended",)))
+        report.log_remarks(Packet("0" + "x" * 10_000, b"", remarks=("it was mended",)))
     told = [record.getMessage() for record in caplog.records]
     assert told[0].endswith("x': it was mended")
     assert "no more is told" in told[-1]
@@ -51,5 +51,5 @@ def test_agents_whose_long_names_begin_alike_are_told_once(
     report = Report(Home(tmp_path).instance("main"), clocks.wall, clocks.monotonic, 1)
     for number in range(5):
         name = f"{'<script>' * 100_000}{number}"
-        report.remark(Packet(name, b"", remarks=("it was mended",)))
+        report.log_remarks(Packet(name, b"", remarks=("it was mended",)))
     assert len(caplog.records) == 1

@@ -333,7 +333,7 @@ def test_maintenance_brings_a_completed_upload_back(
     writer = stalled(spool)
     os.write(writer, TAIL)
     os.close(writer)
-    assert maintenance.round() == 0
+    assert maintenance.run() == 0
     assert (data_in / "a.1.data").exists()
 
 

@@ -16,14 +16,14 @@ from dataserver.errors import (
     StoreUnavailable,
 )
 from dataserver.ingest.delivery import (
-    AWAY_WAIT,
-    CONFLICT_WAIT,
-    CONFLICTS,
+    CONFLICT_PAUSES,
+    CONFLICTS_BEFORE_OUTAGE,
+    FAILED_PACKET_PAUSES,
     INTERNAL_PER_HOUR,
-    PAUSES,
+    OUTAGE_PAUSES,
     Delivered,
     Delivery,
-    Failing,
+    FailingPackets,
     Stopped,
 )
 from dataserver.model import Arrival, Packet
@@ -69,15 +69,15 @@ class Desk:
         self.after: list[float] = []
         self.well = 0
         self.clocks = Clocks()
-        self.failing = Failing(self.clocks.wall, self.clocks.monotonic)
+        self.failing = FailingPackets(self.clocks.wall, self.clocks.monotonic)
         self._stops_after = stops_after
         self.delivery = Delivery(
             store,
             clock=lambda: 1000.5,
             pause=self._pause,
-            trouble=self._note,
+            on_failure=self._note,
             monotonic=self.clocks.monotonic,
-            well=self._count,
+            on_success=self._count,
             failing=self.failing,
             key=lambda arrival: arrival.token,
             patient=patient,
@@ -137,23 +137,25 @@ def test_a_conflict_is_tried_again_after_a_moment() -> None:
     store = Store([StoreConflict("deadlock"), StoreConflict("deadlock")])
     desk = Desk(store)
     assert desk.refused(packets("a")) == {}
-    assert desk.waits == [CONFLICT_WAIT[0], 2 * CONFLICT_WAIT[0]]
+    assert desk.waits == [CONFLICT_PAUSES[0], 2 * CONFLICT_PAUSES[0]]
     assert len(desk.told) == 2
 
 
 def test_a_conflict_that_persists_is_waited_out_ever_longer() -> None:
-    desk = Desk(Store([StoreConflict("deadlock")] * (CONFLICTS + 5)))
+    desk = Desk(Store([StoreConflict("deadlock")] * (CONFLICTS_BEFORE_OUTAGE + 5)))
     desk.refused(packets("a"))
     assert desk.waits == sorted(desk.waits)
-    assert desk.waits[-1] == AWAY_WAIT[1]
-    assert desk.after == [pytest.approx(sum(desk.waits[:tries])) for tries in range(CONFLICTS + 5)]
+    assert desk.waits[-1] == OUTAGE_PAUSES[1]
+    assert desk.after == [
+        pytest.approx(sum(desk.waits[:tries])) for tries in range(CONFLICTS_BEFORE_OUTAGE + 5)
+    ]
 
 
 def test_an_absent_database_is_waited_for_as_long_as_it_takes() -> None:
     desk = Desk(Store([StoreUnavailable("away")] * 50))
     assert desk.refused(packets("a")) == {}
-    assert desk.waits[0] == AWAY_WAIT[0]
-    assert max(desk.waits) == AWAY_WAIT[1]
+    assert desk.waits[0] == OUTAGE_PAUSES[0]
+    assert max(desk.waits) == OUTAGE_PAUSES[1]
 
 
 def test_one_pass_does_not_wait_for_an_absent_database() -> None:
@@ -224,7 +226,7 @@ def test_a_packet_of_the_same_agent_proves_nothing() -> None:
     assert desk.waiting([second]) == []
     assert not desk.failing.is_due(first.token)
     store.poison["a"] = StoreRefused("again")
-    desk.clocks.advance(PAUSES[1])
+    desk.clocks.advance(FAILED_PACKET_PAUSES[1])
     assert desk.waiting([first]) == ["a"]
 
 
@@ -276,10 +278,10 @@ def test_where_everything_fails_all_wait_and_nothing_is_rejected() -> None:
     assert desk.failing.any_internal
     assert not any(desk.failing.is_due(each.token) for each in arrivals)
     for _ in range(20):
-        desk.clocks.advance(PAUSES[1])
+        desk.clocks.advance(FAILED_PACKET_PAUSES[1])
         assert sorted(desk.waiting(arrivals)) == names
     store.poison.clear()
-    desk.clocks.advance(PAUSES[1])
+    desk.clocks.advance(FAILED_PACKET_PAUSES[1])
     assert desk.waiting(arrivals) == []
     assert len(desk.failing) == 0
     assert desk.failing.since is None
@@ -308,9 +310,9 @@ def test_of_internal_errors_only_a_few_an_hour_are_rejected() -> None:
     assert len(left) == 90 - INTERNAL_PER_HOUR
     # They are tried again after pauses, and are not rejected before the hour is over.
     for _ in range(11):
-        desk.clocks.advance(PAUSES[1])
+        desk.clocks.advance(FAILED_PACKET_PAUSES[1])
         assert desk.refused(left) == {}
-    desk.clocks.advance(PAUSES[1])
+    desk.clocks.advance(FAILED_PACKET_PAUSES[1])
     assert len(desk.refused(left)) == INTERNAL_PER_HOUR
 
 
@@ -328,7 +330,7 @@ def test_pauses_between_two_tries_grow() -> None:
         desk.clocks.advance(pause)
         assert desk.failing.is_due(bad.token)
     assert waited == sorted(waited)
-    assert (waited[0], waited[-1]) == PAUSES
+    assert (waited[0], waited[-1]) == FAILED_PACKET_PAUSES
 
 
 def test_what_was_replaced_or_is_gone_is_forgotten() -> None:
@@ -337,7 +339,7 @@ def test_what_was_replaced_or_is_gone_is_forgotten() -> None:
     desk = Desk(store)
     (bad,) = packets("a")
     desk.deliver([bad])
-    desk.failing.retain(set())
+    desk.failing.forget_missing(set())
     assert (len(desk.failing), desk.failing.since) == (0, None)
 
 
@@ -357,4 +359,4 @@ def test_insisting_works_for_any_transaction() -> None:
             raise errors.pop()
         return 7
 
-    assert Desk(Store()).delivery.insist(action) == 7
+    assert Desk(Store()).delivery.retry(action) == 7

@@ -1,4 +1,4 @@
-"""The reading process: it reads what the worker would, and its death costs nothing."""
+"""The reader process: it reads what the worker would, and its death costs nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from dataserver import failpoints
 from dataserver.errors import Reason, SpoolError
 from dataserver.ingest import read
-from dataserver.ingest.read import ReadBatch, Reader, ReadOptions, reader_for
+from dataserver.ingest.read import BacklogReader, ReadBatch, ReadOptions, reader_for
 from dataserver.model import Packet
 from dataserver.spool.directory import Spool
 from dataserver.spool.files import SpoolFile
@@ -38,8 +38,8 @@ def options(tmp_path: Path) -> ReadOptions:
 
 
 @pytest.fixture
-def reader(options: ReadOptions) -> Iterator[Reader]:
-    reader = Reader(options, not_here)
+def reader(options: ReadOptions) -> Iterator[BacklogReader]:
+    reader = BacklogReader(options, not_here)
     yield reader
     reader.cancel()
     reader.close()
@@ -62,11 +62,13 @@ def put(options: ReadOptions, contents: dict[str, bytes]) -> list[SpoolFile]:
         return sorted(spool.scan(), key=lambda file: file.name)
 
 
-def names(load: ReadBatch) -> list[str]:
-    return [arrival.packet.agent_name for arrival in load.arrivals]
+def names(batch: ReadBatch) -> list[str]:
+    return [arrival.packet.agent_name for arrival in batch.arrivals]
 
 
-def test_the_process_finds_what_reading_here_finds(options: ReadOptions, reader: Reader) -> None:
+def test_the_process_finds_what_reading_here_finds(
+    options: ReadOptions, reader: BacklogReader
+) -> None:
     files = put(
         options,
         {
@@ -80,13 +82,13 @@ def test_the_process_finds_what_reading_here_finds(options: ReadOptions, reader:
         },
     )
     reader.begin(files)
-    there, here = reader.finish(), reader_for(options).load(files)
+    there, here = reader.finish(), reader_for(options).read(files)
     assert names(there) == ["a1", "a2", "a & b"]
     # Whether a file is fresh depends on when it is read.
     same = [[each.packet, each.time, each.number, each.arrived] for each in there.arrivals]
     assert same == [[each.packet, each.time, each.number, each.arrived] for each in here.arrivals]
-    assert [(bad.file.name, bad.error.reason, bad.error.message) for bad in there.bad] == [
-        (bad.file.name, bad.error.reason, bad.error.message) for bad in here.bad
+    assert [(bad.file.name, bad.error.reason, bad.error.message) for bad in there.rejections] == [
+        (bad.file.name, bad.error.reason, bad.error.message) for bad in here.rejections
     ]
     assert [(file.name, error.reason) for file, error in there.incomplete] == [
         ("cut.4.data", Reason.INCOMPLETE),
@@ -100,7 +102,7 @@ def test_the_process_finds_what_reading_here_finds(options: ReadOptions, reader:
 
 
 def test_a_killed_process_is_replaced_and_its_batch_read_again(
-    options: ReadOptions, reader: Reader
+    options: ReadOptions, reader: BacklogReader
 ) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 6)})
     reader.begin(files[:1])
@@ -114,22 +116,22 @@ def test_a_killed_process_is_replaced_and_its_batch_read_again(
     assert reader.pid != first
 
 
-def test_a_file_over_which_it_dies_twice_is_set_aside_alone(
-    options: ReadOptions, reader: Reader, monkeypatch: pytest.MonkeyPatch
+def test_a_file_over_which_it_dies_twice_is_rejected_alone(
+    options: ReadOptions, reader: BacklogReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 6)})
     monkeypatch.setenv(failpoints.VARIABLE, "inside-read a3.3.data")
     reader.begin(files)
-    load = reader.finish()
-    assert names(load) == ["a1", "a2", "a4", "a5"]
-    assert [(bad.file.name, bad.error.reason) for bad in load.bad] == [
+    batch = reader.finish()
+    assert names(batch) == ["a1", "a2", "a4", "a5"]
+    assert [(bad.file.name, bad.error.reason) for bad in batch.rejections] == [
         ("a3.3.data", Reason.MALFORMED)
     ]
 
 
 def test_a_process_that_took_much_memory_is_replaced(options: ReadOptions) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 4)})
-    reader = Reader(options, not_here, largest=1)
+    reader = BacklogReader(options, not_here, memory_limit=1)
     for _ in range(2):
         reader.begin(files)
         assert reader.pid is not None
@@ -143,21 +145,21 @@ def test_where_no_process_can_be_kept_no_packet_is_blamed_and_the_worker_reads(
 ) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 6)})
     here = reader_for(options)
-    reader = Reader(options, here.load)
+    reader = BacklogReader(options, here.read)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     for _ in range(2):
         reader.begin(files)
-        load = reader.finish()
-        assert names(load) == ["a1", "a2", "a3", "a4", "a5"]
-        assert load.bad == []
+        batch = reader.finish()
+        assert names(batch) == ["a1", "a2", "a3", "a4", "a5"]
+        assert batch.rejections == []
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    other = Reader(options, here.load)
+    other = BacklogReader(options, here.read)
     other.begin(files)
     assert names(other.finish()) == ["a1", "a2", "a3", "a4", "a5"]
 
 
 def test_a_directory_that_cannot_be_used_is_no_fault_of_its_files(
-    options: ReadOptions, reader: Reader
+    options: ReadOptions, reader: BacklogReader
 ) -> None:
     files = put(options, {"a1.1.data": GOOD.format(n=1).encode()})
     Path(options.data_in).rename(Path(options.data_in).with_name("elsewhere"))
@@ -166,7 +168,7 @@ def test_a_directory_that_cannot_be_used_is_no_fault_of_its_files(
         reader.finish()
 
 
-def test_a_packet_over_which_our_own_code_stumbles_is_set_aside_alone(
+def test_a_packet_over_which_our_own_code_stumbles_is_rejected_alone(
     options: ReadOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 4)})
@@ -178,15 +180,15 @@ def test_a_packet_over_which_our_own_code_stumbles_is_set_aside_alone(
         return real(content)
 
     monkeypatch.setattr(read, "parse", stumbling)
-    load = reader_for(options).load(files)
-    assert names(load) == ["a1", "a3"]
-    assert [(bad.file.name, bad.error.reason) for bad in load.bad] == [
+    batch = reader_for(options).read(files)
+    assert names(batch) == ["a1", "a3"]
+    assert [(bad.file.name, bad.error.reason) for bad in batch.rejections] == [
         ("a2.2.data", Reason.REFUSED)
     ]
 
 
 def test_a_cancelled_batch_leaves_no_process_and_no_answer(
-    options: ReadOptions, reader: Reader
+    options: ReadOptions, reader: BacklogReader
 ) -> None:
     files = put(options, {f"a{n}.{n}.data": GOOD.format(n=n).encode() for n in range(1, 4)})
     reader.begin(files)
@@ -200,7 +202,7 @@ def test_a_cancelled_batch_leaves_no_process_and_no_answer(
 
 
 def test_it_ends_with_its_input_and_not_by_the_signals_that_stop_the_worker(
-    options: ReadOptions, reader: Reader
+    options: ReadOptions, reader: BacklogReader
 ) -> None:
     files = put(options, {"a1.1.data": GOOD.format(n=1).encode()})
     reader.begin(files)

@@ -16,7 +16,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.complaints = RejectionThrottle(self.clock)
+        self.throttle = RejectionThrottle(self.clock)
         self.told: list[RejectionMessage] = []
 
     def reject(
@@ -26,12 +26,12 @@ class Desk:
         message: str = "no end",
         agent: str | None = None,
     ) -> None:
-        self.complaints.note(reason, name, message, agent)
+        self.throttle.note(reason, name, message, agent)
         self.look()
 
     def look(self) -> None:
-        if self.complaints.due():
-            self.told += self.complaints.take()
+        if self.throttle.due():
+            self.told += self.throttle.take()
 
     def pass_by(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -76,7 +76,7 @@ def test_what_follows_the_first_ones_is_told_in_one_sum(desk: Desk) -> None:
 
 def test_a_storm_of_an_hour_leaves_a_few_rows_and_hides_none(desk: Desk) -> None:
     desk.storm(HOUR, Reason.MALFORMED)
-    desk.told += desk.complaints.take(everything=True)
+    desk.told += desk.throttle.take(everything=True)
     assert len(desk.told) <= FIRST + HOUR / PERIOD + 1
     assert sum(int(text.split()[0]) for text in desk.texts[FIRST:]) == HOUR - FIRST
 
@@ -121,7 +121,7 @@ def test_a_sum_is_of_an_agent_where_all_are(desk: Desk) -> None:
         desk.reject(Reason.CLOCK, agent=agent)
     for agent in ("web1", "web1", "web1", "web1", "web2"):
         desk.reject(Reason.TOO_OLD, agent=agent)
-    sums = desk.complaints.take(everything=True)
+    sums = desk.throttle.take(everything=True)
     assert [complaint.agent for complaint in sums] == ["web1", None]
 
 
@@ -129,22 +129,22 @@ def test_at_an_orderly_stop_the_sums_are_told_early(desk: Desk) -> None:
     desk.storm(FIRST + 5, Reason.MALFORMED)
     desk.pass_by(60)
     assert [
-        complaint.text.split(",")[0] for complaint in desk.complaints.take(everything=True)
+        complaint.text.split(",")[0] for complaint in desk.throttle.take(everything=True)
     ] == ["5 more packets rejected as malformed in the last minute"]
-    assert desk.complaints.take(everything=True) == []
+    assert desk.throttle.take(everything=True) == []
 
 
 def test_what_a_crash_follows_is_not_told_one_by_one_after_each_start(desk: Desk) -> None:
     for already in range(100):
-        desk.complaints = RejectionThrottle(desk.clock)
-        desk.complaints.remember({Reason.MALFORMED: already} if already else {})
+        desk.throttle = RejectionThrottle(desk.clock)
+        desk.throttle.remember({Reason.MALFORMED: already} if already else {})
         desk.reject()
         desk.pass_by(3)
     assert len(desk.told) == FIRST
 
 
 def test_what_was_set_aside_before_a_start_counts_for_one_period_only(desk: Desk) -> None:
-    desk.complaints.remember({Reason.MALFORMED: 1000})
+    desk.throttle.remember({Reason.MALFORMED: 1000})
     desk.pass_by(int(PERIOD))
     desk.reject()
     assert len(desk.told) == 1
@@ -152,11 +152,11 @@ def test_what_was_set_aside_before_a_start_counts_for_one_period_only(desk: Desk
 
 def test_what_could_not_be_told_is_told_later_in_its_order_and_without_haste(desk: Desk) -> None:
     for number in range(2):
-        desk.complaints.note(Reason.MALFORMED, f"a.{number}.data", "no end", None)
-    taken = desk.complaints.take()
-    desk.complaints.note(Reason.CLOCK, "c.1.data", "ahead", None)
-    desk.complaints.put_back(taken)
-    assert not desk.complaints.due()
+        desk.throttle.note(Reason.MALFORMED, f"a.{number}.data", "no end", None)
+    taken = desk.throttle.take()
+    desk.throttle.note(Reason.CLOCK, "c.1.data", "ahead", None)
+    desk.throttle.put_back(taken)
+    assert not desk.throttle.due()
     desk.pass_by(60)
     assert [text.split("'")[1] for text in desk.texts] == ["a.0.data", "a.1.data", "c.1.data"]
 
@@ -164,10 +164,10 @@ def test_what_could_not_be_told_is_told_later_in_its_order_and_without_haste(des
 def test_memory_is_bounded_while_nothing_can_be_told(desk: Desk) -> None:
     for _ in range(200):
         for reason in Reason:
-            desk.complaints.note(reason, "n" * 5000, "m" * 5000, "agent")
-        desk.complaints.put_back(desk.complaints.take())
+            desk.throttle.note(reason, "n" * 5000, "m" * 5000, "agent")
+        desk.throttle.put_back(desk.throttle.take())
         desk.clock.advance(PERIOD + 1)
-    told = desk.complaints.take(everything=True)
+    told = desk.throttle.take(everything=True)
     assert len(told) <= 100 + len(Reason)
     assert max(len(complaint.text) for complaint in told) < 600
 
@@ -183,7 +183,7 @@ def test_any_name_and_any_text_become_printable_and_short() -> None:
         desk = Desk()
         for _ in range(1 + FIRST):
             desk.reject(name=odd, message=odd)
-        found = [*desk.texts, *(each.text for each in desk.complaints.take(everything=True))]
+        found = [*desk.texts, *(each.text for each in desk.throttle.take(everything=True))]
         assert len(found) == FIRST + 1
         for text in found:
             assert text.isascii(), odd

@@ -55,25 +55,25 @@ def test_an_agent_that_sends_every_second_has_no_gap_for_a_rounded_time() -> Non
 
 
 def test_a_stem_that_is_not_held_is_not_kept() -> None:
-    assert not held().keeps("other", 1, 1.0)
+    assert not held().is_held("other", 1, 1.0)
 
 
 def test_a_held_stem_is_kept_until_nothing_came_for_a_while() -> None:
     holds = held()
-    assert holds.keeps("one", 1, 4.9)
-    assert not holds.keeps("one", 1, 5.0)
+    assert holds.is_held("one", 1, 4.9)
+    assert not holds.is_held("one", 1, 5.0)
 
 
 def test_each_further_file_prolongs_the_hold() -> None:
     holds = held()
-    assert holds.keeps("one", 2, 4.0)
-    assert holds.keeps("one", 2, 8.9)
-    assert not holds.keeps("one", 2, 9.0)
+    assert holds.is_held("one", 2, 4.0)
+    assert holds.is_held("one", 2, 8.9)
+    assert not holds.is_held("one", 2, 9.0)
 
 
 def test_a_hold_ends_in_the_end_whatever_still_comes() -> None:
     holds = held()
-    kept = [second for second in range(1, 100) if holds.keeps("one", second, float(second))]
+    kept = [second for second in range(1, 100) if holds.is_held("one", second, float(second))]
     assert kept == list(range(1, 60))
 
 
@@ -81,13 +81,13 @@ def test_a_stem_that_has_settled_is_ready_and_one_that_is_held_is_not() -> None:
     """A backlog of several batches: the second batch must not take the held ones for settled."""
     holds = held()
     assert not holds.ready("one", 0.0)
-    holds.keeps("one", 1, 5.0)
+    holds.is_held("one", 1, 5.0)
     assert holds.ready("one", 5.0)
 
 
 def test_being_ready_does_not_last_for_ever() -> None:
     holds = held()
-    holds.keeps("one", 1, 5.0)
+    holds.is_held("one", 1, 5.0)
     assert not holds.ready("one", 60.0)
 
 
@@ -95,8 +95,8 @@ def test_files_of_several_batches_are_counted_together() -> None:
     holds = held(files=3)
     holds.hold("one", "agent", 2, 0.5)
     assert len(holds) == 5
-    assert holds.keeps("one", 5, 4.0)
-    assert not holds.keeps("one", 5, 5.0)
+    assert holds.is_held("one", 5, 4.0)
+    assert not holds.is_held("one", 5, 5.0)
 
 
 def test_the_agents_of_all_stems_are_known() -> None:
@@ -108,13 +108,13 @@ def test_the_agents_of_all_stems_are_known() -> None:
 def test_stems_whose_files_are_gone_are_forgotten() -> None:
     holds = held()
     holds.hold("two", "agent", 1, 0.0)
-    holds.retain({"two"})
+    holds.forget_missing({"two"})
     assert len(holds) == 1
-    assert not holds.keeps("one", 1, 1.0)
+    assert not holds.is_held("one", 1, 1.0)
 
 
 def test_the_next_one_due_is_told() -> None:
     holds = held(now=10.0)
     assert holds.next_due() == 15.0
-    holds.retain(set())
+    holds.forget_missing(set())
     assert holds.next_due() is None

@@ -1,4 +1,4 @@
-"""When the worker's duties are done: with clocks of the test, on a small SQLite."""
+"""When the worker's jobs are done: with clocks of the test, on a small SQLite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, select
 from dataserver.config.paths import Home
 from dataserver.config.settings import Settings
 from dataserver.errors import StoreLacking, StoreRefused, StoreUnavailable
-from dataserver.ingest.periodic import EVERY, DatabaseJobs, Sweep, own_address
+from dataserver.ingest.periodic import BEAT_EVERY, DatabaseJobs, Sweep, own_address
 from dataserver.ingest.periodic import REST as BY_DEFAULT
 from dataserver.ingest.report import Report
 from dataserver.store import schema
@@ -50,7 +50,7 @@ class FakeSweep:
 
 @dataclass
 class Server:
-    """A server's duties and what they need."""
+    """A server's jobs and what they need."""
 
     engine: Engine
     layout: Layout
@@ -59,13 +59,13 @@ class Server:
     sweep: FakeSweep
     figures: ProcessStats = field(default_factory=ProcessStats)
     rest: float = REST
-    duties: DatabaseJobs = field(init=False)
+    jobs: DatabaseJobs = field(init=False)
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
         paths = Home(self.home).instance("main")
         self.report = Report(paths, self.time.wall, self.time.monotonic, 42)
-        self.duties = DatabaseJobs(
+        self.jobs = DatabaseJobs(
             self.engine,
             self.layout,
             Settings(server_name="ingest"),
@@ -81,8 +81,8 @@ class Server:
         until = self.time.monotonic.now + seconds
         while self.time.monotonic.now < until:
             self.time.advance(step)
-            if self.duties.due():
-                self.duties.round()
+            if self.jobs.due():
+                self.jobs.run_due()
 
 
 @pytest.fixture
@@ -112,14 +112,14 @@ def status(engine: Engine) -> list[tuple[str, int, float]]:
 
 
 def test_the_server_shows_that_it_lives_every_few_seconds(server: Server) -> None:
-    assert server.duties.due(), "the first time at once"
-    server.duties.round()
+    assert server.jobs.due(), "the first time at once"
+    server.jobs.run_due()
     assert status(server.engine) == [("ingest", 1, START)]
-    assert server.duties.idle_for() == EVERY
-    server.run(EVERY - 1)
+    assert server.jobs.idle_for() == BEAT_EVERY
+    server.run(BEAT_EVERY - 1)
     assert status(server.engine) == [("ingest", 1, START)]
     server.run(1)
-    assert status(server.engine) == [("ingest", 1, START + EVERY)]
+    assert status(server.engine) == [("ingest", 1, START + BEAT_EVERY)]
 
 
 def test_sweeps_that_rest_begin_when_it_has_run_for_a_while(server: Server) -> None:
@@ -130,7 +130,7 @@ def test_sweeps_that_rest_begin_when_it_has_run_for_a_while(server: Server) -> N
     server.run(30)
     assert server.sweep.asked[0] == begun + BY_DEFAULT
     gaps = [b - a for a, b in zip(server.sweep.asked, server.sweep.asked[1:], strict=False)]
-    assert set(gaps) == {EVERY}
+    assert set(gaps) == {BEAT_EVERY}
 
 
 def test_one_that_has_more_to_do_is_called_again_at_once(server: Server) -> None:
@@ -138,10 +138,10 @@ def test_one_that_has_more_to_do_is_called_again_at_once(server: Server) -> None
     server.sweep.more = 3
     server.run(1)
     for _ in range(3):
-        assert server.duties.due()
-        server.duties.round()
+        assert server.jobs.due()
+        server.jobs.run_due()
     assert server.sweep.asked == [server.time.monotonic.now] * 4
-    assert not server.duties.due()
+    assert not server.jobs.due()
 
 
 def test_of_two_servers_one_sweeps_and_the_other_when_it_is_gone(server: Server) -> None:
@@ -165,11 +165,11 @@ def test_one_that_leaves_in_good_order_is_replaced_at_once(server: Server) -> No
         server.run(1)
         other.run(0.5, step=0.5)
     assert other.sweep.asked == []
-    server.duties.leave()
+    server.jobs.leave()
     assert [row[1] for row in status(server.engine)] == [1], "the other one lives"
-    other.run(EVERY)
+    other.run(BEAT_EVERY)
     assert other.sweep.asked
-    other.duties.leave()
+    other.jobs.leave()
     assert [row[1] for row in status(server.engine)] == [0]
 
 
@@ -178,7 +178,7 @@ def test_the_horizon_is_what_the_figures_say_by_the_clock_of_the_worker(server: 
     server.run(REST)
     now, horizon = server.sweep.given[0]
     assert now == int(server.time.wall.now)
-    assert now - 200 - EVERY <= horizon <= now - 200
+    assert now - 200 - BEAT_EVERY <= horizon <= now - 200
 
 
 class TestRest:
@@ -186,7 +186,7 @@ class TestRest:
         server.run(REST + 10)
         done = len(server.sweep.asked)
         assert done
-        server.duties.note_outage()
+        server.jobs.note_outage()
         server.run(REST - 1)
         assert len(server.sweep.asked) == done
         server.run(2)
@@ -204,7 +204,7 @@ class TestRest:
             assert len(server.sweep.asked) == done, (clock, seconds)
 
     def test_not_of_those_that_judge_nobody(self, server: Server) -> None:
-        duties = DatabaseJobs(
+        jobs = DatabaseJobs(
             server.engine,
             server.layout,
             Settings(),
@@ -213,7 +213,7 @@ class TestRest:
             ProcessStats,
             [Sweep("sweep", server.sweep)],
         )
-        duties.round()
+        jobs.run_due()
         assert len(server.sweep.asked) == 1
 
 
@@ -231,7 +231,7 @@ class TestFailures:
             token = schema.config.c.token
             assert conn.scalar(select(token).where(token == "half")) is None
         server.sweep.error = None
-        server.run(EVERY)
+        server.run(BEAT_EVERY)
         assert len(server.sweep.asked) == 6
 
     def test_a_defect_of_ours_ends_nothing(
@@ -246,19 +246,19 @@ class TestFailures:
         server.run(REST + 10)
         done = len(server.sweep.asked)
         server.sweep.error = StoreUnavailable("gone")
-        server.run(EVERY)
+        server.run(BEAT_EVERY)
         assert len(server.sweep.asked) == done + 1
         assert server.report.database_error == "gone"
         server.sweep.error = None
-        server.run(REST - EVERY)
+        server.run(REST - BEAT_EVERY)
         assert server.report.database_error is None
         assert len(server.sweep.asked) == done + 1
-        server.run(EVERY)
+        server.run(BEAT_EVERY)
         assert len(server.sweep.asked) == done + 2
 
     def test_while_it_is_away_nothing_is_due_but_to_look_for_it(self, server: Server) -> None:
         often = [Sweep("sweep", server.sweep, every=1.0)]
-        duties = DatabaseJobs(
+        jobs = DatabaseJobs(
             server.engine,
             server.layout,
             Settings(),
@@ -267,12 +267,12 @@ class TestFailures:
             ProcessStats,
             often,
         )
-        duties.round()
-        server.report.away(StoreUnavailable("gone"))
-        server.time.advance(EVERY - 1)
-        assert duties.idle_for() == 1
+        jobs.run_due()
+        server.report.database_down(StoreUnavailable("gone"))
+        server.time.advance(BEAT_EVERY - 1)
+        assert jobs.idle_for() == 1
         server.time.advance(1)
-        duties.round()
+        jobs.run_due()
         assert len(server.sweep.asked) == 2
 
     def test_what_one_duty_lacks_is_no_outage(
@@ -289,8 +289,8 @@ class TestFailures:
     def test_leaving_while_the_database_is_away_asks_it_nothing(self, server: Server) -> None:
         server.run(10)
         before = status(server.engine)
-        server.report.away(StoreUnavailable("gone"))
-        server.duties.leave()
+        server.report.database_down(StoreUnavailable("gone"))
+        server.jobs.leave()
         assert status(server.engine) == before
 
 

@@ -23,7 +23,7 @@ _STEADY = 300.0
 _MOST, _LONGEST = 10_000, 100
 
 
-class ClockTeller:
+class ClockWarnings:
     """Says what ``clocks`` found, in the log, the status and the metrics."""
 
     def __init__(self, clocks: Clocks, report: Report) -> None:
@@ -36,7 +36,7 @@ class ClockTeller:
         #: When the own clock last looked wrong (monotonic seconds).
         self._behind_at = float("-inf")
 
-    def round(self) -> None:
+    def run_due(self) -> None:
         """Tell what was found since the last call."""
         self._own()
         self._report.gauges.agents_ahead = self._clocks.ahead

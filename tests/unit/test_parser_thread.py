@@ -13,35 +13,35 @@ from dataserver.spool.files import SpoolFile
 
 
 class Packets:
-    """Stands for the intake: notes the thread, and finds ``size`` bytes."""
+    """Stands for the packet reader: notes the thread, and reads ``size`` bytes."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.threads: list[threading.Thread] = []
 
-    def load(self, files: Iterable[SpoolFile]) -> ReadBatch:
+    def read(self, files: Iterable[SpoolFile]) -> ReadBatch:
         self.threads.append(threading.current_thread())
         return ReadBatch(bytes=self.size)
 
 
 def test_the_thread_lasts_as_long_as_little_is_read() -> None:
     packets = Packets(10)
-    nearby = ParserThread(packets.load, lifetime=1000)
+    parser = ParserThread(packets.read, bytes_per_thread=1000)
     for _ in range(50):
-        assert nearby.load([]).bytes == 10
-    nearby.close()
+        assert parser.read([]).bytes == 10
+    parser.close()
     assert len(set(packets.threads)) == 1
     assert packets.threads[0] is not threading.current_thread()
 
 
 def test_the_thread_is_replaced_when_it_has_read_enough() -> None:
     packets = Packets(600)
-    nearby = ParserThread(packets.load, lifetime=1000)
+    parser = ParserThread(packets.read, bytes_per_thread=1000)
     for _ in range(6):
-        nearby.load([])
+        parser.read([])
     assert len(set(packets.threads)) == 3
     assert sum(thread.is_alive() for thread in set(packets.threads)) == 1
-    nearby.close()
+    parser.close()
     assert not any(thread.is_alive() for thread in packets.threads)
 
 
@@ -49,7 +49,7 @@ def test_an_error_of_the_drop_directory_reaches_the_worker() -> None:
     def fails(files: Iterable[SpoolFile]) -> ReadBatch:
         raise SpoolError("gone")
 
-    nearby = ParserThread(fails)
+    parser = ParserThread(fails)
     with pytest.raises(SpoolError):
-        nearby.load([])
-    nearby.close()
+        parser.read([])
+    parser.close()

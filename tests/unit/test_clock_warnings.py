@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dataserver.config.paths import Home
+from dataserver.ingest.clock_warnings import LINES, PERIOD, ClockWarnings
 from dataserver.ingest.report import Report
 from dataserver.runtime.heartbeat import Trouble
 from dataserver.store.clocks import Clocks, Note
-from dataserver.worker.clocks import LINES, PERIOD, ClockTeller
 from tests.support import clock
 
 HOUR = 3_600
@@ -72,13 +72,13 @@ class Desk:
         self.time = time
         self.report = report
         self.clocks = Clocks(time.monotonic)
-        self.teller = ClockTeller(self.clocks, report)
+        self.teller = ClockWarnings(self.clocks, report)
         self._caplog = caplog
 
     def tell(self, *notes: Note) -> list[str]:
         self._caplog.clear()
         self.clocks.add(list(notes))
-        self.teller.round()
+        self.teller.run_due()
         return [record.getMessage() for record in self._caplog.records]
 
 
