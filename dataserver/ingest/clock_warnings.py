@@ -1,7 +1,7 @@
-"""Telling of clocks that are wrong: agents', each once an hour, and the server's own.
+"""Warnings about wrong clocks: those of agents, each once an hour, and the server's own.
 
-Names are the uploaders', and there may be very many of them: of an hour no more than a few lines
-are written, the rest is told as a sum.
+There may be very many agents, and uploaders choose their names: in an hour only a few lines are
+logged, and the rest is summed up.
 """
 
 from __future__ import annotations
@@ -17,45 +17,48 @@ log = logging.getLogger(__name__)
 
 #: Agents named in one period, and its length in seconds.
 LINES, PERIOD = 20, 3_600.0
-#: Seconds for which the own clock must look right before it is said to be.
+#: Seconds for which the server's clock must look right before the trouble is over.
 _STEADY = 300.0
-#: Agents that are remembered as told, and characters of a name.
+#: Agents that are remembered as logged, and characters of a name.
 _MOST, _LONGEST = 10_000, 100
 
 
 class ClockWarnings:
-    """Says what ``clocks`` found, in the log, the status and the metrics."""
+    """Reports what ``clocks`` found: in the log, the status and the metrics."""
 
     def __init__(self, clocks: Clocks, report: Report) -> None:
         self._clocks = clocks
         self._report = report
         self._until = float("-inf")
-        #: Who was told in this period, by name and what was told; and how many were only counted.
-        self._told: set[tuple[str, bool]] = set()
-        self._more = 0
-        #: When the own clock last looked wrong (monotonic seconds).
+        #: The agents of this period, each with whether its clock was put right; and how many of
+        #: them were only counted.
+        self._noted: set[tuple[str, bool]] = set()
+        self._not_logged = 0
+        #: When the server's clock last looked wrong (monotonic seconds).
         self._behind_at = float("-inf")
 
     def run_due(self) -> None:
-        """Tell what was found since the last call."""
-        self._own()
+        """Report what was found since the last call."""
+        self._check_own()
         self._report.gauges.agents_ahead = self._clocks.ahead
         now = self._report.monotonic()
         if now >= self._until:
-            if self._more:
-                log.warning("the clocks of %d more agents were ahead or put right", self._more)
-            self._until, self._more = now + PERIOD, 0
-            self._told.clear()
+            if self._not_logged:
+                log.warning(
+                    "the clocks of %d more agents were ahead or put right", self._not_logged
+                )
+            self._until, self._not_logged = now + PERIOD, 0
+            self._noted.clear()
         for note in self._clocks.take():
-            self._agent(note)
+            self._log(note)
 
-    def _agent(self, note: Note) -> None:
-        told = note.agent, note.put_right
-        if told in self._told or len(self._told) >= _MOST:
+    def _log(self, note: Note) -> None:
+        noted = note.agent, note.put_right
+        if noted in self._noted or len(self._noted) >= _MOST:
             return
-        self._told.add(told)
-        if len(self._told) > LINES:
-            self._more += 1
+        self._noted.add(noted)
+        if len(self._noted) > LINES:
+            self._not_logged += 1
             return
         name, ahead = entities.decode(note.agent)[:_LONGEST], duration_text(note.seconds)
         if note.put_right:
@@ -73,7 +76,7 @@ class ClockWarnings:
                 ahead,
             )
 
-    def _own(self) -> None:
+    def _check_own(self) -> None:
         now = self._report.monotonic()
         if self._clocks.own_is_behind:
             self._behind_at = now

@@ -1,7 +1,7 @@
-"""Fingerprints of the files that the hosts of a pair must have in common.
+"""Fingerprints of the files that both hosts of a pair must have in common.
 
-They stand in the process's row in the shared database, so that `dataserver keepalived verify` can
-compare the hosts although these have no channel between them.  Digests only, of public things:
+They are stored in the process's row in the shared database, so that `dataserver keepalived verify`
+can compare the hosts, which have no other channel between them.  They are digests of public data:
 SSH host keys, the keys of uploaders, ``pair.toml``.
 Source of the formats: sshd(8), "AUTHORIZED_KEYS FILE FORMAT".
 """
@@ -23,15 +23,15 @@ SSH = Path("/etc/ssh")
 #: Seconds between two looks at the files.
 EVERY = 60.0
 
-#: What stands at a line's beginning up to a space that is not within quotes.
+#: The beginning of a line up to a space that is not within quotes.
 _WORD = re.compile(rb'(?:[^\s"]|"(?:\\.|[^"\\])*")+')
 _KEY_TYPE = re.compile(rb"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+")
 
-_Look = tuple[tuple[str, int, int, int, int], ...]
+_FileStates = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Fingerprints:
-    """Those of one machine and home; made anew when a file changed, looked at once a minute."""
+    """The fingerprints of one machine and home, checked once a minute for changed files."""
 
     def __init__(
         self, home: Path, monotonic: Callable[[], float], *, ssh: Path = SSH, every: float = EVERY
@@ -42,50 +42,53 @@ class Fingerprints:
         self._monotonic = monotonic
         self._every = every
         self._next = monotonic()
-        self._look: _Look | None = None
-        self._marks = ProcessFingerprints()
+        self._file_states: _FileStates | None = None
+        self._fingerprints = ProcessFingerprints()
 
     def current(self) -> ProcessFingerprints:
-        """The fingerprints; never raises: what cannot be read has none."""
+        """The fingerprints; a file that cannot be read has none (None)."""
         now = self._monotonic()
         if now >= self._next:
             self._next = now + self._every
             host_keys = _host_keys(self._ssh)
-            look = _look([*host_keys, self._authorized, self._pair])
-            if look != self._look:
-                self._look = look
-                self._marks = ProcessFingerprints(
-                    host_keys=_host_keys_mark(host_keys),
-                    authorized_keys=_mark(self._authorized, authorized_keys_digest),
-                    pair=_mark(self._pair, pair_digest),
+            states = _file_states([*host_keys, self._authorized, self._pair])
+            if states != self._file_states:
+                self._file_states = states
+                self._fingerprints = ProcessFingerprints(
+                    host_keys=_host_keys_fingerprint(host_keys),
+                    authorized_keys=_fingerprint(self._authorized, authorized_keys_digest),
+                    pair=_fingerprint(self._pair, pair_digest),
                 )
-        return self._marks
+        return self._fingerprints
 
 
 def host_keys_digest(contents: Iterable[bytes]) -> str:
-    """Of public host keys, one or more a file, whatever their order and comments."""
+    """The digest of public host keys, one or more a file, whatever their order and comments."""
     lines = (line for content in contents for line in content.splitlines())
     return _digest({b" ".join(line.split()[:2]) for line in lines if line.strip()})
 
 
 def authorized_keys_digest(content: bytes) -> str:
-    """Of the keys and what each may do, whatever their order and comments."""
+    """The digest of the keys and their options, whatever their order and comments."""
     lines = (line.strip() for line in content.split(b"\n"))
     return _digest({_entry(line) for line in lines if line and not line.startswith(b"#")})
 
 
 def pair_digest(content: bytes) -> str:
-    """Of what ``pair.toml`` says, whatever its layout and comments; of its bytes if it is none."""
+    """The digest of the data of ``pair.toml``, whatever its layout and comments.
+
+    If the file is not valid TOML, the digest of its bytes.
+    """
     try:
-        said = json.dumps(tomllib.loads(content.decode("utf-8")), sort_keys=True, default=str)
+        data = json.dumps(tomllib.loads(content.decode("utf-8")), sort_keys=True, default=str)
     except (ValueError, RecursionError):
-        # A number of thousands of digits is none either, nor are thousands of brackets.
+        # Also a number of thousands of digits, or thousands of nested brackets.
         return _digest({content})
-    return _digest({said.encode("utf-8", "surrogatepass")})
+    return _digest({data.encode("utf-8", "surrogatepass")})
 
 
 def _entry(line: bytes) -> bytes:
-    """A line of authorized_keys without its comment; one that is none as it stands."""
+    """A line of authorized_keys without its comment; an invalid line unchanged."""
     first = _WORD.match(line)
     if first is None:
         return line
@@ -107,28 +110,28 @@ def _host_keys(folder: Path) -> list[Path]:
         return []
 
 
-def _host_keys_mark(paths: Sequence[Path]) -> str | None:
+def _host_keys_fingerprint(paths: Sequence[Path]) -> str | None:
     contents = [_read(path) for path in paths]
     known = [content for content in contents if content is not None]
-    # Of a part of them nothing could be concluded.
+    # The digest of only some of them would be misleading.
     return host_keys_digest(known) if known and len(known) == len(contents) else None
 
 
-def _mark(path: Path, digest: Callable[[bytes], str]) -> str | None:
+def _fingerprint(path: Path, digest: Callable[[bytes], str]) -> str | None:
     content = _read(path)
     return None if content is None else digest(content)
 
 
 def _read(path: Path) -> bytes | None:
     try:
-        # A pipe would never end.
+        # Reading a pipe might never end.
         return path.read_bytes() if stat.S_ISREG(path.stat().st_mode) else None
     except OSError:
         return None
 
 
-def _look(paths: Sequence[Path]) -> _Look:
-    """What changes when one of the files does."""
+def _file_states(paths: Sequence[Path]) -> _FileStates:
+    """The identity and state of each file, which differ once a file has changed."""
     found = []
     for path in paths:
         try:

@@ -1,8 +1,8 @@
-"""The log of what was refused of stored packets: each case once, the rest in sums.
+"""Logging the refused parts of stored packets: the first few of a period, the rest summed up.
 
-What an agent has been refused before is known from the database's table, also after a start.
-Of what is new, the first few of a period are logged one by one.  What is beyond, and all that is
-refused again, is in one line: at the period's end where some of it was new, else once an hour.
+Which refusals are new is known from the database's table, also after a start.  The first few new
+ones of a period are logged one by one.  All others, and everything that is refused again, are
+summed up in one line: at the end of the period if some of them are new, otherwise once an hour.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataserver.store.changes import FirstRefused, Tally
 
 log = logging.getLogger(__name__)
 
-#: Lines of one period at most, seconds of a period, and of one without anything new.
+#: Lines in one period at most, seconds of a period, and of one without new refusals.
 FIRST, PERIOD, SELDOM = 20, 300.0, 3600.0
 #: Characters of a name and of a value in a line.
 _LONGEST = 100
-#: What a sum counts: several, or one.
+#: What a sum counts, in the plural and the singular.
 _PARTS = ("values or other parts of packets", "value or other part of a packet")
 
 
@@ -29,7 +29,7 @@ class RefusalLog:
         self._monotonic = monotonic
         self._since = self._summed = monotonic()
         self._lines = 0
-        #: What is to be told in a sum: all of it, and how much of it was new.
+        #: How many refusals are to be summed up, and how many of them are new.
         self._count = self._new = 0
 
     def note(self, tally: Tally) -> None:
@@ -39,17 +39,17 @@ class RefusalLog:
         now = self._monotonic()
         if now - self._since >= PERIOD:
             self._since, self._lines = now, 0
-        told = tally.first_refused[: max(0, FIRST - self._lines)]
-        for each in told:
-            _tell(each)
-        self._lines += len(told)
+        logged = tally.first_refused[: max(0, FIRST - self._lines)]
+        for each in logged:
+            _log(each)
+        self._lines += len(logged)
         if not self._count:
             self._summed = now
-        self._count += tally.refused_by_reason.total() - len(told)
-        self._new += len(tally.first_refused) - len(told)
+        self._count += tally.refused_by_reason.total() - len(logged)
+        self._new += len(tally.first_refused) - len(logged)
 
     def run_due(self, *, everything: bool = False) -> None:
-        """Log the sum that is due, or whatever was not told yet."""
+        """Log the sum if it is due, or in any case if ``everything``."""
         seconds = self._monotonic() - self._summed
         wait = PERIOD if self._new else SELDOM
         if not self._count or not (everything or seconds >= wait):
@@ -67,7 +67,7 @@ class RefusalLog:
         self._count = self._new = 0
 
 
-def _tell(each: FirstRefused) -> None:
+def _log(each: FirstRefused) -> None:
     extra = {
         "agent": each.agent[:_LONGEST],
         "module_name": each.module[:_LONGEST] or None,

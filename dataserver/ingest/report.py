@@ -1,4 +1,8 @@
-"""What the worker says of itself: counters, gauges, the status file, the Prometheus file."""
+"""What the worker reports about itself: counters, gauges, troubles, and the files that show them.
+
+The status file and the Prometheus file are replaced every second.  A trouble or an error is logged
+when it begins and when its reason changes, not for as long as it lasts.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +32,15 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two status files.
 EVERY = 1.0
-#: Seconds for which a lock is waited (a little less: clocks differ) before that is an outage.
+#: Waiting for a lock for this many seconds counts as an outage: a little less than the database's
+#: lock timeout, since clocks differ.
 LOCK_OUTAGE = 9.5
-#: Seconds after which the queue is counted beside the main loop, and how many times longer than
-#: counting took the pause between two counts is.
-_RECOUNT, _SHARE = 5.0, 20.0
-#: Unreadable files that the status names.
-_NAMED = 20
-#: What each trouble is, in the log.
+#: Seconds after which the heartbeat's thread counts the queue, and the shortest pause between two
+#: counts, as a multiple of the time that counting took.
+_RECOUNT_AFTER, _RECOUNT_PAUSE = 5.0, 20.0
+#: The status file names at most this many unreadable files.
+_UNREADABLE_NAMED = 20
+#: The log message of each trouble.
 _TROUBLES = {
     Trouble.DATA_IN: "the drop directory cannot be used",
     Trouble.STORING: "storing fails",
@@ -43,17 +48,20 @@ _TROUBLES = {
     Trouble.ALERTS: "alerts are not evaluated",
     Trouble.CLOCK: "this server's clock seems to be behind",
 }
-#: Troubles while which packets are stored all the same.
+#: Troubles during which packets are stored all the same.
 _WARNINGS = (Trouble.ALERTS, Trouble.CLOCK)
-#: Errors that are remembered as said.
-_COMPLAINTS = 1000
-#: Agents of whose packets it is said how they are read, and characters of a name.
+#: Errors that are remembered as logged.
+_LOGGED = 1000
+#: Agents whose packets' repairs are logged, and characters of a name.
 _REMARKS, _LONGEST_NAME = 500, 100
 
 
 @dataclass(slots=True)
 class Report:
-    """One run's figures; lives as long as the process, across a reread configuration."""
+    """The figures of one run; lives as long as the process, also when the configuration is reread.
+
+    ``clock`` gives epoch seconds, ``monotonic`` seconds; ``show`` is called with each status.
+    """
 
     paths: Paths
     clock: Callable[[], float]
@@ -67,54 +75,57 @@ class Report:
     last_time: float | None = None
     database_error: str | None = None
     database_down_since: float | None = None
-    #: What is wrong besides: the reason, and since when (epoch seconds).
+    #: What is wrong besides the database: the reason, and since when (epoch seconds).
     troubles: dict[Trouble, tuple[str, float]] = field(default_factory=dict)
-    #: A packet waits because of a fault of this program.
+    #: Whether a packet waits because of a fault of this program.
     internal_error: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
-    _complaints: dict[str, str] = field(default_factory=dict)
-    #: Agents of whose packets was said how they are read, by the beginnings of their names.
+    _logged: dict[str, str] = field(default_factory=dict)
+    #: Agents whose packets' repairs were logged, by the beginnings of their names.
     _remarked: set[str] = field(default_factory=set)
     _rates: Rates = field(default_factory=Rates)
     _written: float = float("-inf")
-    #: When the queue was counted last (monotonic seconds), and how long that took beside the loop.
+    #: When the queue was last counted (monotonic seconds), and how long that took in the
+    #: heartbeat's thread.
     _counted: float = float("-inf")
     _counting: float = 0.0
     #: When the last transaction was committed (monotonic seconds).
-    _progress: float = float("-inf")
+    _committed: float = float("-inf")
     _writing: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self.gauges.start_time_seconds = self.clock()
 
+    # -- the queue and the packets --
+
     def scanned(self, files: Sequence[SpoolFile]) -> None:
         """The drop directory holds ``files``, oldest first."""
         self.counters.scans += 1
-        self._queue(len(files), files[0].mtime_ns / 1e9 if files else None)
+        self._set_queue(len(files), files[0].mtime_ns / 1e9 if files else None)
 
-    def _queue(self, files: int, oldest: float | None) -> None:
-        self.gauges.queue = files
-        age = 0.0 if oldest is None else self.clock() - oldest
-        self.gauges.oldest_age_seconds = round(max(0.0, age), 3)
-        self._counted = self.monotonic()
+    def count_queue(self, data_in: Path, *, last: bool = False) -> None:
+        """Count the queue if the main loop has not done so for a while, or if ``last``.
 
-    def count(self, data_in: Path, *, last: bool = False) -> None:
-        """Count the queue where the main loop has not done so for a while; ``last``: in any case.
-
-        Called beside the main loop, which may wait for the database or for a long statement.
+        Called by the heartbeat's thread: the main loop may be waiting for the database.
         """
         now = self.monotonic()
-        # While batches go through, the main loop scans often enough.
-        if not last and now - max(self._counted, self._progress) < max(
-            _RECOUNT, _SHARE * self._counting
+        # While batches are stored, the main loop scans often enough.
+        if not last and now - max(self._counted, self._committed) < max(
+            _RECOUNT_AFTER, _RECOUNT_PAUSE * self._counting
         ):
             return
         try:
             found = count_queue(data_in)
         except OSError:
-            return  # the main loop says so
-        self._queue(found.files, found.oldest)
+            return  # the main loop reports it
+        self._set_queue(found.files, found.oldest)
         self._counting = self._counted - now
+
+    def _set_queue(self, files: int, oldest: float | None) -> None:
+        self.gauges.queue = files
+        age = 0.0 if oldest is None else self.clock() - oldest
+        self.gauges.oldest_age_seconds = round(max(0.0, age), 3)
+        self._counted = self.monotonic()
 
     def note_stored(self, tally: Tally) -> None:
         """A transaction was committed."""
@@ -131,8 +142,20 @@ class Report:
         counters.agents_created += tally.new_agents
         counters.modules_created += tally.new_modules
         self.gauges.last_commit_time_seconds = round(self.clock(), 3)
-        self._progress = self.monotonic()
+        self._committed = self.monotonic()
         self.database_up()
+
+    def rejected(self, reason: Reason, size: int) -> None:
+        """A file of ``size`` bytes was rejected."""
+        self.counters.rejected[reason.value] += 1
+        self.gauges.rejected_files += 1
+        self.gauges.rejected_bytes += size
+
+    def packets_per_second(self) -> float:
+        """Packets stored per second, on average over the last minute."""
+        return self._rates.per_second()[0]
+
+    # -- the database --
 
     def database_up(self) -> None:
         """The database can be used."""
@@ -141,21 +164,8 @@ class Report:
             log.info("the database is back")
         self.database_error = self.database_down_since = None
 
-    def database_lost(self, error: StoreError) -> None:
-        """The database ends this process: the last status says why."""
-        if self.database_error is None:
-            self.database_down_since = self.clock()
-        self.database_error = error.message
-        self.gauges.database_up = 0
-
-    def rejected(self, reason: Reason, size: int) -> None:
-        """A file of ``size`` bytes was set aside."""
-        self.counters.rejected[reason.value] += 1
-        self.gauges.rejected_files += 1
-        self.gauges.rejected_bytes += size
-
     def database_down(self, error: StoreError) -> None:
-        """The database cannot be used now; said once for as long as the reason stays."""
+        """The database cannot be used now; logged when that begins and when the reason changes."""
         if self.database_error is None:
             self.database_down_since = self.clock()
         if self.database_error != error.message:
@@ -163,8 +173,36 @@ class Report:
         self.database_error = error.message
         self.gauges.database_up = 0
 
+    def database_lost(self, error: StoreError) -> None:
+        """The database's error ends this process: the last status gives the reason."""
+        if self.database_error is None:
+            self.database_down_since = self.clock()
+        self.database_error = error.message
+        self.gauges.database_up = 0
+
+    # -- troubles --
+
+    def trouble(
+        self, what: Trouble, text: str, *, since: float | None = None, logged: str | None = None
+    ) -> None:
+        """Something is wrong; logged when that begins and when the reason changes.
+
+        ``logged`` is the reason without figures that change all the time.
+        """
+        before = self.troubles.get(what)
+        began = since or (before[1] if before else self.clock())
+        self.troubles[what] = (text, began)
+        level = logging.WARNING if what in _WARNINGS else logging.ERROR
+        self.log_once(what, f"{_TROUBLES[what]}: {logged or text}", level)
+
+    def resolved(self, what: Trouble) -> None:
+        """This trouble is over."""
+        if self.troubles.pop(what, None) is not None:
+            self.clear(what)
+            log.info("no longer: %s", _TROUBLES[what])
+
     def note_failing(self, failing: FailingPackets) -> None:
-        """Note which packets cannot be stored."""
+        """Report the packets that cannot be stored."""
         failure = failing.failure
         self.gauges.failing = len(failing)
         self.internal_error = failing.any_internal
@@ -175,9 +213,10 @@ class Report:
         self.trouble(Trouble.STORING, text, since=failing.since, logged=failure.reason)
 
     def note_alerts(self, count: int, *, accepted: bool) -> None:
-        """So many alerts are defined, which this server does not evaluate; ``accepted``: as told.
+        """The console has ``count`` alerts, which this server does not evaluate.
 
-        Said when there are any, not with each one more.
+        Logged when there are any, not with each further one; ``accepted``: the operator accepts
+        that (``accept_no_alerts``), so it is no trouble.
         """
         before, self.gauges.alerts_not_evaluated = self.gauges.alerts_not_evaluated, count
         if not count:
@@ -193,72 +232,55 @@ class Report:
             log.info("%s (accept_no_alerts = true)", alerts_text(count))
 
     def clock_behind(self, ahead: int, agents: int) -> None:
-        """The latest packets of most agents, so many of all, are ahead of this server's clock."""
+        """The latest packets of most agents (``ahead`` of ``agents``) are ahead of this clock."""
         self.gauges.clock_behind = 1
-        hint = "set it, or the timezone setting: until then no agent's clock is taken for put right"
+        hint = "set it, or the timezone setting; until then no agent's clock counts as put right"
         text = f"the packets of {ahead} of {agents} agents are more than {SLACK} s ahead; {hint}"
         self.trouble(Trouble.CLOCK, text, logged=f"most agents are ahead of it; {hint}")
 
     def clock_right(self) -> None:
-        """They are not, or not any more."""
+        """This server's clock is not, or no longer, behind."""
         self.gauges.clock_behind = 0
         self.resolved(Trouble.CLOCK)
 
-    def trouble(
-        self, what: Trouble, text: str, *, since: float | None = None, logged: str | None = None
-    ) -> None:
-        """Something is wrong; logged when that begins, and when the reason changes.
-
-        ``logged``: the reason without what changes all the time.
-        """
-        before = self.troubles.get(what)
-        began = since or (before[1] if before else self.clock())
-        self.troubles[what] = (text, began)
-        level = logging.WARNING if what in _WARNINGS else logging.ERROR
-        self.log_once(what, f"{_TROUBLES[what]}: {logged or text}", level)
-
-    def resolved(self, what: Trouble) -> None:
-        """It is not wrong any more."""
-        if self.troubles.pop(what, None) is not None:
-            self.clear(what)
-            log.info("no longer: %s", _TROUBLES[what])
+    # -- the log --
 
     def log_once(self, about: str, text: str, level: int = logging.ERROR) -> None:
-        """Log an error about something once, for as long as it stays the same."""
-        if self._complaints.get(about) == text:
+        """Log an error about something, unless it is the one that was last logged about it."""
+        if self._logged.get(about) == text:
             return
-        if len(self._complaints) >= _COMPLAINTS:
-            self._complaints.clear()
-        self._complaints[about] = text
+        if len(self._logged) >= _LOGGED:
+            self._logged.clear()
+        self._logged[about] = text
         log.log(level, "%s", text)
 
     def clear(self, about: str) -> None:
-        """There is nothing to complain about any more."""
-        self._complaints.pop(about, None)
+        """The error about this is over: the next one is logged, even if it is the same."""
+        self._logged.pop(about, None)
 
     def log_remarks(self, packet: Packet) -> None:
-        """Log what is to be said of how ``packet`` was read: once for each agent.
+        """Log how ``packet`` was repaired, once for each agent and for :data:`_REMARKS` agents.
 
-        After :data:`_REMARKS` agents nothing is said any more: `packet show` tells.
+        `packet show` shows it for any packet.
         """
-        name = packet.agent_name[:_LONGEST_NAME]  # as written it may have megabytes of tags
+        name = packet.agent_name[:_LONGEST_NAME]  # the name as sent may be megabytes long
         if name in self._remarked or len(self._remarked) > _REMARKS:
             return
         self._remarked.add(name)
         if len(self._remarked) > _REMARKS:
-            log.warning("packets of more than %d agents are mended: no more is told", _REMARKS)
+            log.warning(
+                "packets of more than %d agents are repaired; further ones are not logged", _REMARKS
+            )
             return
         for text in packet.remarks:
             log.warning("a packet of agent %a: %s", name, text)
 
-    def packets_per_second(self) -> float:
-        """Packets stored, on average over the last minute."""
-        return self._rates.per_second()[0]
+    # -- the files --
 
     def write(self, settings: Settings, phase: Phase, *, force: bool = False) -> None:
         """Write the status and metrics files, at most once a second unless ``force``.
 
-        By the main loop, and beside it by the thread of the heartbeat.
+        Called by the main loop and by the heartbeat's thread.
         """
         with self._writing:
             now = self.monotonic()
@@ -275,7 +297,7 @@ class Report:
             status.write(self.paths.status)
             write_atomic(self.paths.metrics, prometheus(self.counters, self.gauges, labels))
         except OSError as error:
-            # A full disk: packets matter more, and the database may well be elsewhere.
+            # A full disk must not stop packets: the database may be on another one.
             log.debug("cannot write the status: %s", error)
         if self.show is not None:
             self.show(status)
@@ -305,5 +327,5 @@ class Report:
             last_packet_time=self.last_time,
             counters=as_dict(self.counters),
             gauges=as_dict(self.gauges),
-            unreadable=dict(list(self.unreadable.items())[:_NAMED]),
+            unreadable=dict(list(self.unreadable.items())[:_UNREADABLE_NAMED]),
         )

@@ -1,13 +1,13 @@
 """Self-monitoring: the server reports on itself, as one more agent of the database.
 
-Every instance of every host gives its own modules to one agent, so their names begin with
-``HOST/INSTANCE``: nobody writes another one's module, and in a list those of one process stand
-together.  What the tactical view of a Pandora console shows of the whole database is called as the
-console looks for it, and written by one process of all.
+All instances of all hosts have modules in one agent.  The modules' names begin with
+``HOST/INSTANCE``, so that no instance writes another one's module and a list shows those of one
+instance together.  The figures of the whole database for the tactical view of a Pandora console
+have the names that the console looks for, and one process writes them.
 
-The report goes straight to the recorder, past the drop directory: it takes no disk space to tell
-that the disk is full.  Everything after that is as with any agent: statuses by thresholds that the
-operator may change, events, history, and *unknown* when no more comes.
+The report goes to the recorder directly, not through the drop directory: a full disk can be
+reported.  After that it is like any agent's packet: statuses by thresholds that the operator may
+change, events, history, and *unknown* when no more reports come.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from dataserver.rules.times import SLACK
 from dataserver.store.recorder import Recorder
 
 _MIB = 2**20
-#: What of a host's name may stand in a module's name, and how much.
-_ODD = re.compile(r"[^A-Za-z0-9._-]+")
+#: Characters of a host's name that a module's name must not contain, and its longest part.
+_UNSUITABLE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_HOST = 64
 NO_FIGURES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How an instance does; None: not known (yet), and left out of the report.
+    """The figures of an instance; one that is not known (yet) is None and left out of the report.
 
-    Ages in seconds, rates over the time since the report before, which is also what the counts
-    of ``rejected`` and the mean ``latency`` (milliseconds) are of; ``free`` in percent.
+    Ages are in seconds, ``free`` in percent, ``memory`` in MiB.  The rates per second,
+    ``rejected``, and the mean ``latency`` (milliseconds) are those since the report before.
     """
 
     status: int | None = None
@@ -61,7 +61,7 @@ class Figures:
 
 
 class _Measure(NamedTuple):
-    """The module of one figure; thresholds are those of a new module, as (from, to)."""
+    """The module of a figure; thresholds, as (from, to), apply when the module is created."""
 
     key: str
     name: str
@@ -72,7 +72,7 @@ class _Measure(NamedTuple):
     type: str = "generic_data"
 
 
-#: Up to this and beyond: an interval that is open upwards has 0 as its end.
+#: The end of an interval without an upper bound.
 _OPEN = 0.0
 _MEASURES = (
     _Measure("status", "Status", "1: at work. Unknown when it is not", type="generic_proc"),
@@ -122,7 +122,7 @@ def _of_database(
     return _Measure(name, name, description, unit, type=kind)
 
 
-#: What the console's tactical view looks for, under these very names.
+#: The modules that the console's tactical view looks for, by exactly these names.
 _TACTICAL = (
     _of_database("total_modules", "Enabled modules of enabled agents", "modules"),
     _of_database("total_groups", "Groups of agents", "groups"),
@@ -131,7 +131,7 @@ _TACTICAL = (
     _of_database("last_events_24h", "Events of the last 24 hours", "events"),
     _of_database("total_string_data", "Texts in history, an estimate", "texts"),
     _of_database("mysql_size_of_data", "Data and indexes, an estimate", "MB"),
-    # Of the server's own counters, so that whoever reports next goes on from there.
+    # The database server's own counters, so that another process can continue the reports.
     _of_database(
         "mysql_questions_reads",
         "Statements that read, of the whole server, since the last report",
@@ -168,9 +168,9 @@ def report_packet(
     time: int,
     tactical: Mapping[str, float] = NO_FIGURES,
 ) -> Packet:
-    """The packet of ``agent`` that says ``figures`` of ``process``.
+    """A packet of ``agent`` with the ``figures`` of ``process``.
 
-    ``interval`` in seconds; ``time`` (epoch seconds) tells two reports apart that say the same.
+    ``interval`` in seconds; ``time`` (epoch seconds) distinguishes two reports with equal figures.
     ``tactical``: figures of the whole database by the names of their modules.
     """
     modules = (*_modules(figures, process), *_tactical_modules(tactical))
@@ -187,23 +187,23 @@ def report_packet(
 
 
 def process_name(host: str, instance: str) -> str:
-    """What the modules' names begin with."""
-    return f"{_ODD.sub('-', host)[:_LONGEST_HOST] or 'localhost'}/{instance}"
+    """The beginning of the modules' names."""
+    return f"{_UNSUITABLE.sub('-', host)[:_LONGEST_HOST] or 'localhost'}/{instance}"
 
 
 def free_percent(path: Path) -> float | None:
-    """How much of the file system of ``path`` is free, of bytes or inodes; None: unknown."""
+    """The free share of the file system's bytes or inodes, whichever is less; None if unknown."""
     try:
         found = os.statvfs(path)
     except OSError:
         return None
     pairs = ((found.f_bavail, found.f_blocks), (found.f_favail, found.f_files))
-    # Some file systems count no inodes.
+    # Some file systems do not count inodes.
     return min((100.0 * free / total for free, total in pairs if total), default=None)
 
 
 def cpu_load() -> float | None:
-    """The load average of a minute in percent of the processors; None: not known."""
+    """The load average of a minute in percent of the processors, or None if unknown."""
     try:
         return 100.0 * os.getloadavg()[0] / (os.cpu_count() or 1)
     except OSError:
@@ -211,7 +211,11 @@ def cpu_load() -> float | None:
 
 
 class SelfMonitoring:
-    """Reports when it is due.  Made anew with the configuration, which begins an interval."""
+    """Reports once in each interval; a reread configuration begins a new interval.
+
+    ``tactical`` gives the figures of the whole database at a time (epoch seconds), or none if
+    another process reports them; it raises StoreError.
+    """
 
     def __init__(
         self,
@@ -221,8 +225,6 @@ class SelfMonitoring:
         *,
         host: Callable[[], str] = socket.gethostname,
     ) -> None:
-        """``tactical`` gives the figures of the whole database at a time (epoch s), where it is
-        this process that reports on it; raises StoreError."""
         self._settings = settings
         self._report = report
         self._tactical = tactical
@@ -231,11 +233,11 @@ class SelfMonitoring:
         self._before: _Reading | None = None
 
     def due(self) -> bool:
-        """Whether it is time for a report; never where self-monitoring is off."""
+        """Whether it is time for a report; never if self-monitoring is off."""
         return self._settings.self_monitoring and self._report.monotonic() >= self._next
 
     def run(self, recorder: Recorder, delivery: Delivery) -> None:
-        """Report, as any packet is recorded; one that is refused is told in the log once.
+        """Store a report as any packet is stored; if it is refused, log that once.
 
         Raises Stopped.
         """
@@ -257,7 +259,7 @@ class SelfMonitoring:
             self._refused(outcome.error)
 
     def _read_tactical(self, delivery: Delivery) -> dict[str, float]:
-        """The figures of the database, with this host's load; what cannot be read is left out."""
+        """The figures of the database, with this host's load; none if they cannot be read."""
         now = int(self._report.clock())
         try:
             figures = delivery.retry(lambda: self._tactical(now))
@@ -273,10 +275,10 @@ class SelfMonitoring:
         return figures
 
     def arrival(self, newest: int | None, tactical: Mapping[str, float] = NO_FIGURES) -> Arrival:
-        """The report, of now; ``newest`` is the time of the agent's newest packet.
+        """The report as of now; ``newest`` is the time of the agent's newest packet, or None.
 
         Hosts' clocks differ by seconds.  A packet older than another host's would be late, and
-        late ones fire no events: so it has the other's time, if that still counts as present.
+        late packets cause no events: so it gets the other's time, if that still counts as present.
         """
         interval = self._settings.self_monitoring_interval
         now = int(self._report.clock())
@@ -292,7 +294,7 @@ class SelfMonitoring:
         return Arrival(packet, time, 0, now)
 
     def _figures(self) -> Figures:
-        """How things stand, and what has been since the figures before."""
+        """The present figures, and the changes since the ones before."""
         counters, gauges = self._report.counters, self._report.gauges
         now = _Reading(
             self._report.monotonic(),

@@ -1,4 +1,8 @@
-"""The worker's outer loop: locks, doorbell, signals, the configuration, and stopping."""
+"""Running one instance: its locks, the loop, signals, a reread configuration, and stopping.
+
+:func:`run` is what the command line calls; :class:`Worker` is the loop.  What is done in each round
+is in :mod:`dataserver.ingest.pipeline`.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +40,8 @@ from dataserver.store.opening import open_store
 
 log = logging.getLogger(__name__)
 
-#: Seconds between a timeout of the database and being stuck.
-_SLACK = 30.0
+#: Seconds after a timeout of the database until the loop counts as stuck.
+_STUCK_MARGIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +59,17 @@ class Summary:
     refused: int
     ignored: int
     waiting: int
-    #: Files that could not be stored and stay; whether that is a fault of this program.
+    #: Files that could not be stored and stay; whether a fault of this program is the reason.
     failing: int
     internal_error: bool
     seconds: float
 
 
 class Worker:
-    """Runs one instance; made and used in the main thread.
+    """Runs one instance; created and used in the main thread.
 
-    ``reload`` gives the settings anew (SIGHUP); ``show`` is told of every status, ``notify``
-    of what whoever started the process wants to know.
+    ``reload`` reads the settings again (SIGHUP); ``show`` is called with every status, ``notify``
+    with the messages for the manager that started the process (sd_notify(3)).
     """
 
     def __init__(
@@ -81,16 +85,16 @@ class Worker:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        #: What worked until the configuration was read again, until the new one works.
-        self._before: Settings | None = None
+        #: The previous settings, after a reread until the new ones are known to work.
+        self._previous: Settings | None = None
         self._paths = paths
         self._once = once
         self._reload = reload
         self._monotonic = monotonic
         self._stopping = False
         self._reloading = False
-        self._beating = False
-        self._bell: Watch | None = None
+        self._heartbeat_started = False
+        self._watch: Watch | None = None
         self.report = Report(paths, clock, monotonic, os.getpid(), show)
         self._heartbeat = Heartbeat(
             paths.heartbeat,
@@ -98,34 +102,23 @@ class Worker:
             clock=clock,
             monotonic=monotonic,
             notify=notify,
-            beside=self._look_beside,
+            beside=self._report_beside,
         )
 
     def stop(self) -> None:
-        """Finish the batch under way and leave; from any thread or signal handler."""
+        """Stop after the batch under way; may be called by any thread or signal handler."""
         self._stopping = True
-        if self._bell is not None:
-            self._bell.ring()
+        if self._watch is not None:
+            self._watch.ring()
 
     def reread(self) -> None:
         """Read the configuration again after the batch under way."""
         self._reloading = True
-        if self._bell is not None:
-            self._bell.ring()
-
-    def _look_beside(self) -> None:
-        """With each heartbeat, by its thread: what must be seen whatever the main loop does."""
-        settings = self._settings
-        if self._heartbeat.phase in (Phase.STOPPING, Phase.STOPPED):
-            return
-        try:
-            self.report.count(Path(settings.data_in))
-            self.report.write(settings, self._heartbeat.phase)
-        except Exception as error:  # noqa: BLE001 - the heartbeat must go on
-            self.report.log_once("the status", f"cannot report: {error!r}")
+        if self._watch is not None:
+            self._watch.ring()
 
     def run(self) -> Summary:
-        """Work until told to stop (``once``: until everything that is there is taken in).
+        """Work until stopped (``once``: until everything that is queued is stored).
 
         Raises LockedError, SpoolError (no drop directory at the start), ConfigError, SchemaError,
         and with ``once`` also StoreUnavailable.
@@ -136,58 +129,41 @@ class Worker:
                 with InstanceLock(self._paths.name, self._paths.var, Path(self._settings.data_in)):
                     self._run_settings()
             except DataserverError as error:
-                if self._before is None:
+                if self._previous is None:
                     raise
-                self._go_back(error)
+                self._keep_previous(error)
                 continue
             if self._stopping or self._once:
                 break
-            self._take_new_settings()
+            self._reread_settings()
         return self._summary(self._monotonic() - started)
 
-    def _take_new_settings(self) -> None:
-        self._reloading = False
-        if self._reload is None:
-            return
-        self._before = self._settings
-        try:
-            self._settings = self._reload()
-        except DataserverError as error:
-            self._go_back(error)
-        else:
-            log.info("configuration read again")
-
-    def _go_back(self, error: DataserverError) -> None:
-        """The configuration that was read again cannot be used: go on with the one before."""
-        assert self._before is not None
-        self.report.trouble(Trouble.CONFIGURATION, str(error))
-        self._settings, self._before = self._before, None
-
     def _run_settings(self) -> None:
-        """Work with the present settings until told to stop or to read them again."""
+        """Work with the present settings until the worker is to stop or to reread them."""
         settings = self._settings
-        # Each statement of a transaction is a step, so a slow database makes nobody stuck; one
-        # that gives no answer counts as away after its timeout, and so must not be stuck before.
+        # Each statement of a transaction is a step, so a slow database does not make the loop
+        # stuck; one that does not answer counts as unavailable after its timeout, so the loop must
+        # not count as stuck before that.
         self._heartbeat.stuck_after = max(
-            STUCK_AFTER, settings.database_timeout + settings.connect_timeout + _SLACK
+            STUCK_AFTER, settings.database_timeout + settings.connect_timeout + _STUCK_MARGIN
         )
-        if not self._beating:
+        if not self._heartbeat_started:
             self._heartbeat.start()
-            self._beating = True
+            self._heartbeat_started = True
         engine = open_store(settings, self._paths.home)
         on_statement(engine, self._heartbeat.step)
-        self._bell = Watch(Path(settings.data_in))
+        self._watch = Watch(Path(settings.data_in))
         try:
             if not self._once:
-                self._bell.start()
-            session = self._open_session(engine)
-            if session is not None:
-                with session:
+                self._watch.start()
+            pipeline = self._open_pipeline(engine)
+            if pipeline is not None:
+                with pipeline:
                     try:
-                        self._work(session)
+                        self._work(pipeline)
                     finally:
                         if self._stopping:
-                            session.leave()
+                            pipeline.leave()
         except Stopped:
             pass
         except StoreError as error:
@@ -201,21 +177,8 @@ class Worker:
             engine.dispose()
             self._finish()
 
-    def _finish(self) -> None:
-        assert self._bell is not None
-        bell, self._bell = self._bell, None
-        bell.stop()
-        staying = self._reloading or self._before is not None
-        ending = self._stopping or self._once or not staying
-        if ending:
-            self._heartbeat.stop()
-            # What the last batch took, or set aside, waits no more.
-            self.report.count(Path(self._settings.data_in), last=True)
-        phase = Phase.STOPPED if ending else Phase.STARTING
-        self.report.write(self._settings, phase, force=True)
-
-    def _open_session(self, engine: Engine) -> Pipeline | None:
-        """Wait until the database can be used; None: told to stop meanwhile."""
+    def _open_pipeline(self, engine: Engine) -> Pipeline | None:
+        """Wait until the database can be used; returns None if the worker is to stop meanwhile."""
         wait = OUTAGE_PAUSES[0]
         while True:
             try:
@@ -238,17 +201,17 @@ class Worker:
                 return None
             wait = min(wait * 2, OUTAGE_PAUSES[1])
 
-    def _work(self, session: Pipeline) -> None:
-        if self._before is not None:
-            # Only now it is known that the new one can be used.
-            self._before = None
+    def _work(self, pipeline: Pipeline) -> None:
+        if self._previous is not None:
+            # Only now are the new settings known to work.
+            self._previous = None
             self.report.resolved(Trouble.CONFIGURATION)
         self.report.database_up()
         while not (self._stopping or self._reloading):
             try:
-                progress = session.step()
+                progress = pipeline.step()
             except SpoolReplaced:
-                # Its lock is on the old one; what starts this process again locks the new one.
+                # The lock is on the old directory; after a restart it is on the new one.
                 raise
             except SpoolError as error:
                 if self._once:
@@ -264,26 +227,74 @@ class Worker:
             if not progress:
                 self._heartbeat.enter(Phase.IDLE)
                 self.report.write(self._settings, Phase.IDLE)
-                self._pause(session.idle_for(), for_files=True)
+                self._pause(pipeline.idle_for(), for_files=True)
         if self._stopping:
-            # Not where the configuration is read again: systemd would take it at its word.
+            # Not when the configuration is reread: systemd would take the process to be stopping.
             self._heartbeat.enter(Phase.STOPPING)
 
     def _pause(self, seconds: float, *, for_files: bool = False) -> bool:
-        """Wait, for a file at most if ``for_files``; True when the worker is to leave its loop."""
-        assert self._bell is not None
+        """Wait, but no longer than until a file arrives if ``for_files``.
+
+        Returns whether the worker is to leave its loop.
+        """
+        assert self._watch is not None
         deadline = self._monotonic() + seconds
         while not (self._stopping or self._reloading):
             left = deadline - self._monotonic()
             if left <= 0:
                 break
-            rang = self._bell.wait(min(left, 1.0))
+            arrived = self._watch.wait(min(left, 1.0))
             self._heartbeat.step()
-            self.report.counters.doorbell_overflows += self._bell.take_overflows()
+            self.report.counters.doorbell_overflows += self._watch.take_overflows()
             self.report.write(self._settings, self._heartbeat.phase)
-            if rang and for_files:
+            if arrived and for_files:
                 break
         return self._stopping or self._reloading
+
+    def _finish(self) -> None:
+        assert self._watch is not None
+        watch, self._watch = self._watch, None
+        watch.stop()
+        staying = self._reloading or self._previous is not None
+        ending = self._stopping or self._once or not staying
+        if ending:
+            self._heartbeat.stop()
+            # Without the files that the last batch stored or rejected.
+            self.report.count_queue(Path(self._settings.data_in), last=True)
+        phase = Phase.STOPPED if ending else Phase.STARTING
+        self.report.write(self._settings, phase, force=True)
+
+    def _reread_settings(self) -> None:
+        self._reloading = False
+        if self._reload is None:
+            return
+        self._previous = self._settings
+        try:
+            self._settings = self._reload()
+        except DataserverError as error:
+            self._keep_previous(error)
+        else:
+            log.info("configuration read again")
+
+    def _keep_previous(self, error: DataserverError) -> None:
+        """The reread configuration cannot be used: continue with the previous one."""
+        assert self._previous is not None
+        self.report.trouble(Trouble.CONFIGURATION, str(error))
+        self._settings, self._previous = self._previous, None
+
+    def _report_beside(self) -> None:
+        """Count the queue and write the status, also while the main loop waits.
+
+        Called by the heartbeat's thread.
+        """
+        settings = self._settings
+        if self._heartbeat.phase in (Phase.STOPPING, Phase.STOPPED):
+            return
+        try:
+            self.report.count_queue(Path(settings.data_in))
+            self.report.write(settings, self._heartbeat.phase)
+        except Exception as error:  # noqa: BLE001 - the heartbeat must go on
+            self.report.log_once("the status", f"cannot report: {error!r}")
 
     def _summary(self, seconds: float) -> Summary:
         counters = self.report.counters
@@ -314,9 +325,9 @@ def run(
     show: Callable[[Status], None] | None = None,
     notify: Notify = lambda _: None,
 ) -> Summary:
-    """Run an instance as the command line does: SIGTERM and SIGINT stop it, SIGHUP rereads."""
-    # Packets come and go by the thousand and hold no cycles: the collector's frequent looks at
-    # them took a seventh of the server's time.
+    """Run an instance: SIGTERM and SIGINT stop it, SIGHUP rereads the configuration."""
+    # Packets come and go by the thousand and contain no cycles: frequent garbage collections took a
+    # seventh of the server's time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     worker = Worker(settings, paths, once=once, reload=reload, show=show, notify=notify)

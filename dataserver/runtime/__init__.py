@@ -1,1 +1,1 @@
-"""What every kind of server process needs."""
+"""What a running process publishes about itself: heartbeat, status, metrics."""

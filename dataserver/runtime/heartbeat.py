@@ -1,11 +1,11 @@
-"""What a running instance says about itself: its heartbeat and its status file.
+"""What a running instance publishes about itself: its heartbeat and its status file.
 
-Both are JSON in ``var/NAME/``, replaced whole by a rename, so that a reader never
-sees half of one.  The heartbeat is one line, written every second by a thread of its
-own: it goes on while the main loop waits for a slow database, and says for how long the
-loop has not moved.  With each one, whoever started the process is told that it is well, also
-where the disk takes no heartbeat any more.  ``status.json`` is written by the main loop: what it
-holds is :class:`Status`.
+Both are JSON in ``var/NAME/`` and are replaced by a rename, so that a reader never sees half of
+one.  The heartbeat (:class:`Beat`) is one line.  A thread of its own (:class:`Heartbeat`) writes it
+every second, also while the main loop waits for a slow database, and it contains for how long the
+loop has not moved.  With each heartbeat the process's manager (systemd or the supervisor) is
+notified that the process is well, even if a full disk takes no more heartbeats.  ``status.json``
+(:class:`Status`) is all that ``dataserver status`` shows.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from dataserver.sd_notify import Notify
 
 #: How often the heartbeat is written, in seconds.
 INTERVAL = 1.0
-#: A heartbeat older than this is none: its writer is dead or stopped (seconds).
+#: A heartbeat older than this is stale: its writer is dead or stopped (seconds).
 STALE_AFTER = 10.0
-#: A main loop that has not moved for so long is stuck, unless it waits for the database (seconds).
+#: A main loop that has not moved for this time (seconds) is stuck, unless it waits for the
+#: database.
 STUCK_AFTER = 120.0
-#: Whoever started the process is told that it is ready after so long at most (seconds): until
-#: then a database that will not do can still be told as a start that failed.
+#: The manager is notified that the process is ready after this time at the latest (seconds); until
+#: then an unsuitable database still counts as a failed start.
 _READY_AFTER = 5.0
-#: Seconds: greater ones are of no time that could be shown (the year 5138).
+#: Greater times than this cannot be shown (epoch seconds; the year 5138).
 _LARGEST = 1e11
 
 
@@ -48,7 +49,7 @@ class Phase(StrEnum):
 
 
 class State(StrEnum):
-    """What can be told of an instance from outside."""
+    """The state of an instance as seen from outside."""
 
     RUNNING = "running"
     STUCK = "stuck"
@@ -63,28 +64,28 @@ class Beat:
     pid: int
     #: The process's start, in clock ticks since boot: tells a reused pid apart.
     process_start: int | None
-    #: Random name of this run.
+    #: A random name for this run.
     run: str
     phase: Phase
     phase_since: float
-    #: For how long it has been in this phase, by a clock that nobody sets.
+    #: For how long it has been in this phase, by the monotonic clock.
     phase_seconds: float
     #: Grows with every step of the main loop.
     beat: int
-    #: For how long it has not grown.
+    #: For how long ``beat`` has not grown.
     loop_seconds: float
     time: float
-    #: After so long without a step it is stuck.
+    #: A main loop that has made no step for this time is stuck.
     stuck_after: float = STUCK_AFTER
-    #: Seconds since the machine's boot when it was written: a clock that nobody sets, and one
-    #: that a shell can read.  None: an older version wrote it.
+    #: Seconds since the machine's boot when it was written: this clock is never set, and a shell
+    #: can read it.  None if an older version wrote the heartbeat.
     uptime: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> Beat | None:
-        """The heartbeat in ``path``; None where there is none, or one of another version.
+        """The heartbeat in ``path``, or None if there is none or another version's.
 
-        Raises OSError where it may not be read: that says nothing about the instance.
+        Raises OSError if it may not be read, which says nothing about the instance.
         """
         data = _read(path)
         try:
@@ -94,7 +95,7 @@ class Beat:
             return None
 
     def state(self, now: float) -> State:
-        """What this heartbeat, read at ``now`` (epoch seconds), says of its process."""
+        """The state of the process, from this heartbeat read at ``now`` (epoch seconds)."""
         if self.phase is Phase.STOPPED:
             return State.STOPPED
         started = process_start(self.pid)
@@ -107,7 +108,7 @@ class Beat:
     @property
     def moves(self) -> bool:
         """Whether the main loop moves as it should."""
-        # Waiting for the database may take any time: nobody could do better.
+        # Waiting for the database may take any time.
         waiting = self.phase is Phase.WAITING_FOR_DATABASE
         return waiting or self.loop_seconds <= self.stuck_after
 
@@ -116,9 +117,8 @@ class Heartbeat:
     """Writes a :class:`Beat` every second until it is stopped.
 
     ``enter`` and ``step`` are called by the main loop and only set attributes; so may be
-    ``stuck_after``, the seconds after which a loop that has not moved is stuck.  ``notify`` tells
-    whoever started the process, in the words of sd_notify(3).  ``beside`` is called by its thread
-    after each beat.
+    ``stuck_after``, the seconds after which a loop that has not moved is stuck.  ``notify`` sends a
+    message of sd_notify(3) to the manager.  ``beside`` is called by the thread after each beat.
     """
 
     def __init__(
@@ -156,17 +156,17 @@ class Heartbeat:
         return self._phase[0]
 
     def start(self) -> None:
-        """Write the first beat, then go on in a thread."""
+        """Write the first beat, then continue in a thread."""
         self._began = self._monotonic()
         self._write()
         self._thread.start()
 
     def enter(self, phase: Phase) -> None:
-        """The main loop begins to do something else; the same phase again only counts a step."""
+        """The main loop begins something else; the same phase again only counts a step."""
         if phase is not self._phase[0]:
             self._phase = (phase, self._clock(), self._monotonic())
             if not self._ready:
-                self._wake.set()  # whoever started us waits for that
+                self._wake.set()  # the manager waits for the notification
         self.step()
 
     def step(self) -> None:
@@ -174,7 +174,7 @@ class Heartbeat:
         self._step = (self._step[0] + 1, self._monotonic())
 
     def stop(self) -> None:
-        """End the thread and leave a last beat that says so."""
+        """End the thread and write a last beat that says so."""
         self._stopped = True
         self._wake.set()
         if self._thread.is_alive():
@@ -212,15 +212,15 @@ class Heartbeat:
 
     def _write(self) -> None:
         beat = self.current()
-        self._tell(beat)
+        self._notify_manager(beat)
         try:
             write_atomic(self._path, json.dumps(asdict(beat)) + "\n")
         except OSError:
-            # A full disk must not end the heartbeat: the file's age tells, and the
-            # main loop meets the same error where it can say so.
+            # A full disk must not end the heartbeat: readers see the file's age, and the main loop
+            # meets the same error and reports it.
             return
 
-    def _tell(self, beat: Beat) -> None:
+    def _notify_manager(self, beat: Beat) -> None:
         lines = [f"STATUS={beat.phase}"]
         if not self._ready:
             waited = self._monotonic() - self._began >= _READY_AFTER
@@ -234,13 +234,13 @@ class Heartbeat:
 
 
 class Trouble(StrEnum):
-    """What may be wrong besides the database; the words of the status file and of commands."""
+    """What may be wrong besides the database; the values are those of the status file."""
 
     #: The drop directory cannot be used.
     DATA_IN = "data_in"
     #: Packets fail to be stored though the database can be used.
     STORING = "storing"
-    #: A changed configuration cannot be used; the one before is in force.
+    #: A changed configuration cannot be used; the previous one stays in force.
     CONFIGURATION = "configuration"
     #: Alerts are defined, which this server does not evaluate: a warning, packets are stored.
     ALERTS = "alerts"
@@ -263,11 +263,11 @@ class Status:
     data_in: str
     #: The database's URL, without its password.
     database: str
-    #: Why the database could not be used at the last try; None: it could.
+    #: Why the database could not be used at the last try, or None if it could.
     database_error: str | None = None
-    #: Since when it could not be used.
+    #: Since when it could not be used, or None.
     database_down_since: float | None = None
-    #: What else is wrong, by what it is about (:class:`Trouble`).
+    #: What else is wrong, by :class:`Trouble`: ``error`` and ``since``.
     troubles: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: Over the last minute.
     packets_per_second: float = 0.0
@@ -282,33 +282,33 @@ class Status:
 
     @classmethod
     def read(cls, path: Path) -> Status | None:
-        """The status in ``path``; None where there is none, or one of another version.
+        """The status in ``path``, or None if there is none or another version's.
 
-        Raises OSError where it may not be read.
+        Raises OSError if it may not be read.
         """
         data = _read(path)
         known = {each.name for each in fields(cls)}
         try:
             _must_be_numbers(data, "started", "written", "packets_per_second", "values_per_second")
-            # A newer version's additions are left out rather than refused.
+            # Fields of a newer version are ignored.
             return cls(**{key: data[key] for key in data if key in known}) if data else None
         except (TypeError, ValueError):
             return None
 
     def trouble(self, what: Trouble) -> str | None:
-        """Why, where this is wrong."""
+        """The reason of this trouble, or None if all is well with it."""
         found = self.troubles.get(what)
         return str(found.get("error")) if isinstance(found, dict) else None
 
     def write(self, path: Path) -> None:
-        """Replace ``path`` with this; OSError where it cannot be."""
+        """Replace ``path`` with this status.  Raises OSError."""
         write_atomic(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` with ``text``: readers see the old or the new, whole.
+    """Replace ``path`` with ``text``: readers see either the old or the new content, whole.
 
-    Not synced to disk: after a power cut nobody needs the heartbeat of before.
+    Not synced to disk: after a power cut the old heartbeat is of no use.
     """
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
@@ -316,7 +316,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def process_start(pid: int) -> int | None:
-    """When the process ``pid`` started (clock ticks since boot); None: there is none."""
+    """When the process ``pid`` started (clock ticks since boot), or None if it is not running."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
     except OSError:
@@ -328,10 +328,10 @@ def process_start(pid: int) -> int | None:
 
 
 def uptime() -> float | None:
-    """Seconds since the machine's boot, sleep included; None where they cannot be told.
+    """Seconds since the machine's boot, sleep included, or None if unknown.
 
-    From the file from which a shell reads it, not from CLOCK_BOOTTIME: a container may have been
-    given a /proc/uptime of its own (lxcfs).
+    Read from the same file as a shell would, not from CLOCK_BOOTTIME: a container may have a
+    /proc/uptime of its own (lxcfs).
     """
     try:
         return float(Path("/proc/uptime").read_text("ascii").split()[0])
@@ -340,7 +340,7 @@ def uptime() -> float | None:
 
 
 def _must_be_numbers(data: Mapping[str, object] | None, *keys: str) -> None:
-    """Raise ValueError where one of them is there and neither a number nor a plausible one."""
+    """Raise ValueError if one of these values is present but is not a plausible number."""
     for key in keys:
         value = data.get(key, 0) if data else 0
         if not isinstance(value, int | float) or not abs(value) < _LARGEST:

@@ -1,7 +1,7 @@
-"""What a running instance counts, and the Prometheus text of it.
+"""The counters and gauges of a running instance, and their Prometheus text.
 
-Counters are plain attributes, incremented by the one thread that owns them and
-read by others: a reader may see one a moment before another, never a wrong one.
+Counters are plain attributes.  The one thread that owns them increments them and others read them:
+a reader may see one of them updated a moment before another, but never a wrong value.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _NAMESPACE = "dataserver"
 
 
 class Histogram:
-    """How often a duration fell into which bucket, and their sum (seconds)."""
+    """The number of durations in each bucket, and the sum of all (seconds)."""
 
     __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: tuple[float, ...] = COMMIT_BUCKETS) -> None:
         self.bounds = bounds
-        # One more than there are bounds: what is above the last one.
+        # One more than there are bounds, for durations above the last one.
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
@@ -35,7 +35,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many were observed."""
+        """How many durations were counted."""
         return sum(self.counts)
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
@@ -62,25 +62,29 @@ class Counters:
 
     packets: int = _count("Packets stored for the first time.")
     duplicates: int = _count("Packets that were stored before and only acknowledged.")
-    late: int = _count("Packets older than what their agent had already had.")
-    late_counters_dropped: int = _count("Late counter readings, which no rate can be made of.")
-    repaired: Counter[str] = _counts("repair", "Packets that had to be mended to be read.")
-    rejected: Counter[str] = _counts("reason", "Files set aside.")
+    late: int = _count("Packets older than their agent's newest one.")
+    late_counters_dropped: int = _count(
+        "Late readings of counters, from which no rate can be computed."
+    )
+    repaired: Counter[str] = _counts("repair", "Packets that had to be repaired to be parsed.")
+    rejected: Counter[str] = _counts("reason", "Files rejected.")
     samples: int = _count("Values seen.")
-    stored: int = _count("Values stored: new ones.")
-    refused: int = _count("Values refused on their own account.")
+    stored: int = _count("Values stored because they were new.")
+    refused: int = _count("Values refused.")
     refused_by_reason: Counter[str] = _counts(
         "reason", "Parts of packets refused: values, modules, times and others."
     )
     ignored: int = _count("Packets of disabled agents, ignored.")
-    undecided_patterns: int = _count("Searches for thresholds given up, by steps or time.")
+    undecided_patterns: int = _count(
+        "Searches for thresholds abandoned after too many steps or too much time."
+    )
     unstored: Counter[str] = _counts("section", "Elements of sections that are not stored.")
     agents_created: int = _count("Agents created.")
     modules_created: int = _count("Modules created.")
     bytes_read: int = _count("Bytes of packets read.")
     replaced: int = _count("Files replaced by a new upload while they were being stored.")
-    retries: Counter[str] = _counts("error", "Transactions done again.")
-    scans: int = _count("Times the drop directory was looked through.")
+    retries: Counter[str] = _counts("error", "Transactions retried.")
+    scans: int = _count("Scans of the drop directory.")
     doorbell_overflows: int = _count("Times the kernel dropped events of the drop directory.")
     commit_seconds: Histogram = field(
         default_factory=Histogram, metadata={"help": "Time from a transaction's begin to its end."}
@@ -98,16 +102,16 @@ def _gauge(meaning: str) -> int:
 
 @dataclass(slots=True)
 class Gauges:
-    """How things stand now.  Counts are of files; ages in seconds; times are epoch seconds."""
+    """The present state.  Counts are of files; ages in seconds; times are epoch seconds."""
 
-    queue: int = _gauge("Files in the drop directory that are ours.")
+    queue: int = _gauge("Packet files in the drop directory.")
     oldest_age_seconds: float = _gauge("Age of the oldest of them, by its modification time.")
     held: int = _gauge("Files held until their agent's packets have settled.")
-    held_until_time_seconds: float = _gauge("When the last of them is due, 0: none is held.")
+    held_until_time_seconds: float = _gauge("When the last of them is due, or 0 if none is held.")
     waiting: int = _gauge("Files that are not complete yet.")
-    failing: int = _gauge("Files that could not be stored and wait to be tried again.")
+    failing: int = _gauge("Files that could not be stored and wait to be retried.")
     unreadable: int = _gauge("Files that could not be opened.")
-    foreign: int = _gauge("Entries of the drop directory that are no packets and not expected.")
+    foreign: int = _gauge("Unexpected entries of the drop directory that are not packets.")
     rejected_files: int = _gauge("Files in rejected/.")
     rejected_bytes: int = _gauge("Bytes of the files in rejected/.")
     agents_ahead: int = _gauge(
