@@ -56,7 +56,7 @@ from dataserver.store.processes import ProcessStats
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a long queue is scanned anew, so that its length is known.
+#: Seconds after which a long queue is scanned again, so that its length is known.
 _RESCAN = 5.0
 #: Threads that unlink.
 _UNLINK_THREADS = 4

@@ -199,7 +199,7 @@ class Report:
         """This trouble is over."""
         if self.troubles.pop(what, None) is not None:
             self.clear(what)
-            log.info("no longer: %s", _TROUBLES[what])
+            log.info("resolved: %s", _TROUBLES[what])
 
     def note_failing(self, failing: FailingPackets) -> None:
         """Report the packets that cannot be stored."""

@@ -70,7 +70,7 @@ def test_alerts_are_counted_each_cache_seconds_and_said_once(
         found.append((report.gauges.alerts_not_evaluated, Trouble.ALERTS in report.troubles))
     assert found == [(0, False), (1, True), (3, True), (0, False)]
     told = [record.getMessage() for record in caplog.records]
-    assert [text.partition(":")[0] for text in told] == ["alerts are not evaluated", "no longer"]
+    assert [text.partition(":")[0] for text in told] == ["alerts are not evaluated", "resolved"]
 
 
 @pytest.mark.long

@@ -122,6 +122,6 @@ class TestTeller:
         desk.clocks.hear(dict.fromkeys(range(1, 5), False))
         assert desk.tell() == []
         desk.time.advance(300)
-        assert desk.tell() == ["no longer: this server's clock seems to be behind"]
+        assert desk.tell() == ["resolved: this server's clock seems to be behind"]
         assert (gauges.clock_behind, gauges.agents_ahead) == (0, 0)
         assert not desk.report.troubles

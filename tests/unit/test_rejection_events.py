@@ -128,9 +128,9 @@ def test_a_sum_is_of_an_agent_where_all_are(desk: Desk) -> None:
 def test_at_an_orderly_stop_the_sums_are_told_early(desk: Desk) -> None:
     desk.storm(FIRST + 5, Reason.MALFORMED)
     desk.pass_by(60)
-    assert [
-        complaint.text.split(",")[0] for complaint in desk.throttle.take(everything=True)
-    ] == ["5 more packets rejected as malformed in the last minute"]
+    assert [complaint.text.split(",")[0] for complaint in desk.throttle.take(everything=True)] == [
+        "5 more packets rejected as malformed in the last minute"
+    ]
     assert desk.throttle.take(everything=True) == []
 
 
