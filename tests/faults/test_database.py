@@ -212,9 +212,9 @@ def test_sqlite_whose_folder_is_not_there_yet_is_waited_for(
 #: Put before the command: it waits a second for SQLite's locks, not ten.
 IMPATIENT = """
 import runpy, sys
-from dataserver.store import engine
-connect = engine._sqlite_connect
-engine._sqlite_connect = lambda uri, timeout, *more: connect(uri, 1.0, *more)
+from dataserver.store import database
+connect = database._sqlite_connect
+database._sqlite_connect = lambda uri, timeout, *more: connect(uri, 1.0, *more)
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

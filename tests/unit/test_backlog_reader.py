@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -218,3 +219,12 @@ def test_it_ends_with_its_input_and_not_by_the_signals_that_stop_the_worker(
     assert process is not None
     process._into.close()
     assert process._popen.wait(PATIENCE) == 0
+
+
+def test_the_process_loads_neither_the_store_nor_sqlalchemy() -> None:
+    program = "import sys, dataserver.ingest.read; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "lxml.etree" in loaded
+    assert not {"sqlalchemy", "dataserver.store"} & set(loaded)
