@@ -1,3 +1,3 @@
-"""A file-drop data server: agents' packets from a directory into a database."""
+"""A data server: stores agents' packets from a drop directory in a database."""
 
 __version__ = "0.1.0"

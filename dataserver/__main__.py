@@ -1,4 +1,4 @@
-"""``python -m dataserver``: the command line, by the interpreter that runs it."""
+"""``python -m dataserver``: the command line, run with this interpreter."""
 
 from dataserver.cli import main
 

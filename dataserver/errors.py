@@ -1,8 +1,7 @@
-"""Every error this project raises on purpose, in one tree.
+"""All errors that this project raises on purpose, in one hierarchy.
 
-An error says what was being done, on what, why it failed and what to do next, in
-one line.  What the worker does with it ("retry or reject?") is a property of its
-class, decided here once.
+An error says in one line what was being done, to what, why it failed and what to do next.
+Its class decides how the worker reacts: retry, split the batch, or reject the packet.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a file was set aside; the word in its reason file, in status and in metrics."""
+    """Why a file was rejected; the word in its reason file, in status and in metrics."""
 
     MALFORMED = "malformed"
     NO_AGENT = "no-agent"
@@ -27,9 +26,12 @@ class Reason(StrEnum):
 
 
 class DataserverError(Exception):
-    """Base of all.  ``hint`` is what to do next, None where there is nothing to say."""
+    """Base class of all errors.  ``hint`` is what to do next, or None.
 
-    #: What the command line exits with (see docs/exit-codes.md).
+    ``str()`` gives both in one line.
+    """
+
+    #: The command line's exit code (see docs/exit-codes.md).
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -42,77 +44,77 @@ class DataserverError(Exception):
 
 
 class UsageError(DataserverError):
-    """What was asked for cannot be: a name that is no good, a thing that is not there."""
+    """The request is invalid: a malformed name, or something that does not exist."""
 
     exit_code = 2
 
 
 class ConfigError(DataserverError):
-    """A setting is missing, unknown or wrong; the message names it and where it stands."""
+    """A setting is missing, unknown or invalid; the message names it and where it is set."""
 
     exit_code = 3
 
 
 class LockedError(DataserverError):
-    """Another process owns this instance or this drop directory."""
+    """Another process holds the lock of this instance or this drop directory."""
 
     exit_code = 4
 
 
 class SpoolError(DataserverError):
-    """The drop directory cannot be used at all (missing, no rights, disk gone)."""
+    """The drop directory cannot be used (missing, no permission, disk failure)."""
 
     exit_code = 5
 
 
 class SpoolReplaced(SpoolError):
-    """The drop directory's path leads to another directory now: stop, and begin anew there."""
+    """The drop directory's path leads to another directory now: stop, and restart there."""
 
 
 class StoreError(DataserverError):
-    """Base of what the database says no with."""
+    """Base class of all database errors."""
 
     exit_code = 6
 
 
 class StoreUnavailable(StoreError):
-    """The database cannot be reached or cannot take anything now: wait, then do all again."""
+    """The database cannot be reached or cannot store anything now: wait, then retry everything."""
 
 
 class StoreReplaced(StoreError):
-    """The database's file is not the one that was opened: stop, and begin anew with what is there.
+    """The database's file is no longer the one that was opened: stop, and restart with the new one.
 
-    What was written last may be in a file that nobody finds again.
+    The last transactions may be in a file that no longer has a name.
     """
 
 
 class StoreLacking(StoreError):
-    """The database answers, but a table, a column or a right that this takes is missing."""
+    """The database works, but a table, a column or a privilege that is needed is missing."""
 
 
 class StoreConflict(StoreError):
-    """Deadlock, lock timeout, certification failure, stale cache: do the transaction again now."""
+    """Deadlock, lock timeout, certification failure, stale cache: retry the transaction at once."""
 
 
 class StoreRefused(StoreError):
-    """The database does not accept these rows: split the batch to find the packet that fails.
+    """The database rejects these rows: split the batch to find the packet that fails.
 
-    Also any error that is not known to mean that the connection or the server is gone.
+    Also any error that does not clearly mean that the connection or the server is gone.
     """
 
 
 class SchemaError(StoreError):
-    """The database is not one that this server can write to; the message names what is missing."""
+    """The database's schema is not one this server can use; the message names what is missing."""
 
 
 class NotRunning(DataserverError):
-    """An instance does not run, or does not do in time what it was asked for."""
+    """An instance does not run, or did not do in time what was requested."""
 
     exit_code = 7
 
 
 class PacketError(DataserverError):
-    """A file that is not, and cannot become, a packet; ``reason`` is why it is set aside."""
+    """A file that is not a packet and cannot become one; ``reason`` is why it is rejected."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -120,9 +122,9 @@ class PacketError(DataserverError):
 
 
 class IncompletePacket(PacketError):
-    """The beginning of a packet whose end is not there yet: it may still be coming.
+    """The beginning of a packet, whose end may still be uploaded.
 
-    ``reason`` is why the file is set aside if nothing more comes.
+    ``reason`` is why the file is rejected if nothing more is uploaded.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Places where a test can make the process die as if the power had gone.
+"""Failpoints: places where a test can make the process die as in a power failure.
 
 ``DATASERVER_FAILPOINT=NAME`` (or ``NAME:N``, the N-th time) in the environment makes the
 process kill itself with SIGKILL when it reaches that place: no handler runs, no buffer is
-flushed, nothing is tidied up.  Without the variable a place costs one comparison.
+flushed, nothing is cleaned up.  Without the variable a failpoint costs one comparison.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ VARIABLE = "DATASERVER_FAILPOINT"
 
 @dataclass(slots=True)
 class _Armed:
-    """The one place that is armed, and how often it is still to be passed before it kills."""
+    """The armed failpoint, if any, and after how many passes it kills."""
 
     name: str | None
     left: int
 
 
 def _parse(setting: str) -> _Armed:
-    """Read ``NAME`` or ``NAME:N``; ValueError where N is not a positive number."""
+    """Parse ``NAME`` or ``NAME:N``; raises ValueError if N is not a positive number."""
     name, _, times = setting.partition(":")
     left = int(times or 1)
     if left < 1:
@@ -35,7 +35,7 @@ _armed = _parse(os.environ.get(VARIABLE, ""))
 
 
 def reach(name: str) -> None:
-    """Say that the place called ``name`` is reached; returns unless it is the armed one."""
+    """Mark the failpoint ``name`` as reached: kills the process if it is the armed one."""
     if _armed.name != name:
         return
     _armed.left -= 1

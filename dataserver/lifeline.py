@@ -1,7 +1,7 @@
-"""A process that ends when the one that started it does, however that ends.
+"""Child processes that end with their parent, however it ends.
 
-Linux only (prctl(2), PR_SET_PDEATHSIG): the kernel kills the child, so it does not matter
-whether the parent could still say anything, nor whether the child is stopped or hangs.
+Linux only (prctl(2), PR_SET_PDEATHSIG): the kernel kills the child, so this works even if the
+parent crashed, or if the child is stopped or hangs.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import signal
 _PR_SET_PDEATHSIG = 1
 
 
-def end_with(parent: int) -> None:
-    """Have this process killed when ``parent``, which started it from its main thread, ends.
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when ``parent`` ends, which started it in its main thread.
 
-    SIGKILL loses nothing (commit, then unlink).  Where the parent has ended already, this
-    process ends here and now.
+    SIGKILL loses no data (commit, then unlink).  If the parent has already ended, this process
+    ends at once.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-    # It may have ended before it was asked for: then nobody would tell us.
+    # The parent may have ended before the call, which the kernel does not report.
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

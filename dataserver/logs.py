@@ -1,6 +1,6 @@
-"""Log messages: JSON lines for machines, short lines for a terminal, never a secret.
+"""Formatting of log messages: JSON lines, or short lines for a terminal; passwords are masked.
 
-Facts are given as ``logger.info("rejected", extra={"reason": "clock"})``; they become
+Details are passed as ``logger.info("rejected", extra={"reason": "clock"})``; they become
 fields of the JSON object, or ``key=value`` after the message.  (Names that every record
 has anyway, such as ``module`` and ``name``, are refused by logging itself.)
 """
@@ -14,27 +14,27 @@ from datetime import UTC, datetime
 
 from dataserver.config.kinds import masked
 
-#: The root of all our loggers.
+#: The name of the package's root logger.
 NAME = "dataserver"
-#: What every record has anyway; the rest was given as ``extra``.
+#: Attributes that every record has; all others were passed as ``extra``.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per message: time (UTC), level, message, then what was given with it."""
+    """One JSON object per message: time (UTC), level, message, ``always``, then the details."""
 
     def __init__(self, always: Mapping[str, object]) -> None:
         super().__init__()
         self._always = dict(always)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line for ``record``, without its end."""
+        """The line for ``record``, without a line end."""
         line: dict[str, object] = {
             "time": _time(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "message": masked(record.getMessage()),
             **self._always,
-            **_facts(record),
+            **_details(record),
         }
         if record.exc_info:
             line["traceback"] = masked(self.formatException(record.exc_info))
@@ -42,12 +42,12 @@ class JsonLines(logging.Formatter):
 
 
 class TerminalLines(logging.Formatter):
-    """``HH:MM:SS level: message (key=value, ...)``, with what could move a cursor escaped."""
+    """``HH:MM:SS level: message (key=value, ...)``, with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line for ``record``; with a traceback it has several."""
-        facts = {key: value for key, value in _facts(record).items() if value is not None}
-        given = ", ".join(f"{key}={value}" for key, value in facts.items())
+        """The line for ``record``, followed by any traceback."""
+        details = {key: value for key, value in _details(record).items() if value is not None}
+        given = ", ".join(f"{key}={value}" for key, value in details.items())
         message = masked(record.getMessage()) + (f" ({given})" if given else "")
         clock = _time(record).astimezone().strftime("%H:%M:%S")
         line = f"{clock} {record.levelname.lower()}: {printable(message)}"
@@ -56,13 +56,13 @@ class TerminalLines(logging.Formatter):
         return line
 
 
-def retold(line: str, prefix: str = "") -> str:
-    """One line of :class:`JsonLines` as a terminal has it; any other line as it is, escaped."""
+def terminal_line(line: str, prefix: str = "") -> str:
+    """A line of :class:`JsonLines` formatted for a terminal; any other line only escaped."""
     try:
         found = json.loads(line)
         when = datetime.fromisoformat(found.pop("time")).astimezone().strftime("%H:%M:%S")
         level, message = found.pop("level"), found.pop("message")
-    # The last two: nested too deeply, a time that this zone does not have.
+    # The last two: nested too deeply; a time out of range in this time zone.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return printable(prefix + line)
     found.pop("instance", None)
@@ -75,7 +75,7 @@ def retold(line: str, prefix: str = "") -> str:
 
 
 def set_up(level: str, handler: logging.Handler, formatter: logging.Formatter) -> None:
-    """Send our messages of ``level`` and above to ``handler``, replacing an earlier set-up."""
+    """Send messages of ``level`` and above to ``handler``, replacing any earlier set-up."""
     handler.setFormatter(formatter)
     logger = logging.getLogger(NAME)
     logger.handlers[:] = [handler]
@@ -84,12 +84,12 @@ def set_up(level: str, handler: logging.Handler, formatter: logging.Formatter) -
 
 
 def set_level(level: str) -> None:
-    """From now on, drop our messages below ``level``."""
+    """From now on, drop messages below ``level``."""
     logging.getLogger(NAME).setLevel(level.upper())
 
 
 def printable(text: str) -> str:
-    """``text`` with every character that is not printable escaped: safe on a terminal."""
+    """``text`` with every non-printable character escaped: safe on a terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -102,7 +102,7 @@ def _time(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
 
 
-def _facts(record: logging.LogRecord) -> dict[str, object]:
+def _details(record: logging.LogRecord) -> dict[str, object]:
     return {
         key: masked(value) if isinstance(value, str) else value
         for key, value in record.__dict__.items()

@@ -1,13 +1,11 @@
-"""The records that cross module boundaries: a packet and what it carries.
+"""The records of a packet and its contents.
 
 Everything here is text as the agent wrote it, decoded but not yet interpreted:
-what a number, a time or a type means is decided by :mod:`dataserver.rules.values`,
-:mod:`dataserver.rules.times` and the store.  Source of the names: the packet format
-in ``docs/packet-format.md``.
+:mod:`dataserver.rules.values`, :mod:`dataserver.rules.times` and the store interpret numbers,
+times and types.  Source of the names: the packet format in ``docs/packet-format.md``.
 
-A packet has thousands of modules a second, so :class:`Module` and
-:class:`Sample` are named tuples (a frozen dataclass costs three times as much
-to make); the rest are frozen dataclasses.
+There are thousands of modules per second, so :class:`Module` and :class:`Sample` are named
+tuples (creating a frozen dataclass costs three times as much); the rest are frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ class Sample(NamedTuple):
 class Module(NamedTuple):
     """One ``module`` element.
 
-    ``value`` is the text of ``data`` (None: no such element); ``samples`` those of a
-    ``datalist``, which replace it.  ``tags`` has every other child element by its name.
-    ``alert_template`` may be repeated and is not kept more than once.
+    ``value`` is the text of ``data``, or None without that element; ``samples`` are the values of a
+    ``datalist``, which replace it.  ``tags`` has the text of every other child element by its
+    name; of a repeated one (``alert_template``), only the first.
     """
 
     name: str
@@ -48,7 +46,7 @@ class InventoryModule:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One ``log_module``: parsed and kept, not stored."""
+    """One ``log_module``: parsed, but not stored."""
 
     source: str
     type: str
@@ -58,10 +56,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One element of the root that has no home yet (``cmd_report``, traps, unknown ones).
-
-    Kept as the XML it came in, not stored.
-    """
+    """One other element of the root (``cmd_report``, traps, unknown ones): its XML, not stored."""
 
     name: str
     xml: str
@@ -69,14 +64,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One agent's report.
+    """One agent's packet.
 
-    Attributes are those of the root element, None where it has none.
+    Text attributes are those of the root element, None if they are missing.
     ``digest`` identifies the content: 16 bytes, BLAKE2b of the file's bytes without white
     space at the end (so that a packet read before its last line feed was written is the
     same packet afterwards).
-    ``repairs`` names what was mended to read it ("encoding", "attributes"); ``remarks`` tells
-    people how.
+    ``repairs`` names what was repaired to read it ("encoding", "attributes"); ``remarks`` describes
+    these repairs for people.
     ``unstored`` counts the elements of ``logs`` and ``sections`` by name.
     """
 
@@ -119,11 +114,11 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A packet on its way to the store, with what its file says about it.
+    """A packet to be stored, with the facts that its file adds.
 
-    ``time`` is the packet's time (epoch seconds), None where its timestamp is unreadable.
-    ``number`` is the one in the file's name; ``arrived`` the file's modification time.
-    ``token`` is the spool's handle of the file; the store hands it back untouched.
+    ``time`` is the packet's time (epoch seconds), or None if its timestamp is invalid.
+    ``number`` is the one in the file's name; ``arrived`` the file's modification time (epoch
+    seconds).  ``token`` identifies the file for the caller; the store returns it unchanged.
     """
 
     packet: Packet

@@ -1,4 +1,4 @@
-"""Text as systemd's files have it: words in quotes, specifiers doubled.
+"""Quoting paths for systemd's files: words in quotes, specifiers doubled.
 
 Sources: systemd.syntax(7), "Quoting"; systemd.service(5), "Command lines"; tmpfiles.d(5).
 """
@@ -15,13 +15,13 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def line(path: Path) -> str:
-    """``path`` where the rest of a line is the value.  UsageError: systemd cannot have it."""
+    """``path`` as the rest of a line; raises UsageError if systemd's files cannot contain it."""
     text = os.fspath(path)
-    # A quote or backslash means something else in each kind of file; the rest ends lines.
+    # Quotes and backslashes have different meanings in each kind of file.
     if not text.isprintable() or text != text.strip() or set(text) & {'"', "'", "\\"}:
         raise UsageError(
-            f"systemd's files cannot name {text!r}",
-            hint="choose a path without quotes, backslashes, line ends and the like",
+            f"systemd's files cannot contain the path {text!r}",
+            hint="choose a path without quotes, backslashes and unprintable characters",
         )
     return text.replace("%", "%%")
 
@@ -33,7 +33,7 @@ def word(path: Path) -> str:
 
 
 def words(paths: Iterable[Path], *, optional: bool = False) -> str:
-    """Several paths; ``optional``: each may be missing (systemd.exec(5), "Sandboxing")."""
+    """Several paths; if ``optional``, each may be missing (systemd.exec(5), "Sandboxing")."""
     texts = [line(path) for path in paths]
     if optional:
         texts = [f"-{text}" for text in texts]
@@ -41,5 +41,5 @@ def words(paths: Iterable[Path], *, optional: bool = False) -> str:
 
 
 def argument(path: Path) -> str:
-    """``path`` as an argument of a command line, in which ``$`` is a variable otherwise."""
+    """``path`` as an argument of a command line, in which ``$`` would begin a variable."""
     return word(path).replace("$", "$$")

@@ -1,7 +1,7 @@
-"""Telling whoever started this process that it is ready, alive, or leaving.
+"""Notifying the service manager that this process is ready, alive, or stopping.
 
-The protocol is that of systemd's sd_notify(3): lines ``KEY=VALUE`` in one datagram to the
-socket that ``$NOTIFY_SOCKET`` names, a path, or ``@`` and an abstract address.
+The protocol is systemd's sd_notify(3): lines ``KEY=VALUE`` in one datagram to the
+socket in ``$NOTIFY_SOCKET``, which is a path, or ``@`` and an abstract address.
 ``dataserver up`` listens in the same way.
 Source: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 """
@@ -12,18 +12,18 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
-#: Names the socket.
+#: The variable with the socket's address.
 VARIABLE = "NOTIFY_SOCKET"
-#: What concerns only the process that was started with it.
+#: Variables that only concern the process that was started with them.
 VARIABLES = frozenset({VARIABLE, "WATCHDOG_PID", "WATCHDOG_USEC"})
 
 Notify = Callable[[str], None]
 
 
 def notifier(environment: Mapping[str, str]) -> Notify:
-    """A function that sends one message; it does nothing where nobody asked to be told.
+    """A function that sends one message; it does nothing if there is no socket in the environment.
 
-    It never raises nor waits: nobody's listening must not harm the work.
+    It never raises or waits, even if no process listens.
     """
     address = environment.get(VARIABLE, "")
     if not address.startswith(("/", "@")):
@@ -44,6 +44,6 @@ def notifier(environment: Mapping[str, str]) -> Notify:
 
 
 def forget() -> None:
-    """Keep all of it from processes that this one starts."""
+    """Remove the variables from the environment, so that child processes do not get them."""
     for variable in VARIABLES:
         os.environ.pop(variable, None)

@@ -1,7 +1,7 @@
-"""Files made from Jinja2 templates: those of the home win over those of the package.
+"""Generating files from Jinja2 templates: those in the home override those of the package.
 
-The only module that imports Jinja2.  Undefined names are errors, nothing is escaped (the files
-are no HTML): whoever renders has to see to it that a value cannot end its line.
+Undefined names are errors, and nothing is escaped (the files are not HTML): the caller makes sure
+that no value contains a line end.
 Source: https://jinja.palletsprojects.com/
 """
 
@@ -27,7 +27,7 @@ from dataserver.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that a renderer made; only a command writes it.
+    """A generated file, to be written by a command.
 
     ``path`` is absolute, or relative to the folder that the command writes.
     """
@@ -38,9 +38,9 @@ class File:
 
 
 def render(home: Home, name: str, /, **values: object) -> str:
-    """The template ``name`` (such as ``instances/units/dataserver.target.j2``) filled in.
+    """Render the template ``name`` (such as ``instances/units/dataserver.target.j2``).
 
-    Raises ConfigError where the template cannot be used.
+    Raises ConfigError if the template is missing or has an error.
     """
     environment = Environment(
         loader=_loader(home),

@@ -1,7 +1,7 @@
 """The command ``dataserver``: which commands there are and where each one's code is.
 
-Every command stands in a module of its own that is imported when the command is used:
-``dataserver status`` must not pay for the parser and the database.
+Each command's module is imported only when the command is used: ``dataserver status`` must not
+pay for the parser and the database.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ COMMANDS = {
     "series": "dataserver.cli.series:series",
     "graph": "dataserver.cli.graph:graph",
     "console": "dataserver.cli.console:console",
-    "uploads": "dataserver.cli.uploads:group",
+    "uploads": "dataserver.cli.uploads:uploads",
     "db": "dataserver.cli.db:db",
 }
 
 main = LazyGroup(
     name="dataserver",
     commands_at=COMMANDS,
-    help="""Takes agents' packets from a directory into a database.
+    help="""Stores the packets that agents drop into a directory in a database.
 
-    Nothing is lost and nothing stored twice. The home (settings, instances, what running
-    leaves behind) is --home, $DATASERVER_HOME, the current directory if it holds
-    dataserver.toml, or /var/lib/dataserver.
+    No packet is lost and none is stored twice. The home (settings, instances, logs and status
+    files) is --home, $DATASERVER_HOME, the current directory if it contains dataserver.toml, or
+    /var/lib/dataserver.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``dataserver agents``: who has reported, and how they are."""
+"""``dataserver agents``: the agents in the database, with their statuses."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _MODES = {0: "normal", 1: "learning", 2: "autodisable"}
 def agents(app: App, statuses: frozenset[str] | None, instance: str, as_json: bool) -> None:
     """List all agents in the database, in order of name.
 
-    STATUS is that of the agent's worst module (critical, warning, unknown, normal), COUNTS how
-    many enabled modules are in which; MODULES counts the disabled ones too. CONTACT is when
-    an agent's last packet was taken in, PACKET what that packet gave as its time. Times are
-    local to the configured zone; in JSON they are epoch seconds, null for never. MODE: a
-    learning agent's packets create and describe modules, a normal one's do not; an autodisable
-    one is a learning one that is disabled when it falls silent, and enabled by its next packet.
+    STATUS is the status of the agent's worst module (critical, warning, unknown, normal); COUNTS
+    are its enabled modules by status; MODULES includes the disabled ones. CONTACT is when an
+    agent's last packet was stored, PACKET the time in that packet. Times are in the configured
+    zone; in JSON they are epoch seconds, or null for never. MODE: packets of a learning agent
+    create and describe modules, those of a normal agent do not; an autodisable agent is a
+    learning agent that is disabled when it falls silent, and enabled by its next packet.
     MARKS are disabled and quiet.
 
     \b
@@ -93,8 +93,8 @@ def _agent_row(agent: AgentRecord, zone: tzinfo) -> tuple[object, ...]:
 
 
 def _counts_text(counts: Counts | None) -> str:
-    """``1 critical, 9 normal``: those that there are, the worst first."""
+    """Such as ``1 critical, 9 normal``: the counts above zero, the worst status first."""
     if counts is None:
         return "-"
-    told = ((getattr(counts, status.name.lower()), word) for word, status in STATUSES.items())
-    return ", ".join(f"{count} {word}" for count, word in told if count) or "-"
+    by_word = ((getattr(counts, status.name.lower()), word) for word, status in STATUSES.items())
+    return ", ".join(f"{count} {word}" for count, word in by_word if count) or "-"

@@ -1,4 +1,4 @@
-"""What all commands share: --home and --debug everywhere, errors as one line, lazy loading."""
+"""What all commands share: --home and --debug, errors as one line on stderr, lazy loading."""
 
 from __future__ import annotations
 
@@ -15,37 +15,43 @@ import click
 
 from dataserver import __version__
 from dataserver.cli.program import spelled
-from dataserver.config import paths as home
 from dataserver.config.kinds import masked
-from dataserver.config.load import Settings, load
-from dataserver.config.paths import MAIN, Home, Paths
+from dataserver.config.load import load
+from dataserver.config.paths import MAIN, Home, Paths, find
+from dataserver.config.settings import Settings
 from dataserver.errors import DataserverError, StoreUnavailable, UsageError
 from dataserver.logs import printable
 
-#: An error that nobody foresaw (EX_SOFTWARE of sysexits.h).
+#: Exit code after an unexpected error (EX_SOFTWARE of sysexits.h).
 INTERNAL_ERROR = 70
-#: Ended by Ctrl-C, as a shell reports it.
+#: Exit code after Ctrl-C, as a shell reports it.
 INTERRUPTED = 130
 
 
 @dataclass
 class App:
-    """What the options that every command has say."""
+    """The values of the options that every command has."""
 
     home_option: Path | None = None
     debug: bool = False
 
     @property
     def home(self) -> Home:
-        """The home that is meant; it need not exist."""
-        return home.find(self.home_option, os.environ, Path.cwd())
+        """The home to work on; it need not exist."""
+        return find(self.home_option, os.environ, Path.cwd())
+
+    def existing_home(self) -> Home:
+        """The home to work on; UsageError unless it contains an instance."""
+        if not self.home.instance_names():
+            self.home.existing()  # raises: it names what is missing
+        return self.home
 
     def paths(self, instance: str) -> Paths:
-        """The files of an instance that exists; UsageError where it does not."""
+        """The files of an existing instance; UsageError if there is no such instance."""
         return self.home.existing(instance)
 
     def settings(self, instance: str) -> tuple[Settings, Paths]:
-        """The settings and files of an instance; ConfigError, UsageError."""
+        """The settings and files of an instance; raises ConfigError and UsageError."""
         paths = self.home.instance(instance)
         return load(paths, os.environ), paths
 
@@ -68,11 +74,11 @@ def _keep_debug(context: click.Context, _: click.Parameter, value: bool) -> None
 
 
 def _common_options() -> list[click.Parameter]:
-    """``--home`` and ``--debug``, taken before and after any command's name."""
+    """``--home`` and ``--debug``, accepted before and after the name of any command."""
     return [
         click.Option(
             ["--home"],
-            # Whether it can be read is told by what is read in it.
+            # Whether it is readable shows when its files are read.
             type=click.Path(path_type=Path, readable=False),
             metavar="DIR",
             expose_value=False,
@@ -108,7 +114,7 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """The outermost command: loads the others when needed and turns errors into one line."""
+    """The top-level command: loads the others on demand and prints errors as one line."""
 
     def __init__(self, *, commands_at: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -120,7 +126,7 @@ class LazyGroup(Group):
         return list(self._commands_at)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, loaded now; None if there is none of that name."""
+        """The command, loaded now, or None if the name is unknown."""
         where = self._commands_at.get(cmd_name)
         if where is None:
             return None
@@ -129,7 +135,7 @@ class LazyGroup(Group):
         return command
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> NoReturn:
-        """Run the command line and leave the process with its exit code."""
+        """Run the command line and exit with its exit code."""
         app = App()
         extra.update(obj=app, standalone_mode=False)
         sys.exit(_guarded(lambda: super(LazyGroup, self).main(args, **extra), app))
@@ -152,7 +158,7 @@ def _version_option() -> click.Option:
 
 
 def _guarded(run: Callable[[], object], app: App) -> int:
-    """Run it; an error becomes one line on stderr and an exit code (docs/exit-codes.md)."""
+    """Call ``run``; an error becomes one line on stderr and an exit code (docs/exit-codes.md)."""
     try:
         code = run()
     except click.exceptions.NoArgsIsHelpError as exc:
@@ -160,17 +166,17 @@ def _guarded(run: Callable[[], object], app: App) -> int:
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except Exception as exc:  # noqa: BLE001 (the one place where every error ends)
+    except Exception as exc:  # noqa: BLE001 (the one place that handles every error)
         if app.debug:
             traceback.print_exc()
         else:
-            complain(exc)
+            print_error(exc)
         return _exit_code(exc)
     return code if isinstance(code, int) else 0
 
 
-def complain(exc: Exception) -> None:
-    """Say on stderr what went wrong, in one line: what, why, what next."""
+def print_error(exc: Exception) -> None:
+    """Print an error on stderr in one line: what failed, why, and what to do."""
     click.echo(f"dataserver: {printable(masked(_line(exc)))}", err=True)
 
 
@@ -181,7 +187,7 @@ def _line(exc: Exception) -> str:
     if isinstance(exc, click.ClickException):
         return exc.format_message()
     if isinstance(exc, StoreUnavailable) and exc.hint is None:
-        hint = spelled("`dataserver check` looks at the database and at what is configured")
+        hint = spelled("`dataserver check` checks the database and the configuration")
         return f"{exc}; {hint}"
     if isinstance(exc, DataserverError):
         return f"{exc.message}; {spelled(exc.hint)}" if exc.hint else exc.message
@@ -193,7 +199,7 @@ def _line(exc: Exception) -> str:
 
 def _remedy(exc: OSError) -> str:
     if isinstance(exc, PermissionError):
-        return f"; give user {os.geteuid()} the right, or run this as another user"
+        return f"; grant user {os.geteuid()} access, or run this as another user"
     return ""
 
 

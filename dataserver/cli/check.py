@@ -1,4 +1,4 @@
-"""``dataserver check``: would an instance run? Each thing it needs as ok or what to do."""
+"""``dataserver check``: whether an instance would run; what it needs, and what to do if not."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dataserver.cli.base import App, Command, instance_argument, json_option, pa
 from dataserver.cli.output import print_json, print_line
 from dataserver.cli.program import spelled
 from dataserver.config.kinds import masked, size_text
-from dataserver.config.load import Settings
 from dataserver.config.paths import Home, Paths
+from dataserver.config.settings import Settings
 from dataserver.errors import DataserverError
 from dataserver.rules import pcre2
-from dataserver.uploads import checks as upload_check
+from dataserver.uploads import checks
 
-#: Below this, free space is a finding (bytes).
+#: Less free space than this is a problem (bytes).
 _LITTLE_SPACE = 512 * 2**20
 _INOTIFY = Path("/proc/sys/fs/inotify")
 #: The kernel's own default queue; a smaller one loses events in ordinary bursts.
@@ -31,7 +31,7 @@ _EVENTS_NEEDED = 16384
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; ``text`` says what is, or what to do."""
+    """One thing that was checked; ``text`` says what was found, or what to do."""
 
     name: str
     ok: bool
@@ -46,7 +46,7 @@ class Finding(NamedTuple):
 def check(app: App, context: click.Context, instance: str, as_json: bool) -> None:
     """Check what an instance (default: main) needs: configuration, folders, system, database.
 
-    Changes nothing. Exit code 1 if anything is not in order.
+    Changes nothing. The exit code is 1 if there is any problem.
 
     \b
     Examples:
@@ -71,7 +71,7 @@ def _findings(settings: Settings, paths: Paths) -> Iterator[Finding]:
     for folder in {settings.data_in: "data_in", paths.home: "home"}.items():
         yield from _space(*folder)
     yield from _password_file(settings)
-    for each in upload_check.findings(Home(paths.home), paths.name, settings.data_in):
+    for each in checks.findings(Home(paths.home), paths.name, settings.data_in):
         yield Finding(*each)
     yield from _inotify()
     yield _patterns()
@@ -87,20 +87,20 @@ def _time_zone(settings: Settings) -> Finding:
 
 
 def _folder(name: str, path: Path) -> Finding:
-    """Whether files can be listed, read, made and removed there."""
+    """Whether files in the folder can be listed, read, created and removed."""
     try:
         mode = path.stat().st_mode
     except OSError as exc:
-        return Finding(name, False, f"{path}: {exc.strerror}; make it: mkdir -p {path}")
+        return Finding(name, False, f"{path}: {exc.strerror}; create it: mkdir -p {path}")
     if not stat.S_ISDIR(mode):
         return Finding(name, False, f"{path} is not a directory; move it away")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return Finding(name, False, f"{path}: no rights; give user {os.geteuid()} rwx on it")
+        return Finding(name, False, f"{path}: no access; grant user {os.geteuid()} rwx on it")
     return Finding(name, True, str(path))
 
 
 def _nearest(path: Path) -> Path:
-    """The folder that is there already and in which ``path`` would be made."""
+    """The existing folder in which ``path`` would be created."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
@@ -110,7 +110,7 @@ def _space(path: Path, name: str) -> Iterator[Finding]:
     try:
         free = shutil.disk_usage(path).free
     except OSError:
-        return  # said before: the folder is not there
+        return  # reported before: the folder does not exist
     text = f"{size_text(free // 2**20 * 2**20)} free in {path}"
     if free < _LITTLE_SPACE:
         text += "; make room"
@@ -127,14 +127,14 @@ def _password_file(settings: Settings) -> Iterator[Finding]:
 
 
 def _inotify() -> Iterator[Finding]:
-    """Whether the doorbell would ring; without it only the scan finds new files."""
+    """Whether the kernel can report new files; without inotify only the scan finds them."""
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = libc.inotify_init1(os.O_CLOEXEC)
     if descriptor < 0:
         code = ctypes.get_errno()
         text = os.strerror(code)
         if code == errno.EMFILE:
-            text = "too many are in use; raise sysctl fs.inotify.max_user_instances"
+            text = "too many instances in use; raise sysctl fs.inotify.max_user_instances"
         yield Finding("inotify", False, text)
         return
     os.close(descriptor)
@@ -146,7 +146,7 @@ def _inotify() -> Iterator[Finding]:
 
 
 def _patterns() -> Finding:
-    """Whether the system has the library of regular expressions, without which nothing runs."""
+    """Whether the system has the library for regular expressions, which the server requires."""
     try:
         pcre2.Engine(pcre2.LIBRARY)
     except DataserverError as exc:
@@ -155,7 +155,7 @@ def _patterns() -> Finding:
 
 
 def _database(settings: Settings, paths: Paths) -> Iterator[Finding]:
-    # Imported here: the rest of the check works where the database's driver does not.
+    # Imported here: the rest of the check works without the database driver.
     from dataserver.store import database, probe, sqlite_file  # noqa: PLC0415
 
     if settings.database.startswith("sqlite:"):
@@ -164,7 +164,7 @@ def _database(settings: Settings, paths: Paths) -> Iterator[Finding]:
         except DataserverError as exc:
             yield Finding("database", False, str(exc))
             return
-        if new := _sqlite_to_be_made(settings, paths):
+        if new := _new_sqlite_file(settings, paths):
             yield new
             return
         yield from _rights_on_file(_sqlite_file(settings, paths))
@@ -187,17 +187,17 @@ def _sqlite_file(settings: Settings, paths: Paths) -> Path:
 
 
 def _rights_on_file(path: Path) -> Iterator[Finding]:
-    """A finding where the file and those that SQLite puts beside it cannot be written."""
+    """A finding if the file, or those that SQLite creates beside it, cannot be written."""
     for needed, rights in ((path, os.R_OK | os.W_OK), (path.parent, os.W_OK | os.X_OK)):
         if not os.access(needed, rights):
-            text = f"{needed}: cannot be written; give user {os.geteuid()} the right"
+            text = f"{needed}: cannot be written; grant user {os.geteuid()} write access"
             yield Finding("db rights", False, text)
 
 
-def _sqlite_to_be_made(settings: Settings, paths: Paths) -> Finding | None:
-    """For a SQLite file that is not there yet: whether the first start can make it."""
+def _new_sqlite_file(settings: Settings, paths: Paths) -> Finding | None:
+    """For a SQLite file that does not exist yet: whether the first start can create it."""
     path = _sqlite_file(settings, paths)
     if path.exists():
         return None
     folder = _folder("database", _nearest(path.parent))
-    return folder._replace(text=f"{path}: the first start makes it") if folder.ok else folder
+    return folder._replace(text=f"{path}: the first start creates it") if folder.ok else folder

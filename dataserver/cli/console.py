@@ -14,10 +14,10 @@ from dataserver.cli.base import App, Command, pass_app
 from dataserver.cli.output import print_line
 from dataserver.cli.program import extra
 from dataserver.cli.store import instance_option
-from dataserver.config.load import load_to_look
+from dataserver.config.load import load_for_reading
 from dataserver.errors import UsageError
 
-#: In the home: who may look, where nothing else is said.
+#: In the home: the users file if --users is not given.
 _USERS = "console.users"
 
 
@@ -33,25 +33,25 @@ _USERS = "console.users"
     "--users",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Who may look (htpasswd, bcrypt; default: HOME/console.users if it is there).",
+    help="Users who may log in (htpasswd, bcrypt; default: HOME/console.users if it exists).",
 )
 @click.option(
     "--host",
     "names",
     multiple=True,
     metavar="NAME",
-    help="A name under which a proxy passes requests on; may be given several times.",
+    help="A host name under which a proxy forwards requests; may be repeated.",
 )
 @instance_option
 @pass_app
 def console(
     app: App, listen: str, users: Path | None, names: tuple[str, ...], instance: str
 ) -> None:
-    """Show servers, agents, graphs and events to browsers; changes nothing.
+    """Serve servers, agents, graphs and events to browsers, read-only.
 
-    Any number of consoles may show one database. On an address that others can reach, whoever
-    looks must log in: `htpasswd -B -c console.users NAME` in the home. docs/console.md has the
-    reverse proxy with TLS.
+    Any number of consoles may show one database. On an address that others can reach, users
+    must log in: create the users file with `htpasswd -B -c console.users NAME` in the home.
+    docs/console.md describes a reverse proxy with TLS.
 
     \b
     Examples:
@@ -60,7 +60,7 @@ def console(
       dataserver console --listen 0.0.0.0:8080 --users /etc/dataserver/console.users
     """
     try:
-        # Imported here: it is no part of a server.
+        # Imported here: its libraries are an extra.
         from dataserver.console.serving import parse_address, serve  # noqa: PLC0415
         from dataserver.console.source import Source  # noqa: PLC0415
     except ModuleNotFoundError as exc:
@@ -71,13 +71,13 @@ def console(
             hint=f"install it: {extra('console')}",
         ) from exc
     paths = app.home.instance(instance)
-    load_to_look(paths, os.environ)
+    load_for_reading(paths, os.environ)
     address = parse_address(listen)
     if users is None and (app.home.root / _USERS).exists():
         users = app.home.root / _USERS
     handler = logging.StreamHandler(sys.stderr)
     logs.set_up("info", handler, logs.JsonLines({"console": listen}))
-    # What the libraries have to say, from warnings on, is a line of the same kind.
+    # Warnings and errors of the libraries get the same format.
     logging.getLogger().handlers[:] = [handler]
     serve(
         Source(app.home, os.environ, paths.name),

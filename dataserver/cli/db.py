@@ -1,4 +1,4 @@
-"""``dataserver db``: make a database, or look whether one will do."""
+"""``dataserver db``: create the tables of a database, or check it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dataserver.store.probe import Finding, check
 
 @click.group(cls=Group)
 def db() -> None:
-    """Make the database, or look whether it will do.
+    """Create the tables of the database, or check it.
 
     \b
     Examples:
@@ -34,11 +34,11 @@ def db() -> None:
 @json_option
 @pass_app
 def create(app: App, instance: str, as_json: bool) -> None:
-    """Make the configured database ready, as the first start of an instance does.
+    """Prepare the configured database, as the first start of an instance does.
 
-    An empty one gets all tables, an existing Pandora FMS database only those that are this
-    server's own; nothing that is there is changed. On MySQL and MariaDB the database itself
-    and its user must exist.
+    An empty database gets all tables, an existing Pandora FMS database only this server's own;
+    existing tables are not changed. On MySQL and MariaDB the database itself and its user must
+    exist.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def create(app: App, instance: str, as_json: bool) -> None:
     elif made:
         print_line(f"{where}: created {len(made)} tables: {', '.join(made)}")
     else:
-        print_line(f"{where}: nothing to create, all tables are there")
+        print_line(f"{where}: nothing to create, all tables exist")
 
 
 @db.command(cls=Command, name="check")
@@ -70,7 +70,7 @@ def create(app: App, instance: str, as_json: bool) -> None:
 @click.pass_context
 @pass_app
 def check_(app: App, context: click.Context, instance: str, as_json: bool) -> None:
-    """Look whether the configured database will do; exit code 1 if anything is not in order.
+    """Check whether the configured database is suitable; exit code 1 if there is any problem.
 
     Changes nothing. A database that cannot be reached is an error (exit code 6).
 
@@ -100,7 +100,7 @@ def _findings(settings: Settings, paths: Paths) -> list[Finding]:
             sqlite_file.must_not_be_missing(missing)
         except StoreUnavailable as error:
             return [Finding("file", False, str(error))]
-        return [Finding("database", True, f"{missing}: the first start makes it")]
+        return [Finding("database", True, f"{missing}: the first start creates it")]
     engine = open_store(settings, paths.home, readonly=True)
     try:
         findings = check(engine, accept_no_alerts=settings.accept_no_alerts)

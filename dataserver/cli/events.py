@@ -1,4 +1,4 @@
-"""``dataserver events``: what happened, as a log, and what happens."""
+"""``dataserver events``: the events in the database, and new ones as they come."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from dataserver.store.read.events import TYPES, EventList, EventRecord, EventTai
 from dataserver.store.read.modules import modules as list_modules
 
 _HEAD = ("TIME", "SEVERITY", "TYPE", "STATE", "AGENT", "MODULE", "TEXT")
-#: Lines are printed as they come, so the widths are those of what is usual.
+#: Lines are printed as they come, so the widths fit usual values.
 _WIDTHS = (19, 13, 20, 10, 16, 16, 0)
 #: How much of an event's text a line shows: some carry a whole inventory.
 _TEXT = 200
 
-#: Seconds between two looks, and the longest pause while the database is away.
-_LOOK = 1.0
+#: Seconds between two queries, and at most while the database is unavailable.
+_PAUSE = 1.0
 _LONGEST_PAUSE = 5.0
 
 
 @click.command(cls=Command)
 @click.argument("agent", metavar="[AGENT", required=False)
 @click.argument("module", metavar="[MODULE]]", required=False)
-@click.option("--follow", "-f", is_flag=True, help="Go on with the events that come.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new events, until Ctrl-C.")
 @click.option(
     "--since",
     default="7d",
@@ -66,19 +66,23 @@ _LONGEST_PAUSE = 5.0
     default=50,
     metavar="N",
     show_default=True,
-    help="The last so many.",
+    help="Show at most N events.",
 )
 @click.option(
-    "--type", "types", callback=word_list(TYPES), metavar="TYPE,...", help="Only of these types."
+    "--type",
+    "types",
+    callback=word_list(TYPES),
+    metavar="TYPE,...",
+    help="Only events of these types.",
 )
 @click.option(
     "--severity",
     "severities",
     callback=word_list(SEVERITIES),
     metavar="SEVERITY,...",
-    help=f"Only of these: {', '.join(SEVERITIES)}.",
+    help=f"Only events of these severities: {', '.join(SEVERITIES)}.",
 )
-@click.option("--open", "open_only", is_flag=True, help="Only those that are not validated.")
+@click.option("--open", "open_only", is_flag=True, help="Only events that are not validated.")
 @instance_option
 @json_option
 @pass_app
@@ -95,14 +99,15 @@ def events(
     instance: str,
     as_json: bool,
 ) -> None:
-    """List the last events, of all or of AGENT (its name or alias) and MODULE, the newest last.
+    """List the latest events, of all agents or of AGENT (name or alias) and MODULE, newest last.
 
     TYPE is going_up_critical, going_down_normal, going_unknown, new_agent, error, system and
-    the like, STATE new, validated or in-process. AGENT is the agent's alias. With --follow
-    events are printed as they come until Ctrl-C; a database that goes away is waited for.
+    the like; STATE is new, validated or in-process. The column AGENT shows the alias. With
+    --follow new events are printed until Ctrl-C; if the database becomes unavailable, the
+    command waits for it.
 
-    With --json texts are whole and times are epoch seconds; it is a list, with --follow one
-    object a line.
+    With --json texts are complete and times are epoch seconds; the output is a list, with
+    --follow one object per line.
 
     \b
     Examples:
@@ -129,13 +134,15 @@ def events(
         if as_json:
             print_json_list(map(_event_json, records))
         elif not _print_lines(records, store.zone):
-            print_line(f"none in the last {duration_text(span)}; --since looks further back")
+            print_line(
+                f"no events in the last {duration_text(span)}; use --since to look further back"
+            )
 
 
 def _ids(
     store: ReadingStore, agent: str | None, module: str | None
 ) -> tuple[int | None, int | None]:
-    """Ids of the agent and the module that are meant, None where none is."""
+    """The ids of the agent and the module, each None if it is not named."""
     if agent is None:
         return None, None
     with translating("look up the agent"), reading(store.engine) as conn:
@@ -147,19 +154,19 @@ def _ids(
 
 
 def _end_at_once() -> None:
-    """Let Ctrl-C end the process itself: there is nothing to tidy up.
+    """Let Ctrl-C end the process at once: there is nothing to clean up.
 
-    Python's own answer to it waits until the driver is back from a database that hangs.
+    Python's own handler would run only when the driver returns from a database that hangs.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _follow(tail: EventTail, limit: int, since: int, show: Callable[[EventRecord], None]) -> None:
-    """Show what there is and what comes, until Ctrl-C."""
+    """Show the latest events and new ones, until Ctrl-C."""
     for record in tail.newest(limit, since, time.monotonic()):
         show(record)
-    pause, away = _LOOK, False
+    pause, away = _PAUSE, False
     while True:
         time.sleep(pause)
         try:
@@ -169,16 +176,16 @@ def _follow(tail: EventTail, limit: int, since: int, show: Callable[[EventRecord
             raise
         except StoreError as exc:
             if not away:
-                _say(f"{exc}; waiting for it to come back")
+                _print_notice(f"{exc}; waiting for the database")
             pause, away = min(2 * pause, _LONGEST_PAUSE), True
         else:
             if away:
-                _say("the database is back")
-            pause, away = _LOOK, False
+                _print_notice("the database is available again")
+            pause, away = _PAUSE, False
 
 
-def _say(text: str) -> None:
-    """Tell about the database, apart from its events."""
+def _print_notice(text: str) -> None:
+    """Print a message about the database on stderr, apart from the events."""
     click.echo(f"dataserver: {printable(masked(text))}", err=True)
 
 
@@ -192,7 +199,7 @@ def _line_printer(zone: tzinfo) -> Callable[[EventRecord], None]:
 
 
 def _print_lines(records: Iterable[EventRecord], zone: tzinfo) -> bool:
-    """A head and a line for each; nothing where there is none, and then False."""
+    """Print a head and a line per event; without events print nothing and return False."""
     show = None
     for record in records:
         show = show or _line_printer(zone)

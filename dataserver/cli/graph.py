@@ -1,4 +1,4 @@
-"""``dataserver graph``: what a module was, or when an agent sent, as a picture."""
+"""``dataserver graph``: a module's history, or an agent's packets, as a picture."""
 
 from __future__ import annotations
 
@@ -19,8 +19,17 @@ from dataserver.cli.store import instance_option, reading_store
 from dataserver.errors import UsageError
 from dataserver.graphs.model import AccessGraph, ModuleGraph
 from dataserver.graphs.reading import Graphs
-from dataserver.pictures.canvas import DARK, HEIGHT, LARGEST, LIGHT, SMALLEST, WIDTH, Look
-from dataserver.pictures.drawing import form_of, publish
+from dataserver.pictures.options import (
+    DARK,
+    HEIGHT,
+    LARGEST,
+    LIGHT,
+    SMALLEST,
+    WIDTH,
+    Look,
+    form_of,
+    publish,
+)
 from dataserver.rules import moments
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
@@ -30,7 +39,7 @@ from dataserver.store.read.modules import modules as list_modules
 
 _SIDE = click.IntRange(SMALLEST, LARGEST)
 _STANDARD_OUTPUT = "-"
-#: A graph, its look, the zone of its times, and the form to its picture.
+#: From a graph, its look, the zone of its times and the file format to a picture.
 _Draw: TypeAlias = Callable[[ModuleGraph | AccessGraph, Look, tzinfo, str], bytes]
 
 
@@ -38,12 +47,12 @@ _Draw: TypeAlias = Callable[[ModuleGraph | AccessGraph, Look, tzinfo, str], byte
 @click.argument("agent", metavar="AGENT")
 @click.argument("module", metavar="[MODULE]", required=False)
 @click.option(
-    "--from", "start", metavar="TIME", help="Where to begin (default: a day before --to)."
+    "--from", "start", metavar="TIME", help="Start of the span (default: a day before --to)."
 )
-@click.option("--to", "end", metavar="TIME", help="Where to end (default: the newest value).")
+@click.option("--to", "end", metavar="TIME", help="End of the span (default: the newest value).")
 @click.option("--width", type=_SIDE, default=WIDTH, show_default=True, metavar="PIXELS")
 @click.option("--height", type=_SIDE, default=HEIGHT, show_default=True, metavar="PIXELS")
-@click.option("--dark", is_flag=True, help="Light on dark.")
+@click.option("--dark", is_flag=True, help="Dark background.")
 @click.option(
     "-o",
     "--output",
@@ -65,12 +74,12 @@ def graph(
     output: str,
     instance: str,
 ) -> None:
-    """Draw what MODULE of AGENT (its name or alias) was over time into FILE.
+    """Draw the history of MODULE of AGENT (its name or alias) into FILE.
 
-    A value holds until the next one; where the agent sent no packet the graph is hatched.
+    A value holds until the next one; where the agent sent no packets the graph is hatched.
     Without MODULE: how many packets came from AGENT, and how many were due.
 
-    TIME is as with `dataserver series`.
+    TIME has the same formats as in `dataserver series`.
 
     \b
     Examples:
@@ -91,23 +100,23 @@ def graph(
 
 
 def _form(output: str) -> str:
-    """What is to be written; said before anything is read."""
+    """The format to write; UsageError before anything is read."""
     if output != _STANDARD_OUTPUT:
         return form_of(Path(output))
     if sys.stdout.isatty():
-        raise UsageError("a picture is nothing for a terminal", hint="name a file with -o FILE.png")
+        raise UsageError("a picture cannot go to a terminal", hint="name a file with -o FILE.png")
     return "png"
 
 
 def _drawing() -> _Draw:
-    """What draws; matplotlib is an extra, and takes a second to load."""
+    """The function that draws; matplotlib is an extra, and takes a second to load."""
     try:
-        # It tells about its fonts' cache and the like.
+        # It logs about its font cache and the like.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         return cast(_Draw, importlib.import_module("dataserver.pictures.drawing").draw)
     except ImportError as error:
         raise UsageError(
-            f"drawing takes matplotlib, which cannot be loaded ({error})",
+            f"drawing needs matplotlib, which cannot be loaded ({error})",
             hint=f"install it: {extra('graph')}",
         ) from error
 
@@ -128,7 +137,7 @@ def _read(
     if module is None:
         newest = max((each.time for each in listed if each.time is not None), default=now)
         span = _span(store, start, end, newest, now)
-        # A bar of a few pixels can be seen, of one it cannot.
+        # A bar should be a few pixels wide, so that it can be seen.
         return graphs.access(found.id, *span, max(1, look.width // 4), now)
     meant = choose_module(module, listed)
     span = _span(store, start, end, now if meant.time is None else meant.time, now)
@@ -138,6 +147,6 @@ def _read(
 def _span(
     store: ReadingStore, start: str | None, end: str | None, newest: int, now: int
 ) -> tuple[int, int]:
-    """From and to, the latter not included."""
+    """Start and end; the end is not included."""
     span = moments.span(start, end, None, newest=newest, now=now, zone=store.zone)
     return span.start, max(span.end, span.start + 1)

@@ -1,6 +1,7 @@
-"""``dataserver health``: is this host fit to hold the address, and if not, why?
+"""``dataserver health``: whether this host is fit to hold the address, and if not, why.
 
-Reads what the instances write, and tries their drop directories; no database is asked.
+Reads the files that the instances write, and tests their drop directories; the database is not
+used.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ CODES = {
 @click.pass_context
 @pass_app
 def health(app: App, context: click.Context, instance: str | None, as_json: bool) -> None:
-    """Say whether an instance is healthy, with reasons: what keepalived's check sees.
+    """Show whether an instance is healthy, with reasons: the result of keepalived's check.
 
-    Without INSTANCE: all that keepalived/pair.toml wants healthy, or, where there is none, all
-    that are meant to run. Exit code 0: healthy, also while it waits for the database; 1: sick;
-    5: a drop directory takes no files. To find that out, a file is made there and removed.
+    Without INSTANCE: all instances named in keepalived/pair.toml, or, without that file, all
+    enabled instances. Exit code 0: healthy, also while waiting for the database; 1: sick; 5: no
+    file can be created in a drop directory. To test that, a file is created there and removed.
 
     \b
     Examples:
@@ -50,7 +51,7 @@ def health(app: App, context: click.Context, instance: str | None, as_json: bool
     if instance:
         names: Sequence[str] = [instance]
     else:
-        names = pair.instances if pair else _enabled(app.home)
+        names = pair.instances if pair else _enabled(app.existing_home())
     limits = Limits(pair.check.disk_warn_percent, pair.check.disk_ok_percent) if pair else Limits()
     found = _look(app, names, limits)
     verdict = worst(each.verdict for each in found)
@@ -58,8 +59,9 @@ def health(app: App, context: click.Context, instance: str | None, as_json: bool
         print_json({"verdict": verdict, "instances": [_as_json(each) for each in found]})
     else:
         for each in found:
-            said = ": ".join([each.verdict, *filter(None, ["; ".join(_texts(each))])])
-            print_line(f"{each.instance}: {spelled(said)}")
+            reasons = "; ".join(reason.text for reason in each.reasons)
+            text = f"{each.verdict}: {reasons}" if reasons else each.verdict
+            print_line(f"{each.instance}: {spelled(text)}")
     context.exit(CODES[verdict])
 
 
@@ -70,7 +72,7 @@ def _pair(home: Home) -> Pair | None:
 
 def _look(app: App, names: Sequence[str], limits: Limits) -> list[Health]:
     low: frozenset[str] = frozenset()
-    # What was low stays so for a while: the check remembers it.
+    # A low disk stays low until there is more room: the check remembers it.
     with suppress(OSError):
         if (checked := read_result("check-health")) is not None:
             low = checked.low
@@ -83,18 +85,10 @@ def _look(app: App, names: Sequence[str], limits: Limits) -> list[Health]:
 
 
 def _enabled(home: Home) -> list[str]:
-    if not home.instance_names():
-        home.existing()
     names = [each.name for each in Registry(home).instances() if each.enabled]
     if not names:
-        raise UsageError(
-            f"no instance of {home.root} is meant to run", hint="name one, or start one"
-        )
+        raise UsageError(f"no instance of {home.root} is enabled", hint="name one, or start one")
     return names
-
-
-def _texts(health: Health) -> list[str]:
-    return [reason.text for reason in health.reasons]
 
 
 def _as_json(health: Health) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""``dataserver init``: write a home, on its own or after an existing Perl server's."""
+"""``dataserver init``: create a home, new or with the settings of a Perl server."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ PASSWORD_FILE = "database.password"
     "perl_config",
     metavar="FILE",
     type=click.Path(path_type=Path, readable=False),
-    help="Take over what this pandora_server.conf says.",
+    help="Take over the settings of this pandora_server.conf.",
 )
 @pass_app
 def init(app: App, directory: Path | None, perl_config: Path | None) -> None:
-    """Make a home in DIR (default: --home, or the current directory).
+    """Create a home in DIR (default: --home, or the current directory).
 
-    Files that are there already stay as they are.
+    Existing files are not changed.
 
     \b
     Examples:
@@ -67,8 +67,8 @@ def _read(path: Path) -> Takeover:
     text, warnings = perl.decode(content)
     if not perl.recognised(text):
         raise UsageError(
-            f"{path} says nothing that a Perl server's configuration says",
-            hint="name its pandora_server.conf",
+            f"{path} contains no setting of a Perl server's configuration",
+            hint="name the Perl server's pandora_server.conf",
         )
     try:
         takeover = perl.read(text, "".join(socket.gethostname().split()))
@@ -80,7 +80,7 @@ def _read(path: Path) -> Takeover:
 
 
 def _check(takeover: Takeover) -> None:
-    """Whether all of it may stand in our files; asked before any of them is written."""
+    """Check, before any file is written, that all values are valid settings here."""
     values = _values(takeover)
     for note in takeover.notes:
         if note.setting is None:
@@ -96,11 +96,11 @@ def _check(takeover: Takeover) -> None:
 
 
 def _refuse_existing(home: Home) -> None:
-    """Settings that are there already would win over, or be mixed with, those taken over."""
+    """Raise UsageError if there are settings already: they would mix with those taken over."""
     for path in (home.config, home.instance().config, home.root / PASSWORD_FILE):
         if path.exists():
             raise UsageError(
-                f"{path} is there already", hint="take over into a new directory, or move it away"
+                f"{path} exists already", hint="use a new directory, or move the file away"
             )
 
 
@@ -115,17 +115,17 @@ def _write_home(home: Home, takeover: Takeover | None, source: str) -> None:
 
 
 def _shipped(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The files of a home, each as its path in the home and its text."""
+    """The packaged files of a home: the path in the home, and the text."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _shipped(entry, f"{prefix}{entry.name}/")
-        # Templates stay in the package: those in a home would win over the ones of an upgrade.
+        # Templates stay in the package: those in a home would override the ones of an upgrade.
         elif not entry.name.endswith(".j2"):
             yield prefix + entry.name, entry.read_text("utf-8")
 
 
 def _adapted(name: str, shipped: str, takeover: Takeover, source: str) -> str | None:
-    """A shipped file with what was taken over; None: the home does without it."""
+    """A packaged file with the settings taken over, or None if the home does not need it."""
     if name.startswith("data_in/"):
         return None
     if name == "instances/main/instance.toml":
@@ -145,7 +145,7 @@ def _settings(takeover: Takeover) -> dict[str, str | int | bool]:
 
 
 def _toml(value: str | int | bool) -> str:
-    # What JSON writes for these is TOML as well.
+    # The JSON of these types is valid TOML.
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -168,7 +168,7 @@ def _write_password(path: Path, password: str) -> None:
 
 
 def _report(takeover: Takeover, source: str) -> None:
-    """What became of each key of the other server, as far as it makes a difference."""
+    """Print what became of each key of the Perl server's file."""
     taken, left = [], []
     for note in takeover.notes:
         if note.setting is None:
@@ -179,7 +179,7 @@ def _report(takeover: Takeover, source: str) -> None:
         taken.append(f"{because}{note.setting} = {_toml(_values(takeover)[note.setting])}{why}")
     _section(f"taken over from {source}:", taken)
     _section("different here:", left)
-    _section("lines of the file to look at:", takeover.warnings)
+    _section("lines of the file to check:", takeover.warnings)
     _section("no difference:", filter(None, [", ".join(takeover.same)]))
     _section(
         f"not needed here ({len(takeover.others)} keys of its process and its other servers):",
@@ -189,7 +189,7 @@ def _report(takeover: Takeover, source: str) -> None:
 
 
 def _section(head: str, entries: Iterable[str]) -> None:
-    """A heading and what belongs to it, each from a line of its own, as wide as the terminal."""
+    """Print a heading and its entries, wrapped to the terminal's width."""
     width = shutil.get_terminal_size().columns
     for number, entry in enumerate(entries):
         if number == 0:

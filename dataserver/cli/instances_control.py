@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import click
 
-from dataserver.cli.base import App, Command, complain, pass_app
+from dataserver.cli.base import App, Command, pass_app, print_error
 from dataserver.cli.output import print_line
 from dataserver.errors import DataserverError, NotRunning, UsageError
 from dataserver.fleet.control import Control, Outcome, Request, Target
@@ -17,7 +17,7 @@ from dataserver.fleet.model import Instance
 from dataserver.fleet.overview import Condition, Row
 from dataserver.fleet.registry import Registry
 
-#: Seconds to wait for an instance: more than one takes to end its batch on a slow database.
+#: Seconds to wait for an instance: more than it needs to finish its batch on a slow database.
 TIMEOUT = 60.0
 _ERASE = "\r\x1b[2K"
 
@@ -27,11 +27,13 @@ timeout_option = click.option(
     default=TIMEOUT,
     show_default=True,
     metavar="SECONDS",
-    help="Wait for it so long.",
+    help="Maximum time to wait.",
 )
 _names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
-_all_option = click.option("--all", "every", is_flag=True, help="All of them.")
-_no_wait_option = click.option("--no-wait", is_flag=True, help="Ask for it and leave.")
+_all_option = click.option("--all", "every", is_flag=True, help="All instances.")
+_no_wait_option = click.option(
+    "--no-wait", is_flag=True, help="Return immediately without waiting."
+)
 
 
 @click.command(cls=Command)
@@ -49,9 +51,9 @@ def start(
     no_wait: bool,
     timeout: float,
 ) -> None:
-    """Have instances run, now and after a restart of the machine.
+    """Start instances, now and after each boot.
 
-    One that failed is tried anew. Exit code 7 if one does not run in the end.
+    A failed instance is started again. Exit code 7 if one of them does not run in the end.
 
     \b
     Examples:
@@ -78,10 +80,10 @@ def stop(
     no_wait: bool,
     timeout: float,
 ) -> None:
-    """Have instances not run until they are started again.
+    """Stop instances until they are started again.
 
-    Each finishes the batch under way; what comes later waits in its data_in. Also ends one that
-    was started by `dataserver run`. Exit code 7 if one still runs in the end.
+    Each finishes its current batch; packets that come later wait in its data_in. Instances that
+    were started by `dataserver run` are stopped too. Exit code 7 if one still runs in the end.
 
     \b
     Examples:
@@ -95,7 +97,7 @@ def stop(
 
 @click.command(cls=Command)
 @_names_argument
-@click.option("--all", "every", is_flag=True, help="All that are enabled.")
+@click.option("--all", "every", is_flag=True, help="All enabled instances.")
 @_no_wait_option
 @timeout_option
 @click.pass_context
@@ -108,9 +110,9 @@ def restart(
     no_wait: bool,
     timeout: float,
 ) -> None:
-    """Have instances end in good order and start again; start those that do not run.
+    """Restart instances gracefully; start those that do not run.
 
-    A changed configuration is read without it. Exit code 7 if one does not run in the end.
+    A changed configuration does not need it. Exit code 7 if one does not run in the end.
 
     \b
     Examples:
@@ -124,26 +126,28 @@ def restart(
 
 
 def control_of(app: App) -> Control:
-    """The instances of the home and whoever runs them."""
+    """Control over the instances of the home."""
     return Control(Registry(app.home), manager_of(app.home), os.environ)
 
 
-def said(control: Control, goals: Sequence[Request], timeout: float) -> int:
-    """Wait for all and say, a line each, what became of them; the exit code."""
+def report_outcomes(control: Control, requests: Sequence[Request], timeout: float) -> int:
+    """Wait for all requests and print the outcome of each on a line; returns the exit code."""
     code = 0
-    for outcome in waited(control, goals, timeout):
+    for outcome in wait_with_progress(control, requests, timeout):
         if outcome.reached:
             print_line(_reached(outcome))
         else:
-            complain(_missed(outcome))
+            print_error(_missed(outcome))
             code = NotRunning.exit_code
     return code
 
 
-def waited(control: Control, goals: Sequence[Request], timeout: float) -> Iterator[Outcome]:
-    """What becomes of each, as it becomes known; a terminal shows who is waited for."""
+def wait_with_progress(
+    control: Control, requests: Sequence[Request], timeout: float
+) -> Iterator[Outcome]:
+    """The outcome of each request as it becomes known; a terminal shows the pending ones."""
     try:
-        for outcome in control.wait(goals, timeout, _show_progress):
+        for outcome in control.wait(requests, timeout, _show_progress):
             _hide_progress()
             yield outcome
     finally:
@@ -156,51 +160,51 @@ def _each(
     ask: Callable[[Instance], Request],
     timeout: float | None,
 ) -> int:
-    """Ask all, then wait for all; one that cannot be asked holds up nobody."""
-    code, goals = 0, []
+    """Make a request for each instance, then wait for all; an error does not stop the others."""
+    code, requests = 0, []
     for instance in instances:
         try:
-            goals.append(ask(instance))
+            requests.append(ask(instance))
         except DataserverError as error:
-            complain(error)
+            print_error(error)
             code = max(code, error.exit_code)
     if timeout is None:
-        for goal in goals:
-            print_line(f"{goal.name}: asked to be {goal.aim.value}")
+        for request in requests:
+            print_line(f"{request.name}: asked to be {request.target.value}")
         return code
-    return max(code, said(control, goals, timeout))
+    return max(code, report_outcomes(control, requests, timeout))
 
 
 def _chosen(registry: Registry, names: Sequence[str], every: bool) -> list[Instance]:
     if bool(names) is every:
-        raise UsageError("name instances, or say --all" + ", not both" * every)
+        raise UsageError("name instances, or use --all" + ", not both" * every)
     if not every:
         return [registry.get(name) for name in dict.fromkeys(names)]
     try:
         return registry.instances()
     except FileNotFoundError:
-        registry.home.existing()  # says what is missing
+        registry.home.existing()  # raises: it names what is missing
         raise
 
 
 def _reached(outcome: Outcome) -> str:
     row = outcome.row
     assert row is not None
-    if outcome.goal.aim is Target.DOWN:
+    if outcome.request.target is Target.DOWN:
         return f"{row.name}: stopped"
     parts = [f"{row.name}: {row.state}", f"process {row.pid}" if row.pid else ""]
     if row.supervised is False:
-        parts.append("started by hand, nobody supervises it")
+        parts.append("started by hand, not supervised")
     if row.state is Condition.WAITING_FOR_DATABASE and row.detail:
         parts.append(row.detail)
     return ", ".join(part for part in parts if part)
 
 
 def _missed(outcome: Outcome) -> NotRunning:
-    name, row = outcome.goal.name, outcome.row
+    name, row = outcome.request.name, outcome.row
     if row is None:
-        return NotRunning(f"{name} is gone: somebody has removed it")
-    if outcome.goal.aim is Target.DOWN:
+        return NotRunning(f"{name} no longer exists: another command removed it")
+    if outcome.request.target is Target.DOWN:
         who = f", process {row.pid}" if row.pid else ""
         return NotRunning(f"{name} is not stopped yet: {_state(row)}{who}")
     return NotRunning(
@@ -213,11 +217,11 @@ def _state(row: Row) -> str:
     return f"{row.state} ({row.detail})" if row.detail else str(row.state)
 
 
-def _show_progress(goals: Sequence[Request]) -> None:
+def _show_progress(requests: Sequence[Request]) -> None:
     if not sys.stderr.isatty():
         return
-    names = ", ".join(goal.name for goal in goals[:3])
-    more = f" and {len(goals) - 3} more" if len(goals) > 3 else ""
+    names = ", ".join(request.name for request in requests[:3])
+    more = f" and {len(requests) - 3} more" if len(requests) > 3 else ""
     click.echo(f"{_ERASE}waiting for {names}{more} ...", err=True, nl=False)
 
 

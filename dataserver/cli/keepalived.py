@@ -1,14 +1,12 @@
-"""``dataserver keepalived``: the commands for the twin pair, each loaded when it is used."""
+"""``dataserver keepalived``: the files of the twin pair, this host's status, comparing hosts."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import stat
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from dataserver.cli.base import App, Command, Group, json_option, pass_app
 from dataserver.cli.output import local_time, print_json, print_line
 from dataserver.cli.program import spelled
 from dataserver.cli.store import instance_option, reading_store
-from dataserver.cli.uploads import known_home
 from dataserver.errors import UsageError
 from dataserver.rules.moments import duration_text
 from dataserver.store.errors import translating
@@ -32,39 +29,23 @@ from dataserver.vrrp.health import Checked
 from dataserver.vrrp.model import Pair, pair_file
 from dataserver.vrrp.reading import read_pair
 from dataserver.vrrp.renderer import CONFIG, render_pair, watched
-from dataserver.vrrp.status import Standing, look
+from dataserver.vrrp.status import HostStatus, look
 from dataserver.vrrp.verify import Outcome, compare
-
-#: Command to module; its name there is that of the command.
-_COMMANDS = {
-    "init": "dataserver.cli.keepalived",
-    "render": "dataserver.cli.keepalived",
-    "test": "dataserver.cli.keepalived",
-    "verify": "dataserver.cli.keepalived",
-    "status": "dataserver.cli.keepalived",
-}
 
 
 class _Keepalived(Group):
-    """The group."""
+    """The group; its help lists the commands in the order of their definition."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All of them, in the order of the help."""
-        return [name for name, module in _COMMANDS.items() if find_spec(module)]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One of them, loaded now; None where there is none of that name."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
-        return command
+        """All commands."""
+        return list(self.commands)
 
 
 @click.group(cls=_Keepalived)
 def keepalived() -> None:
     """The twin pair: two hosts behind one address, which keepalived moves between them.
 
-    keepalived/pair.toml says what the pair is; everything else is made from it.
+    keepalived/pair.toml describes the pair; all other files are generated from it.
 
     \b
     Examples:
@@ -74,24 +55,24 @@ def keepalived() -> None:
     """
 
 
-# -- ``dataserver keepalived init``, ``render`` and ``test``: the files of a pair
+# -- init, render and test: the files of a pair --
 
-#: Folders of ``keepalived/`` in which a look for forgotten ones finds nothing.
+#: Folders of ``keepalived/`` that are never reported as extra.
 _OTHER_FOLDERS = frozenset({"templates"})
 
 
-@click.command(cls=Command)
+@keepalived.command(cls=Command)
 @pass_app
 def init(app: App) -> None:
     """Write keepalived/pair.toml, with comments, to be filled in.
 
-    One that is there already stays as it is.
+    An existing file is not changed.
 
     \b
     Examples:
       dataserver keepalived init
     """
-    home = known_home(app)
+    home = app.existing_home()
     path = pair_file(home)
     text = render_template(home, "keepalived/templates/pair.toml.j2")
     path.parent.mkdir(exist_ok=True)
@@ -99,27 +80,25 @@ def init(app: App) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as exc:
-        raise UsageError(f"{path} is there already", hint="change it, or move it away") from exc
+        raise UsageError(f"{path} exists already", hint="edit it, or move it away") from exc
     print_line(f"wrote {path}")
     print_line(spelled("next: fill it in, then `dataserver keepalived render`"))
 
 
-@click.command(cls=Command)
+@keepalived.command(cls=Command)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Write the hosts' folders into this directory (default: keepalived/ in the home).",
 )
-@click.option(
-    "--check", is_flag=True, help="Write nothing: say what is not as it would be written."
-)
+@click.option("--check", is_flag=True, help="Write nothing: list the files that would change.")
 @click.pass_context
 @pass_app
 def render(app: App, context: click.Context, out: Path | None, check: bool) -> None:
-    """Make each host's folder from pair.toml: what keepalived needs, and a README of the steps.
+    """Generate each host's folder from pair.toml: keepalived's files, and a README of the steps.
 
-    Existing files are replaced. With --check the exit code is 1 unless all are there and fresh.
+    Existing files are replaced. With --check the exit code is 1 unless all files are up to date.
 
     \b
     Examples:
@@ -127,7 +106,7 @@ def render(app: App, context: click.Context, out: Path | None, check: bool) -> N
       dataserver keepalived render --check
       dataserver keepalived render --out /tmp/look
     """
-    home = known_home(app)
+    home = app.existing_home()
     path = pair_file(home)
     pair = read_pair(path)
     files = render_pair(home, pair, watched(home, pair, os.environ))
@@ -137,11 +116,11 @@ def render(app: App, context: click.Context, out: Path | None, check: bool) -> N
         for line in stale:
             print_line(line)
         if not stale:
-            print_line(f"{len(files)} files in {folder} are fresh")
+            print_line(f"{len(files)} files in {folder} are up to date")
         context.exit(1 if stale else 0)
     for file in files:
         target = folder / file.path
-        is_new = not _is_fresh(target, file)
+        is_new = not _is_current(target, file)
         if is_new:
             _write(target, file)
         print_line(f"{'wrote' if is_new else 'kept ':<6} {target}")
@@ -151,28 +130,28 @@ def render(app: App, context: click.Context, out: Path | None, check: bool) -> N
     print_line(spelled(f"next: `dataserver keepalived test {tested}`, then its README.md"))
 
 
-@click.command(cls=Command)
+@keepalived.command(cls=Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.pass_context
 def test(context: click.Context, folder: Path) -> None:
-    """Have keepalived test the configuration in DIR, a host's folder; as root.
+    """Test the configuration in DIR, a host's folder, with keepalived itself; needs root.
 
-    It runs in namespaces of its own, with the files of DIR in place and stand-ins for what this
-    machine lacks (interfaces, the account of the scripts), which is named. The exit code is 0 if
-    keepalived would run with it, else 1.
+    keepalived runs in its own namespaces, with the files of DIR in place and substitutes for
+    what this machine lacks (interfaces, the account of the scripts), which is listed. The exit
+    code is 0 if keepalived would run with the configuration, else 1.
 
     \b
     Examples:
       dataserver keepalived test keepalived/alpha
     """
     tested = configtest.test(Path.cwd() / folder)
-    for line in tested.said:
+    for line in tested.output:
         print_line(line)
     for what in tested.lacking:
         if tested.own:
             print_line(f"missing: {what}, and this is the host that needs it")
         else:
-            print_line(f"cannot be told here: {what} is not on this machine")
+            print_line(f"not tested: this machine does not have {what}")
     path = folder / CONFIG
     if tested.good:
         print_line(f"{path}: good")
@@ -182,10 +161,10 @@ def test(context: click.Context, folder: Path) -> None:
     context.exit(0 if tested.good else 1)
 
 
-def _is_fresh(target: Path, file: File) -> bool:
+def _is_current(target: Path, file: File) -> bool:
     try:
         mode = target.lstat().st_mode
-        # Before it is read: a pipe would never end.
+        # Checked before reading: a pipe would never end.
         return (
             stat.S_ISREG(mode)
             and bool(mode & 0o100) == bool(file.mode & 0o100)
@@ -196,11 +175,11 @@ def _is_fresh(target: Path, file: File) -> bool:
 
 
 def _differences(folder: Path, files: Sequence[File], pair: Pair) -> list[str]:
-    """What in the folder is not as the files have it, a line each."""
+    """The differences between the folder and the files, a line each."""
     found = []
     for file in files:
         target = folder / file.path
-        if not _is_fresh(target, file):
+        if not _is_current(target, file):
             found.append(f"{'stale  ' if os.path.lexists(target) else 'missing'} {target}")
     wanted = {folder / file.path for file in files}
     hosts = {host.name for host in pair.hosts}
@@ -216,11 +195,11 @@ def _differences(folder: Path, files: Sequence[File], pair: Pair) -> list[str]:
 
 
 def _make_way(target: Path) -> None:
-    """Make the host's folder; UsageError where something lies in the way of it or of the file."""
+    """Create the host's folder; UsageError if something else has its name or the file's."""
     folder = target.parent
     in_the_way = None
     if os.path.lexists(folder) and not folder.is_dir():
-        in_the_way = f"{folder} is no directory"
+        in_the_way = f"{folder} is not a directory"
     elif target.is_dir() and not target.is_symlink():
         in_the_way = f"{target} is a directory"
     if in_the_way:
@@ -229,7 +208,7 @@ def _make_way(target: Path) -> None:
 
 
 def _write(target: Path, file: File) -> None:
-    """Replace the file whole."""
+    """Replace the file atomically."""
     _make_way(target)
     fd, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -244,62 +223,65 @@ def _write(target: Path, file: File) -> None:
         raise
 
 
-# -- ``dataserver keepalived status``: has this host the address, since when, what say the check
+# -- status --
 
 
-@click.command(cls=Command)
+@keepalived.command(cls=Command)
 @json_option
 @click.pass_context
 @pass_app
 def status(app: App, context: click.Context, as_json: bool) -> None:
-    """Show who has the address, since when, and what the checks say; on one of the hosts.
+    """Show which host has the address, since when, and the results of the checks.
 
-    The exit code is 0 if all is as it should be, with or without the address, else 1.
+    To be run on one of the hosts. The exit code is 0 without problems, with or without the
+    address, else 1.
 
     \b
     Examples:
       dataserver keepalived status
       dataserver keepalived status --json
     """
-    standing = look(read_pair(pair_file(app.home)))
-    problems = list(standing.problems())
+    host_status = look(read_pair(pair_file(app.home)))
+    problems = list(host_status.problems())
     if as_json:
-        print_json(_as_json(standing, problems))
+        print_json(_as_json(host_status, problems))
     else:
-        for key, value in _lines(standing).items():
+        for key, value in _lines(host_status).items():
             print_line(f"{key + ':':<11} {value}")
         for problem in problems:
             print_line(f"problem:    {problem}")
     context.exit(1 if problems else 0)
 
 
-def _lines(standing: Standing) -> dict[str, str]:
-    known = standing.known
+def _lines(host_status: HostStatus) -> dict[str, str]:
+    known = host_status.known
     if known is None:
         state = "unknown"
     else:
         ago = duration_text(time.time() - known.since)
         state = f"{known.state} since {local_time(known.since)} ({ago})"
     return {
-        "host": f"{standing.host.name} ({standing.host.address.ip})",
-        "address": _whereabouts(standing),
+        "host": f"{host_status.host.name} ({host_status.host.address.ip})",
+        "address": _whereabouts(host_status),
         "state": state,
-        "keepalived": "does not run" if standing.pid is None else f"runs (process {standing.pid})",
-        "health": _checked(standing.health),
-        "data_in": _checked(standing.drop),
+        "keepalived": "does not run"
+        if host_status.pid is None
+        else f"runs (process {host_status.pid})",
+        "health": _checked(host_status.health),
+        "data_in": _checked(host_status.drop),
     }
 
 
-def _whereabouts(standing: Standing) -> str:
-    addresses = ", ".join(str(each.ip) for each in standing.pair.virtual_addresses)
-    if standing.here:
-        here = ", ".join(f"{address} on {interface}" for address, interface in standing.here)
+def _whereabouts(host_status: HostStatus) -> str:
+    addresses = ", ".join(str(each.ip) for each in host_status.pair.virtual_addresses)
+    if host_status.here:
+        here = ", ".join(f"{address} on {interface}" for address, interface in host_status.here)
         return f"here: {here}"
-    twin = standing.pair.twin(standing.host).name
-    if standing.knows and standing.known and standing.known.state == "BACKUP":
-        # A backup hears the other one, or would be MASTER itself.
+    twin = host_status.pair.twin(host_status.host).name
+    if host_status.knows and host_status.known and host_status.known.state == "BACKUP":
+        # A backup receives the master's adverts, or it would be MASTER itself.
         return f"{addresses} is on {twin}"
-    return f"{addresses} is not here; ask {twin}"
+    return f"{addresses} is not here; check {twin}"
 
 
 def _checked(checked: Checked | None) -> str:
@@ -311,21 +293,21 @@ def _checked(checked: Checked | None) -> str:
     return f"{words.get(checked.result, checked.result)}{text}{ago}"
 
 
-def _as_json(standing: Standing, problems: list[str]) -> dict[str, Any]:
-    known = standing.known
+def _as_json(host_status: HostStatus, problems: list[str]) -> dict[str, Any]:
+    known = host_status.known
     return {
-        "host": standing.host.name,
-        "twin": standing.pair.twin(standing.host).name,
-        "addresses": [str(each.ip) for each in standing.pair.virtual_addresses],
-        "here": [{"address": a, "interface": i} for a, i in standing.here],
-        "has_address": standing.has_address,
+        "host": host_status.host.name,
+        "twin": host_status.pair.twin(host_status.host).name,
+        "addresses": [str(each.ip) for each in host_status.pair.virtual_addresses],
+        "here": [{"address": a, "interface": i} for a, i in host_status.here],
+        "has_address": host_status.has_address,
         "state": known.state if known else None,
         "since": known.since if known else None,
         "priority": known.priority if known else None,
-        "keepalived": standing.pid,
-        "notify": standing.is_told,
-        "health": _checked_json(standing.health),
-        "drop": _checked_json(standing.drop),
+        "keepalived": host_status.pid,
+        "notify": host_status.is_told,
+        "health": _checked_json(host_status.health),
+        "drop": _checked_json(host_status.drop),
         "problems": problems,
     }
 
@@ -336,12 +318,12 @@ def _checked_json(checked: Checked | None) -> dict[str, Any] | None:
     return {"result": checked.result, "text": checked.text, "age": checked.age}
 
 
-# -- ``dataserver keepalived verify``: do the hosts of the pair match?
+# -- verify --
 
 _WORDS = {Outcome.EQUAL: "ok", Outcome.DIFFERENT: "DIFFERS", Outcome.UNKNOWN: "UNKNOWN"}
 
 
-@click.command(cls=Command)
+@keepalived.command(cls=Command)
 @instance_option
 @json_option
 @click.pass_context
@@ -349,9 +331,9 @@ _WORDS = {Outcome.EQUAL: "ok", Outcome.DIFFERENT: "DIFFERS", Outcome.UNKNOWN: "U
 def verify(app: App, context: click.Context, instance: str, as_json: bool) -> None:
     """Compare the hosts of the pair: keys, configuration, versions, clocks, pair.toml.
 
-    Each instance that runs says in the shared database what its host has; nothing is asked of
-    the other host. What was changed less than a minute ago may not be seen yet. Exit code 1
-    unless all was compared and is equal.
+    Each running instance writes fingerprints of its host's files into the shared database; the
+    other host is not contacted. Changes of the last minute may not be visible yet. Exit code 1
+    unless everything was compared and is equal.
 
     \b
     Examples:
@@ -359,7 +341,7 @@ def verify(app: App, context: click.Context, instance: str, as_json: bool) -> No
       dataserver keepalived verify --json
     """
     settings, _ = app.settings(instance)
-    what = "read what the servers say of themselves"
+    what = "read the state of the servers"
     with reading_store(app, instance) as store, translating(what), reading(store.engine) as conn:
         seen = processes_seen(conn, store.layout)
     path = pair_file(app.home)

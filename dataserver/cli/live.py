@@ -9,12 +9,12 @@ from typing import IO
 from dataserver.rules.moments import duration_text
 from dataserver.runtime.heartbeat import Phase, Status
 
-#: Moves to the line's begin and erases it.
+#: Moves to the beginning of the line and erases it.
 _ERASE = "\r\x1b[2K"
 
 
 def line(status: Status, width: int) -> str:
-    """Packets, values, the share of them that was stored, queue, oldest: ``width`` at most."""
+    """The figures of one instance in at most ``width`` characters."""
     counters, gauges = status.counters, status.gauges
     share = 100 * counters["stored"] / counters["samples"] if counters["samples"] else 0
     parts = [
@@ -44,24 +44,24 @@ class LiveLine:
         self._lock = RLock()
 
     def update(self, status: Status) -> None:
-        """Show how things stand with one instance."""
+        """Show the figures of one instance."""
         self.show(line(status, self._width))
 
     def show(self, text: str) -> None:
-        """Show ``text``, as much of it as there is room for."""
+        """Show ``text``, cut to the width of the line."""
         with self._lock:
             self._shown = text[: self._width]
             self._stream.write(_ERASE + self._shown)
             self._stream.flush()
 
     def above(self, text: str) -> None:
-        """Print a line of its own and the live line again below it."""
+        """Print a line, and the live line again below it."""
         with self._lock:
             self._stream.write(f"{_ERASE}{text}\n{self._shown}")
             self._stream.flush()
 
     def finish(self) -> None:
-        """Leave the last state standing and go to the next line."""
+        """Keep the last state on the screen and go to the next line."""
         with self._lock:
             if self._shown:
                 self._stream.write("\n")
@@ -69,7 +69,7 @@ class LiveLine:
             self._shown = ""
 
 
-class AboveLine(logging.Handler):
+class LiveLineHandler(logging.Handler):
     """Logs to a terminal whose last line is the live one."""
 
     def __init__(self, live: LiveLine) -> None:

@@ -46,10 +46,10 @@ def modules(
     """List the modules of AGENT (its name or alias), each with its status and newest value.
 
     STATUS "normal, critical pending": newer values are critical, but the module's flip-flop
-    threshold asks for more of them. SINCE is when the status changed. TIME is the newest
-    value's own, SAVED that of the last one that was stored: a value that did not change is
-    seen, but stored once a day only. MARKS are disabled and quiet, as the console sets them.
-    In JSON times are epoch seconds, null for never, and values are whole.
+    threshold requires more of them. SINCE is when the status changed. TIME is the time of the
+    newest value, SAVED that of the newest stored one: a value that does not change is stored
+    only once a day. MARKS are disabled and quiet, as set in the console. In JSON times are epoch
+    seconds, or null for never, and values are complete.
 
     \b
     Examples:

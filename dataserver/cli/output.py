@@ -1,4 +1,4 @@
-"""How commands print: JSON, tables, times; text from packets never reaches a terminal raw."""
+"""How commands print: JSON, tables, times; text from packets is always escaped."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from dataserver.logs import printable
 from dataserver.rules.status import Status
 from dataserver.rules.times import local_text
 
-#: Characters of a table's column: nothing that we name ourselves is longer, but what agents send
-#: may be.
+#: Characters of a table's column: no name of ours is longer, but texts of agents may be.
 WIDEST = 40
 _GAP = "..."
 
 
 class Painted(NamedTuple):
-    """A cell that has a colour where there are colours; None: it has none."""
+    """A cell that is shown in ``colour`` (or None) if the output has colours."""
 
     text: str
     colour: str | None
@@ -32,12 +31,12 @@ class Painted(NamedTuple):
 
 
 def print_json(value: object) -> None:
-    """One JSON value, indented; ASCII only, so that any terminal and any file name will do."""
+    """Print a JSON value, indented; in ASCII, since file names need not be valid UTF-8."""
     click.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_json_list(elements: Iterable[object]) -> None:
-    """A JSON list, an element a line, as they come: it may be long."""
+    """Print a JSON list, one element per line, as the elements come: it may be long."""
     head = "["
     for element in elements:
         click.echo(f"{head}\n  {json.dumps(element, default=str)}", nl=False)
@@ -46,12 +45,12 @@ def print_json_list(elements: Iterable[object]) -> None:
 
 
 def print_line(text: str = "") -> None:
-    """One line of text, whatever came from a packet escaped."""
+    """Print a line of text, with control characters escaped."""
     click.echo(printable(text))
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as what stands in them, up to :data:`WIDEST`, the last one unpadded."""
+    """Print columns as wide as their cells, up to :data:`WIDEST`; the last one is not padded."""
     lines = [head, *rows]
     widths = [
         min(WIDEST, max(len(printable(str(cell))) for cell in column))
@@ -62,10 +61,10 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def print_cells(cells: Sequence[object], widths: Sequence[int]) -> None:
-    """One line of a table: cells of these widths.
+    """Print one line of a table: cells of these widths.
 
-    A longer one is as long as it is, so that programs get the whole; on a terminal, unless it is
-    the last, no more than :data:`WIDEST` of it is shown.
+    A longer cell is printed in full, so that programs get all of it; on a terminal it is cut to
+    :data:`WIDEST` characters, unless it is the last one.
     """
     colours = has_colours()
     is_terminal = sys.stdout.isatty()
@@ -81,7 +80,7 @@ def print_cells(cells: Sequence[object], widths: Sequence[int]) -> None:
 
 
 def _without_middle(text: str, width: int) -> str:
-    """``text`` in so many characters: names of files and hosts differ at either end."""
+    """``text`` cut to ``width`` characters: names of files and hosts differ at either end."""
     if len(text) <= width:
         return text
     tail = (width - len(_GAP)) // 2
@@ -89,17 +88,20 @@ def _without_middle(text: str, width: int) -> str:
 
 
 def has_colours() -> bool:
-    """Whether the output goes to a terminal that shows colours and may (https://no-color.org)."""
+    """Whether the output is a terminal with colours, and NO_COLOR is not set.
+
+    Source: https://no-color.org
+    """
     refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return sys.stdout.isatty() and not refused
 
 
 def local_time(epoch: float) -> str:
-    """A time for people, in this system's zone."""
+    """A time (epoch seconds) in this system's zone."""
     return datetime.fromtimestamp(epoch).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-# -- the words of statuses, severities and the like: as shown, as asked for, and their colours
+# -- words and colours of statuses, severities and the like --
 
 #: Words of statuses, the worst first.
 STATUSES = {
@@ -111,7 +113,7 @@ STATUSES = {
 }
 #: Words of severities, by their numbers.
 SEVERITIES = ("maintenance", "informational", "normal", "warning", "critical", "minor", "major")
-#: Words of what became of an event, by their numbers.
+#: Words of the states of events, by their numbers.
 EVENT_STATES = ("new", "validated", "in-process")
 
 _Callback = Callable[[click.Context, click.Parameter, str | None], frozenset[str] | None]
@@ -127,7 +129,7 @@ _COLOURS = {
 
 
 def word_list(choice: Sequence[str]) -> _Callback:
-    """What reads an option's value: words of a choice, separated by commas; None: not given."""
+    """A callback that reads an option's comma-separated words; None if it is not given."""
 
     def read(
         context: click.Context, option: click.Parameter, value: str | None
@@ -137,7 +139,7 @@ def word_list(choice: Sequence[str]) -> _Callback:
         words = frozenset(word.strip().lower() for word in value.split(","))
         for word in sorted(words.difference(choice)):
             raise click.BadParameter(
-                f"there is no {word!r}; choose from {', '.join(choice)}", context, option
+                f"unknown word {word!r}; choose from {', '.join(choice)}", context, option
             )
         return words
 
@@ -149,38 +151,38 @@ status_option = click.option(
     "statuses",
     callback=word_list(tuple(STATUSES)),
     metavar="STATUS,...",
-    help=f"Only those that are one of: {', '.join(STATUSES)}.",
+    help=f"Only these statuses: {', '.join(STATUSES)}.",
 )
 
 
 def status_word(status: Status | None) -> str | None:
-    """A status as it is called; None where there is none."""
+    """The word of a status, or None without a status."""
     return None if status is None else _STATUS_WORDS[status]
 
 
 def word_of(words: tuple[str, ...], number: int) -> str:
-    """The word of a number, the number itself where it has none."""
+    """The word of a number, or the number itself if it has no word."""
     return words[number] if 0 <= number < len(words) else str(number)
 
 
 def painted(text: str, word: str | None = None) -> Painted:
-    """``text`` in the colour of a status or severity (default: which it is itself)."""
+    """``text`` in the colour of the status or severity ``word`` (default: ``text`` itself)."""
     return Painted(text, _COLOURS.get(word or text))
 
 
 def marks(*, disabled: bool, quiet: bool) -> str:
-    """What the console has switched off."""
+    """The marks that are set in the console, or a dash."""
     return ", ".join([*["disabled"] * disabled, *["quiet"] * quiet]) or "-"
 
 
-# -- values and times as tables show them; where there is none, a dash
+# -- values and times in tables --
 
 #: How much of a text a table shows, in characters.
 WIDTH = 60
 
 
 def time_text(epoch: int | None, zone: tzinfo) -> str:
-    """A time in ``zone``; what lies outside of the calendar as plain epoch seconds."""
+    """A time in ``zone``, or as epoch seconds if the calendar cannot represent it."""
     if epoch is None:
         return "-"
     try:
@@ -190,17 +192,17 @@ def time_text(epoch: int | None, zone: tzinfo) -> str:
 
 
 def number_text(number: float | None, decimals: int | None = None) -> str:
-    """A number without needless zeros, rounded to so many decimals."""
+    """A number without trailing zeros, rounded to ``decimals``; a dash for None."""
     if number is None:
         return "-"
     return f"{number if decimals is None else round(number, decimals):.15g}"
 
 
 def shortened(text: str, width: int = WIDTH) -> str:
-    """``text`` as far as it fits a table."""
+    """``text`` cut to ``width`` characters, with its length."""
     return text if len(text) <= width else f"{text[:width]}... ({len(text)} characters)"
 
 
 def beginning(text: str, width: int = WIDTH) -> str:
-    """The same of a text that was cut before, so that its length is not known."""
+    """As :func:`shortened`, for a text that may have been cut before: without its length."""
     return text if len(text) <= width else f"{text[:width]}..."

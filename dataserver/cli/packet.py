@@ -1,4 +1,4 @@
-"""``dataserver packet``: read a packet as the server would and show what it says."""
+"""``dataserver packet``: parse a packet as the server would and show its content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import click
 
 from dataserver.cli.base import App, Command, Group, json_option, pass_app
-from dataserver.cli.output import print_json, print_line, print_table
+from dataserver.cli.output import print_json, print_line, print_table, shortened
 from dataserver.config.paths import MAIN
 from dataserver.errors import IncompletePacket, PacketError
 from dataserver.model import Module, Packet
@@ -21,14 +21,11 @@ from dataserver.packet.parse import parse, renamed
 if TYPE_CHECKING:
     from dataserver.cli.would import Would
 
-
 #: Shown as tables or lists of their own, not among the packet's attributes.
 _NESTED = frozenset(
     {"modules", "custom_fields", "inventory", "logs", "events", "sections", "unstored", "digest"}
     | {"remarks"}
 )
-#: How much of a value the table shows, in characters.
-_WIDTH = 60
 
 
 @click.group(cls=Group)
@@ -43,18 +40,18 @@ def packet() -> None:
 
 @packet.command(cls=Command)
 @click.argument("file", type=click.Path(readable=False))
-@click.option("--would", "rehearse", is_flag=True, help="Also tell what storing it now would do.")
+@click.option("--would", "rehearse", is_flag=True, help="Also show what storing it now would do.")
 @click.option(
     "--instance", default=MAIN, metavar="NAME", help="--would in this instance (default: main)."
 )
 @json_option
 @pass_app
 def show(app: App, file: str, rehearse: bool, instance: str, as_json: bool) -> None:
-    """Parse FILE (- for stdin) and print what it says; stores nothing.
+    """Parse FILE (- for stdin) and print its content; nothing is stored.
 
-    With --would it goes all the way through the instance's database, to just before the
-    commit, and is then rolled back: which agent and modules would be created, which values
-    stored, or why it would be set aside.
+    With --would the packet is stored in the instance's database up to just before the commit,
+    and then rolled back: this shows which agent and modules would be created, which values
+    stored, or why the packet would be rejected.
 
     \b
     Examples:
@@ -68,20 +65,20 @@ def show(app: App, file: str, rehearse: bool, instance: str, as_json: bool) -> N
             found = parse(content)
         except PacketError as error:
             _refuse(file, error)
-        told = _rehearsed(app, instance, stream, found, len(content)) if rehearse else None
+        result = _rehearsed(app, instance, stream, found, len(content)) if rehearse else None
     if as_json:
-        print_json(_as_json(found) | ({"would": told.as_json()} if told else {}))
+        print_json(_as_json(found) | ({"would": result.as_json()} if result else {}))
     else:
         _print(found)
-        if told:
-            told.show()
+        if result:
+            result.show()
 
 
 def _refuse(file: str, error: PacketError) -> NoReturn:
-    """Say which file is no packet, why, and what the server would do with it."""
-    fate = f"the server would set it aside as {error.reason.value}"
+    """Raise an error that says why the file is not a packet, and what the server would do."""
+    fate = f"the server would reject it as {error.reason.value}"
     if isinstance(error, IncompletePacket):
-        fate = f"the server would wait for more, then set it aside as {error.reason.value}"
+        fate = f"the server would wait for the rest, then reject it as {error.reason.value}"
     raise PacketError(error.reason, f"{file}: {error.message}; {fate}") from error
 
 
@@ -91,7 +88,7 @@ def _rehearsed(app: App, instance: str, file: IO[bytes], found: Packet, size: in
 
     settings, paths = app.settings(instance)
     now, status = time.time(), os.fstat(file.fileno())
-    # A pipe has no time of its own that would say anything.
+    # The time of a pipe means nothing.
     modified = status.st_mtime if stat.S_ISREG(status.st_mode) else now
     name = Path(file.name).name
     return would(found, size, name, int(modified), int(now), settings, paths)
@@ -137,9 +134,5 @@ def _print(found: Packet) -> None:
 
 def _value(module: Module) -> str:
     if module.samples:
-        return f"{len(module.samples)} values: {_short(module.samples[0].value)} ..."
-    return "-" if module.value is None else _short(module.value)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}... ({len(text)} characters)"
+        return f"{len(module.samples)} values: {shortened(module.samples[0].value)} ..."
+    return "-" if module.value is None else shortened(module.value)

@@ -1,4 +1,4 @@
-"""How this program was called and installed, for what its user is told to type next."""
+"""How this program was called and installed, so that hints name commands that work."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 import dataserver
 
 _NAME = "dataserver"
-#: A command as hints name it, and what makes a home or names one itself.
+#: A command in a hint; the lookahead finds commands that need no --home of this call.
 _COMMAND = re.compile(
     rf"(^|[`']|\b(?:run|next|root|or|or ask): ){_NAME} (?=((?:--home|init|demo)\b)|[a-z-])"
 )
 
 
 def spelled(text: str) -> str:
-    """``text`` with the commands that it names as they can be typed in this shell.
+    """``text`` with its commands as they can be typed in this shell.
 
-    In a checkout whose environment is not activated, `dataserver` alone is no command; and what
-    was asked of a home that ``--home`` named is to be asked of the same one.
+    In a checkout whose environment is not activated, `dataserver` alone is not a command; and if
+    this call has ``--home``, the commands get the same one.
     """
     called, home = _called() or _NAME, _home()
 
@@ -33,7 +33,7 @@ def spelled(text: str) -> str:
 
 
 def extra(name: str) -> str:
-    """The command that installs what the extra ``name`` needs beside this program."""
+    """The command that installs the extra ``name`` of this program."""
     source = Path(dataserver.__file__).parents[1]
     pip = shlex.join([sys.executable, "-m", "pip", "install"])
     if (source / "pyproject.toml").exists():
@@ -42,7 +42,7 @@ def extra(name: str) -> str:
 
 
 def _called() -> str | None:
-    """How it was called, where its name alone does not call it."""
+    """The path by which this program was called, or None if its name is enough."""
     program = Path(sys.argv[0])
     if program.name != _NAME:
         return None
@@ -53,7 +53,7 @@ def _called() -> str | None:
 
 
 def _home() -> str:
-    """The ``--home`` of this call, as it is typed; empty: none."""
+    """The ``--home`` option of this call as it is typed, or an empty text without one."""
     home = None
     for index, argument in enumerate(sys.argv[1:], start=1):
         if argument == "--home":

@@ -1,4 +1,4 @@
-"""``dataserver refused``: what of stored packets was refused, and why."""
+"""``dataserver refused``: values of stored packets that were refused, and why."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _HEAD = ("AGENT", "MODULE", "COUNT", "FIRST", "LAST", "VALUE", "WHY")
     default=50,
     metavar="N",
     show_default=True,
-    help="The newest so many.",
+    help="Show at most N lines.",
 )
 @instance_option
 @json_option
 @pass_app
 def refused(app: App, agent: str | None, limit: int, instance: str, as_json: bool) -> None:
-    """List values, modules and times that were refused, of all agents or of one.
+    """List refused values, modules and times, of all agents or of AGENT (its name or alias).
 
-    AGENT is its name or alias. The packets themselves were stored. There is a line for each
-    module and reason, the newest first: how often, when for the first and the last time, and the
-    last value. AGENT in it is the agent's alias, MODULE is "-" for what is the packet's own. A
-    line goes 30 days after it was refused last. In JSON times are epoch seconds.
+    The rest of the packets was stored. There is a line for each module and reason, the newest
+    first: how often, the first and the last time, and the last value. The column AGENT shows the
+    alias; MODULE is "-" for the packet itself. A line is removed 30 days after the last
+    occurrence. In JSON times are epoch seconds.
 
     \b
     Examples:
@@ -67,7 +67,9 @@ def refused(app: App, agent: str | None, limit: int, instance: str, as_json: boo
     elif store.layout.has(schema.refused):
         print_line("nothing was refused")
     else:
-        print_line("not known: the next start of a server adds the table for it to this database")
+        print_line(
+            "unknown: this database has no table of refused values; a server's start adds it"
+        )
 
 
 def _row(each: RefusedRecord, zone: tzinfo) -> tuple[object, ...]:

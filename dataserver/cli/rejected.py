@@ -1,4 +1,4 @@
-"""``dataserver rejected``: look at the packets that were set aside, take them back, drop them."""
+"""``dataserver rejected``: list, show, retry and drop rejected packets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dataserver.cli.base import App, Command, Group, complain, json_option, pass_app
+from dataserver.cli.base import App, Command, Group, json_option, pass_app, print_error
 from dataserver.cli.output import local_time, print_json, print_line, print_table
 from dataserver.config.paths import MAIN
 from dataserver.errors import Reason, UsageError
@@ -18,20 +18,20 @@ from dataserver.spool.rejected import Rejected, RejectedPacket
 _EXCERPT = 1000
 
 _instance_option = click.option(
-    "--instance", default=MAIN, metavar="NAME", help="Of this instance (default: main)."
+    "--instance", default=MAIN, metavar="NAME", help="Packets of this instance (default: main)."
 )
 _ids_argument = click.argument("ids", nargs=-1, metavar="[ID]...")
-_all_option = click.option("--all", "every", is_flag=True, help="All of them.")
+_all_option = click.option("--all", "every", is_flag=True, help="All rejected packets.")
 _reason_option = click.option(
     "--reason",
     type=click.Choice([reason.value for reason in Reason]),
-    help="All with this reason.",
+    help="All packets with this reason.",
 )
 
 
 @click.group(cls=Group)
 def rejected() -> None:
-    """Packets that were set aside, each with its reason.
+    """Rejected packets, each with its reason.
 
     \b
     Examples:
@@ -47,9 +47,10 @@ def rejected() -> None:
 @json_option
 @pass_app
 def list_(app: App, instance: str, reason: str | None, as_json: bool) -> None:
-    """List them, oldest first.
+    """List rejected packets, oldest first.
 
-    On a terminal a long name loses its middle; through a pipe and with --json it is whole.
+    On a terminal the middle of a long name is left out; through a pipe and with --json names are
+    complete.
 
     \b
     Examples:
@@ -73,11 +74,11 @@ def list_(app: App, instance: str, reason: str | None, as_json: bool) -> None:
 @rejected.command(cls=Command)
 @click.argument("rid", metavar="ID")
 @_instance_option
-@click.option("--content", is_flag=True, help="Write the packet itself to stdout, byte by byte.")
+@click.option("--content", is_flag=True, help="Write the packet itself to stdout, unchanged.")
 @json_option
 @pass_app
 def show(app: App, rid: str, instance: str, content: bool, as_json: bool) -> None:
-    """Show one: why, and what it holds.
+    """Show a rejected packet: the reason, and its content.
 
     \b
     Examples:
@@ -113,10 +114,10 @@ def retry(
     every: bool,
     reason: str | None,
 ) -> None:
-    """Put packets back into the drop directory, to be taken again.
+    """Move packets back into the drop directory, to be stored again.
 
-    One that cannot be put back (its name is taken there) is named, stays, and makes the exit
-    code 2; the others go on.
+    A packet that cannot be moved (a file of its name exists there) is reported and kept, and
+    the exit code is 2; the others are moved all the same.
 
     \b
     Examples:
@@ -147,7 +148,7 @@ def drop(
     every: bool,
     reason: str | None,
 ) -> None:
-    """Remove packets for good.
+    """Delete rejected packets.
 
     \b
     Examples:
@@ -168,25 +169,28 @@ def _folder(app: App, instance: str) -> Rejected:
 
 
 def _each(ids: Sequence[str], act: Callable[[str], str]) -> int:
-    """Do it with all and say so; one where it cannot be done holds up nobody.  The exit code."""
+    """Act on each packet and print the result; an error does not stop the others.
+
+    Returns the exit code.
+    """
     code = 0
     for rid in ids:
         try:
             print_line(act(rid))
         except UsageError as error:
-            complain(error)
+            print_error(error)
             code = error.exit_code
     return code
 
 
 def _chosen(folder: Rejected, ids: Sequence[str], every: bool, reason: str | None) -> Sequence[str]:
-    """The ids that are meant: those named, or all (of one reason)."""
+    """The chosen ids: those named, or all (with one reason)."""
     if ids and (every or reason):
-        raise UsageError("name packets, or say --all or --reason, not both")
+        raise UsageError("name packets, or use --all or --reason, not both")
     if ids:
         return ids
     if not every and reason is None:
-        raise UsageError("no packet is named", hint="name ids, or say --all or --reason REASON")
+        raise UsageError("no packet is named", hint="name ids, or use --all or --reason REASON")
     return [packet.id for packet in folder.list() if reason in (None, packet.reason)]
 
 

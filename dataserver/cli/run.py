@@ -1,4 +1,4 @@
-"""``dataserver run``: one instance in the foreground."""
+"""``dataserver run``: run one instance in the foreground."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dataserver.cli.base import (
     json_option,
     pass_app,
 )
-from dataserver.cli.live import AboveLine, LiveLine
+from dataserver.cli.live import LiveLine, LiveLineHandler
 from dataserver.cli.output import print_json, print_line
 from dataserver.config.paths import Paths
 from dataserver.config.settings import Settings
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @click.command(cls=Command)
 @instance_argument
-@click.option("--once", is_flag=True, help="Take in what is there, print a summary, leave.")
+@click.option("--once", is_flag=True, help="Process the queued packets, print a summary, and exit.")
 @click.option("--child-of", type=int, hidden=True, help="End with this process.")
 @json_option
 @click.pass_context
@@ -45,9 +45,9 @@ def run(
 ) -> None:
     """Run an instance (default: main) in the foreground.
 
-    SIGTERM or Ctrl-C finishes the batch under way and leaves; SIGHUP reads the configuration
-    again. With --once nothing is waited for: packets of a backlog are taken in order as they
-    lie there, incomplete ones stay unless they are old.
+    SIGTERM or Ctrl-C ends it after the current batch; SIGHUP reloads the configuration. With
+    --once it does not wait: queued packets are stored in order, incomplete ones stay in data_in
+    unless they are old.
 
     \b
     Examples:
@@ -56,8 +56,8 @@ def run(
       DATASERVER_LOG_LEVEL=debug dataserver run main
     """
     if child_of is not None:
-        lifeline.end_with(child_of)
-    tell = sd_notify.notifier(os.environ)
+        lifeline.die_with_parent(child_of)
+    notify = sd_notify.notifier(os.environ)
     sd_notify.forget()
     settings, paths = app.settings(instance)
 
@@ -69,9 +69,9 @@ def run(
     paths.var.mkdir(mode=0o750, parents=True, exist_ok=True)
     with _showing(settings, paths, live=not once) as show:
         if not once:
-            # Not "takes packets": another process may have it, or the database be away.
+            # Only "starting": another process may run it, or the database be unavailable.
             log.info("starting instance %s on %s", paths.name, settings.data_in)
-        summary = run_worker(settings, paths, once=once, reload=reread, show=show, notify=tell)
+        summary = run_worker(settings, paths, once=once, reload=reread, show=show, notify=notify)
         if child_of is not None:
             log.info("%s", _text(summary))
             return
@@ -87,14 +87,14 @@ def run(
 def _showing(
     settings: Settings, paths: Paths, *, live: bool
 ) -> Iterator[Callable[[Status], None] | None]:
-    """Set up the messages: above a live line on a terminal, JSON lines anywhere else."""
+    """Set up logging: above a live line on a terminal, as JSON lines anywhere else."""
     if not sys.stderr.isatty():
         handler: logging.Handler = logging.StreamHandler(sys.stderr)
         logs.set_up(settings.log_level, handler, logs.JsonLines({"instance": paths.name}))
         yield None
         return
     line = LiveLine(sys.stderr, shutil.get_terminal_size().columns)
-    logs.set_up(settings.log_level, AboveLine(line), logs.TerminalLines())
+    logs.set_up(settings.log_level, LiveLineHandler(line), logs.TerminalLines())
     try:
         yield line.update
     finally:
@@ -116,7 +116,7 @@ def _text(summary: Summary) -> str:
         (summary.ignored, "of disabled agents"),
         (summary.rejected, "rejected"),
         (summary.waiting, "not complete yet"),
-        (summary.failing, "could not be stored and wait"),
+        (summary.failing, "could not be stored yet"),
     ):
         if count:
             parts.append(f"{count} {word}")

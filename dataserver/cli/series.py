@@ -1,4 +1,7 @@
-"""``dataserver series``: what a module was over time, read back from what is stored."""
+"""``dataserver series``: the stored values of a module over time, as table, CSV or JSON.
+
+The text is made line by line, since a series may be long.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from dataserver.store.read.history import History
 from dataserver.store.read.modules import ModuleRecord
 from dataserver.store.read.modules import modules as list_modules
 
-# -- a series as lines of text: table, CSV, JSON; line by line, since it may be long
+# -- a series as lines of text --
 
 Value = float | str | None
 
@@ -39,7 +42,7 @@ _DECIMALS = 5
 
 
 class About(NamedTuple):
-    """What a series is of; ``zone`` is that of the times shown."""
+    """What a series describes; ``zone`` is that of the times shown."""
 
     agent: str
     module: str
@@ -50,7 +53,7 @@ class About(NamedTuple):
 
 
 class Rendering(ABC):
-    """One format."""
+    """One output format."""
 
     @abstractmethod
     def points(self, about: About, points: Iterable[Point[float | str]]) -> Iterator[str]:
@@ -62,7 +65,7 @@ class Rendering(ABC):
 
 
 class Table(Rendering):
-    """For people: columns of fixed width, long texts cut."""
+    """Columns of fixed width, long texts cut."""
 
     def points(self, about: About, points: Iterable[Point[float | str]]) -> Iterator[str]:
         """A line for each point."""
@@ -97,7 +100,7 @@ class Csv(Rendering):
 
 
 class Json(Rendering):
-    """For programs: one object, whose list comes an element a line."""
+    """For programs: one object with a list, an element per line."""
 
     def points(self, about: About, points: Iterable[Point[float | str]]) -> Iterator[str]:
         """The object, with ``points``."""
@@ -112,7 +115,7 @@ FORMATS: dict[str, Rendering] = {"table": Table(), "csv": Csv(), "json": Json()}
 
 
 def _columns(cells: Sequence[str]) -> str:
-    """Cells of the width of a time, then of numbers; printable, the last one unpadded."""
+    """Cells as wide as a time, then as numbers; printable, the last one not padded."""
     widths = (19, *(14 for _ in cells[1:-1]), 0)
     padded = (printable(cell).ljust(width) for cell, width in zip(cells, widths, strict=True))
     return "  ".join(padded).rstrip()
@@ -161,24 +164,26 @@ def _json_lines(about: About, key: str, elements: Iterable[object]) -> Iterator[
     yield "]}"
 
 
-# -- series --
+# -- the command --
 
 
 @click.command(cls=Command)
 @click.argument("agent", metavar="AGENT")
 @click.argument("module", metavar="MODULE")
 @click.option(
-    "--from", "start", metavar="TIME", help="Where to begin (default: a day before --to)."
+    "--from", "start", metavar="TIME", help="Start of the span (default: a day before --to)."
 )
-@click.option("--to", "end", metavar="TIME", help="Where to end (default: the newest value).")
-@click.option("--step", metavar="DURATION", help="Sum up spans of this length: 300, 5m, 1h, 1d.")
+@click.option("--to", "end", metavar="TIME", help="End of the span (default: the newest value).")
+@click.option(
+    "--step", metavar="DURATION", help="Aggregate over spans of this length: 300, 5m, 1h, 1d."
+)
 @click.option(
     "--format",
     "form",
     type=click.Choice(list(FORMATS)),
     default="table",
     show_default=True,
-    help="How to print it.",
+    help="The output format.",
 )
 @instance_option
 @json_option
@@ -194,12 +199,12 @@ def series(
     instance: str,
     as_json: bool,
 ) -> None:
-    """Show what MODULE of AGENT (its name or alias) was over time.
+    """Show the values of MODULE of AGENT (its name or alias) over time.
 
     A value holds until the next one. Without --step: the value at --from, then every value
-    stored until --to. With --step: for each span the time-weighted mean, the least and the
-    greatest value, and the one at its end; the part before the first value does not count,
-    and text has only the one at the end. Steps of whole days are days of the configured zone, from
+    stored until --to. With --step: for each span the time-weighted mean, the minimum, the
+    maximum, and the value at its end; the part before the first value does not count, and text
+    has only the value at the end. Steps of whole days are days of the configured zone, from
     midnight to midnight, and weeks begin on Monday; the first and the last may be shorter.
 
     TIME is "YYYY-MM-DD[ HH:MM[:SS]]" in the configured zone, epoch seconds, "now", or a
@@ -224,7 +229,7 @@ def series(
         else:
             spans = columns(span.start, span.end, span.step, store.zone)
             found = aggregate(points, spans.lefts, span.end)
-            # Nobody asked for the time before there was anything.
+            # Without --from, the empty spans before the first value are left out.
             lines = render.spans(about, found if start else dropwhile(_is_empty, found))
         for line in lines:
             click.echo(line)

@@ -1,7 +1,7 @@
-"""``dataserver status``: is the instance alive, and how does it do?
+"""``dataserver status``: whether an instance runs, and its figures.
 
-Reads only what the instance itself writes into ``var/NAME/``: it works while the
-database hangs, and after the instance died it shows what it wrote last.
+Reads only the files that the instance itself writes into ``var/NAME/``: it works while the
+database hangs, and after the instance died it shows its last state.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataserver.cli.program import spelled
 from dataserver.rules.moments import duration_text
 from dataserver.runtime.heartbeat import Beat, State, Status
 
-#: The instance does not run, or does not move.
+#: Exit code if the instance does not run, or is stuck.
 NOT_RUNNING = 7
-#: What the drop directory holds besides packets: several, or one.
-_ENTRIES = ("entries that are no packets, left alone", "entry that is no packet, left alone")
+#: What the drop directory contains besides packets: several entries, or one.
+_ENTRIES = ("non-packet entries, left alone", "non-packet entry, left alone")
 
 
 @click.command(cls=Command)
@@ -29,7 +29,7 @@ _ENTRIES = ("entries that are no packets, left alone", "entry that is no packet,
 @click.pass_context
 @pass_app
 def status(app: App, context: click.Context, instance: str, as_json: bool) -> None:
-    """Say how an instance (default: main) does; exit code 7 unless it runs.
+    """Show the state of an instance (default: main); exit code 7 unless it runs.
 
     \b
     Examples:
@@ -97,11 +97,9 @@ def _state(state: State, beat: Beat | None) -> str:
     if state is State.RUNNING:
         return f"running, {beat.phase} for {duration_text(beat.phase_seconds)}, pid {beat.pid}"
     if state is State.STUCK:
-        return f"stuck: pid {beat.pid} is there, last heard of {local_time(beat.time)}"
+        return f"stuck: pid {beat.pid} exists, last heartbeat {local_time(beat.time)}"
     if state is State.DEAD:
-        return (
-            f"dead: pid {beat.pid} ended without saying so, last heard of {local_time(beat.time)}"
-        )
+        return f"dead: pid {beat.pid} ended unexpectedly, last heartbeat {local_time(beat.time)}"
     return f"stopped {local_time(beat.time)}"
 
 
@@ -109,7 +107,9 @@ def _database(status: Status, now: float) -> str:
     if status.database_error is None:
         return f"{status.database}, in use"
     since = status.database_down_since or now
-    return f"{status.database}, away for {duration_text(now - since)}: {status.database_error}"
+    return (
+        f"{status.database}, unavailable for {duration_text(now - since)}: {status.database_error}"
+    )
 
 
 def _queue(gauges: dict[str, float]) -> str:

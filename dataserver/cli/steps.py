@@ -1,4 +1,4 @@
-"""What a command that sets a machine up did, step by step, and putting files in place."""
+"""The steps of a command that sets a machine up: printing them, and installing files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataserver.templates import File
 
 
 class Step(NamedTuple):
-    """One thing that was done, left, or is to be done by hand."""
+    """One thing that was done, was kept, or is to be done by hand."""
 
     did: str
     what: str
@@ -19,7 +19,7 @@ class Step(NamedTuple):
 
 
 def show(steps: Iterable[Step], as_json: bool) -> None:
-    """A line each, as they are done; or all as JSON."""
+    """Print the steps, a line each, as they are done; or all as JSON."""
     if as_json:
         print_json([step._asdict() for step in steps])
         return
@@ -28,7 +28,7 @@ def show(steps: Iterable[Step], as_json: bool) -> None:
 
 
 def write(file: File) -> None:
-    """Replace a file, whole."""
+    """Replace a file atomically."""
     file.path.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.path.with_name(f".{file.path.name}.new")
     temporary.write_text(file.text, encoding="utf-8")
@@ -43,14 +43,14 @@ def put(
     keep_old: bool = True,
     writing: Callable[[File], None] = write,
 ) -> Step:
-    """Write a file unless another is there; ``replacing``: then too, with the old one beside."""
+    """Write a file unless a different one exists; with ``replacing`` the old one is saved."""
     path = file.path
     old = path.read_bytes() if path.exists() else None
     if old == file.text.encode():
         path.chmod(file.mode)
         return Step("kept", str(path))
     if old is not None and not replacing:
-        return Step("kept", str(path), "it differs from what would be written; --replace does")
+        return Step("kept", str(path), "it differs from what would be written; use --replace")
     why = ""
     if old is not None and keep_old:
         saved = path.with_name(f"{path.name}.old")

@@ -1,4 +1,4 @@
-"""The database as commands open it: for reading only, and sure to have what they read."""
+"""The database as commands open it: read-only, and checked to have the tables they read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataserver.config.paths import MAIN
 from dataserver.store.opening import ReadingStore, open_reading
 
 instance_option = click.option(
-    "--instance", default=MAIN, metavar="NAME", help="As this instance is set up (default: main)."
+    "--instance", default=MAIN, metavar="NAME", help="Use this instance's settings (default: main)."
 )
 
 
@@ -20,7 +20,7 @@ instance_option = click.option(
 def reading_store(app: App, instance: str) -> Iterator[ReadingStore]:
     """The database of an instance, for as long as the block lasts.
 
-    Raises StoreUnavailable (not there, away) and SchemaError (nothing in it to be read).
+    Raises StoreUnavailable (missing or unavailable) and SchemaError (no tables to read).
     """
     settings, paths = app.settings(instance)
     store = open_reading(settings, paths.home)

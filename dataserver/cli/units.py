@@ -1,4 +1,4 @@
-"""``dataserver instances units``: have systemd run the instances."""
+"""``dataserver instances units``: write and install systemd's files for the instances."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from pathlib import Path
 import click
 
 import dataserver
-from dataserver.cli.base import App, Command, complain, json_option, pass_app
+from dataserver.cli.base import App, Command, json_option, pass_app, print_error
 from dataserver.cli.steps import Step, put, show
-from dataserver.config import load
+from dataserver.config.load import load
 from dataserver.config.paths import Home
 from dataserver.errors import ConfigError, UsageError
 from dataserver.fleet.registry import Registry
 from dataserver.fleet.supervision.manager import BySupervisor
-from dataserver.fleet.systemd import names as programs
-from dataserver.fleet.systemd import units as systemd
-from dataserver.fleet.systemd.names import RUNS, TARGET, TMPFILES_FILE, UNITS, unit
-from dataserver.fleet.systemd.units import Needs, Who, obstacle
+from dataserver.fleet.systemd.names import RUNS, TARGET, TMPFILES_FILE, UNITS, run, unit
+from dataserver.fleet.systemd.units import Account, Needs, obstacle, systemd_files
 from dataserver.templates import File
 from dataserver.uploads import accounts, rights
 from dataserver.uploads.accounts import SERVICE_USER
 
 
 @click.command(cls=Command)
-@click.option("--install", is_flag=True, help="Put them in place and enable them; as root.")
+@click.option("--install", is_flag=True, help="Install and enable them; needs root.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -46,11 +44,11 @@ from dataserver.uploads.accounts import SERVICE_USER
 @json_option
 @pass_app
 def units(app: App, install: bool, out: Path | None, replacing: bool, as_json: bool) -> None:
-    """Write what systemd needs to run the instances, or, with --install, put it in place.
+    """Write the files that systemd needs to run the instances, or install them with --install.
 
-    Units, accounts, and the owners of directories. What runs is not touched; nothing is started.
-    Files that somebody changed stay as they are, and are named. Can be run again at any time, as
-    after an update; new instances do not need it.
+    These are units, accounts, and the owners of directories. Running instances are not affected,
+    and none is started. Files that were edited are kept and reported. It can be run again at any
+    time, for example after an update; new instances do not need it.
 
     \b
     Examples:
@@ -58,12 +56,12 @@ def units(app: App, install: bool, out: Path | None, replacing: bool, as_json: b
       dataserver instances units --install
     """
     if install and out is not None:
-        raise UsageError("--install puts files where they belong", hint="leave --out away")
+        raise UsageError("--out cannot be used with --install", hint="omit one of them")
     if install and os.geteuid() != 0:
         raise UsageError("--install needs root", hint="run it with sudo, or without --install")
     home = _home(app)
     needs = _needs(home)
-    files = systemd.files(home, Path(sys.executable), _code(), needs)
+    files = systemd_files(home, Path(sys.executable), _code(), needs)
     if install:
         steps = _install(home, files, needs, replacing)
     else:
@@ -72,27 +70,25 @@ def units(app: App, install: bool, out: Path | None, replacing: bool, as_json: b
 
 
 def _home(app: App) -> Home:
-    home = app.home
-    if not home.instance_names():
-        home.existing()  # says what is missing
-    # systemd takes no way back up.  What has none keeps its links: they may be meant.
+    home = app.existing_home()
+    # systemd accepts no "..".  A path without it keeps its links: they may be intended.
     return Home(Path(os.path.realpath(home.root))) if ".." in home.root.parts else home
 
 
 def _needs(home: Home) -> dict[str, Needs]:
-    """What each instance needs; one whose settings are broken holds up nobody."""
+    """What each instance needs; broken settings of one are reported, and the others go on."""
     found = {}
     for name in home.instance_names():
         try:
-            # Not our environment: systemd gives them another one.
-            found[name] = Needs.of(load.load(home.instance(name), {}), home)
+            # Without our environment: systemd does not pass it on.
+            found[name] = Needs.of(load(home.instance(name), {}), home)
         except ConfigError as error:
-            complain(error)
+            print_error(error)
     return found
 
 
 def _code() -> list[Path]:
-    """What the service reads to run: interpreter, its library, this package, one of the others."""
+    """Files that the service reads: the interpreter, its library, this and another package."""
     library, package, another = os.__file__, dataserver.__file__, click.__file__
     return [Path(sys.executable), *(Path(each) for each in (library, package, another))]
 
@@ -112,21 +108,21 @@ def _install(
     home: Home, files: list[File], needs: dict[str, Needs], replacing: bool
 ) -> Iterator[Step]:
     for file in files:
-        # Those of single instances are ours alone.
+        # The drop-ins of single instances are only ours.
         single = file.path.parent.parent == UNITS
         yield put(file, replacing or single, keep_old=not single)
     yield from (Step("made", f"account {name}") for name in accounts.create(home))
-    if taken := _take(home):
-        yield Step("set", f"{taken} files below {home.var}", f"they belong to {SERVICE_USER} now")
+    if count := _take(home):
+        yield Step("set", f"{count} files below {home.var}", f"they now belong to {SERVICE_USER}")
     owner = home.root.stat().st_uid
-    programs.run("systemd-tmpfiles", "--create", str(TMPFILES_FILE))
-    yield Step("set", "owners and modes", f"as {TMPFILES_FILE} has them")
+    run("systemd-tmpfiles", "--create", str(TMPFILES_FILE))
+    yield Step("set", "owners and modes", f"as in {TMPFILES_FILE}")
     if owner != 0:
-        yield Step("note", f"{home.root} belonged to user {owner}, and belongs to root now")
+        yield Step("note", f"{home.root} belonged to user {owner}, and now belongs to root")
     if RUNS.is_dir():
-        programs.run("systemctl", "--no-ask-password", "daemon-reload")
+        run("systemctl", "--no-ask-password", "daemon-reload")
     chosen = [each.name for each in Registry(home).instances() if each.enabled]
-    programs.run("systemctl", "--no-ask-password", "enable", TARGET, *map(unit, chosen))
+    run("systemctl", "--no-ask-password", "enable", TARGET, *map(unit, chosen))
     yield from (Step("enabled", each) for each in (TARGET, *map(unit, chosen)))
     yield from _obstacles()
     yield from _notes(home, needs)
@@ -136,10 +132,10 @@ def _install(
 def _notes(home: Home, needs: dict[str, Needs]) -> Iterator[Step]:
     for name, each in needs.items():
         if rights.untouchable(home, each.data_in):
-            why = f"it is the system's; give {name} another data_in"
+            why = f"it is a system directory; give {name} another data_in"
             yield Step("note", f"the owner of {each.data_in} was not changed", why)
         elif not each.data_in.is_dir():
-            yield Step("note", f"{each.data_in} of {name} is not there")
+            yield Step("note", f"{each.data_in} of {name} does not exist")
         if each.password is not None and (closed := obstacle(each.password, _service())):
             yield Step("note", f"{SERVICE_USER} cannot read {each.password}", f"see {closed}")
         if each.database is not None and (closed := obstacle(each.database, _service())):
@@ -155,24 +151,24 @@ def _obstacles() -> Iterator[Step]:
         yield Step("WARN", f"{SERVICE_USER} cannot run this program: {closed} is closed to it", why)
 
 
-def _service() -> Who:
-    """The service user; where there is none yet, anybody."""
-    return Who.named(SERVICE_USER) or Who(None, ())
+def _service() -> Account:
+    """The service user, or an account without any rights of its own if it does not exist yet."""
+    return Account.named(SERVICE_USER) or Account(None, ())
 
 
 def _take(home: Home) -> int:
-    """Give the service user what root left below ``var`` before; how many files.
+    """Give files of root below ``var`` to the service user; returns their number.
 
-    Commands that root ran made them: a database by `check`, a lock by `run`.  What has a second
-    name is left: in a folder that another user can write to, that may be any file.
+    Commands run by root created them: a database by `check`, a lock by `run`.  A file with a
+    second name is skipped: in a folder that another user can write to, that may be any file.
     """
-    service = Who.named(SERVICE_USER)
+    service = Account.named(SERVICE_USER)
     if service is None or service.uid is None or not home.var.is_dir() or home.var.is_symlink():
         return 0
     taken = 0
     for _, folders, names, at in os.fwalk(home.var, follow_symlinks=False):
         for name in [*folders, *names]:
-            # Looked at and given away by descriptor: the name may mean another file by now.
+            # By descriptor: the name may mean another file by now.
             with suppress(OSError), _opened(name, at) as fd:
                 info = os.fstat(fd)
                 plain = stat.S_ISDIR(info.st_mode) or info.st_nlink == 1

@@ -1,4 +1,4 @@
-"""``dataserver up``: all enabled instances, supervised in the foreground."""
+"""``dataserver up``: run all enabled instances, supervised, in the foreground."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import click
 
 from dataserver import logs
 from dataserver.cli.base import App, Command, pass_app
-from dataserver.cli.live import AboveLine, LiveLine
+from dataserver.cli.live import LiveLine, LiveLineHandler
 from dataserver.config.paths import Home
 from dataserver.fleet.model import Managed, RunState
 from dataserver.fleet.registry import Registry
 from dataserver.fleet.supervision.loop import Up
-from dataserver.fleet.supervision.processes import Hears
+from dataserver.fleet.supervision.processes import LineHandler
 from dataserver.runtime.heartbeat import Status
 
 
@@ -31,64 +31,62 @@ from dataserver.runtime.heartbeat import Status
 def up(app: App) -> None:
     """Run all enabled instances of the home in the foreground.
 
-    Each is a process of its own, started again when it ends or is stuck. Instances that are
-    spawned, changed, stopped or removed meanwhile are noticed. SIGTERM or Ctrl-C ends all in good
-    order, a second one at once. SIGHUP looks at the folders now.
+    Each runs in its own process, which is restarted when it ends or is stuck. Instances that are
+    spawned, changed, stopped or removed meanwhile are noticed. SIGTERM or Ctrl-C stops all
+    gracefully, a second one kills them. SIGHUP checks the folders at once.
 
     \b
     Examples:
       dataserver up
       dataserver --home /srv/dataserver up
     """
-    home = app.home
-    registry = Registry(home)
-    if not home.instance_names():
-        home.existing()  # says what is missing
-    with _showing(home) as shown:
+    home = app.existing_home()
+    with _output(home) as output:
         Up(
             home,
-            registry.instances,
+            Registry(home).instances,
             environment=os.environ,
-            hear=shown.hear,
-            show=shown.show,
+            on_line=output.on_line,
+            on_state=output.on_state,
         ).run()
 
 
-class _Shown(NamedTuple):
-    hear: Hears
-    show: Callable[[Mapping[str, Managed]], None]
+class _Output(NamedTuple):
+    on_line: LineHandler
+    on_state: Callable[[Mapping[str, Managed]], None]
 
 
 @contextmanager
-def _showing(home: Home) -> Iterator[_Shown]:
-    """Set up the messages: above a live line on a terminal, JSON lines anywhere else."""
+def _output(home: Home) -> Iterator[_Output]:
+    """Set up logging: above a live line on a terminal, as JSON lines anywhere else."""
     level = os.environ.get("DATASERVER_LOG_LEVEL", "info")
     level = level if level in ("debug", "info", "warning", "error") else "info"
     if not sys.stderr.isatty():
         logs.set_up(level, logging.StreamHandler(sys.stderr), logs.JsonLines({}))
-        yield _Shown(_pass_on, lambda _: None)
+        yield _Output(_pass_on, lambda _: None)
         return
     line = LiveLine(sys.stderr, shutil.get_terminal_size().columns)
-    logs.set_up(level, AboveLine(line), logs.TerminalLines())
+    logs.set_up(level, LiveLineHandler(line), logs.TerminalLines())
     summary = _Summary(home, line)
     try:
-        yield _Shown(lambda name, text: line.above(logs.retold(text, f"{name} ")), summary.show)
+        yield _Output(
+            lambda name, text: line.above(logs.terminal_line(text, f"{name} ")), summary.show
+        )
     finally:
         line.finish()
 
 
 def _pass_on(name: str, text: str) -> None:
-    """A line of an instance as it is, if it is one of its log; else, one that holds it."""
+    """Print a log line of an instance unchanged, and any other line as an error of its log."""
     if not text.startswith('{"time"'):
         when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        found = {"time": when, "level": "error", "message": text, "instance": name}
-        text = json.dumps(found)
+        text = json.dumps({"time": when, "level": "error", "message": text, "instance": name})
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 class _Summary:
-    """The live line of a fleet: how many run, what they do together, who does not."""
+    """The live line of all instances: how many run, their total rate, and which do not run."""
 
     def __init__(self, home: Home, line: LiveLine) -> None:
         self._home = home
@@ -96,7 +94,7 @@ class _Summary:
         self._next = 0.0
 
     def show(self, managed: Mapping[str, Managed]) -> None:
-        """Show it, once a second."""
+        """Show the line, at most once a second."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 1.0

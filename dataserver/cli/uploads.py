@@ -1,4 +1,4 @@
-"""``dataserver uploads``: let agents in, and nobody else."""
+"""``dataserver uploads``: set up uploads by SSH, and manage the agents' keys."""
 
 from __future__ import annotations
 
@@ -11,157 +11,24 @@ from typing import Any
 
 import click
 
-from dataserver.cli.base import App, Group, complain, json_option, pass_app
+from dataserver.cli.base import App, Group, json_option, pass_app, print_error
 from dataserver.cli.output import print_json, print_line, print_table
 from dataserver.cli.steps import Step, put, show
 from dataserver.config.paths import Home
 from dataserver.errors import ConfigError, DataserverError, UsageError
 from dataserver.templates import File
 from dataserver.uploads import accounts, rights, routes, sshd
-from dataserver.uploads import plan as uploads
 from dataserver.uploads.accounts import DATA_IN_MODE, SERVICE_USER, UPLOAD_GROUP
 from dataserver.uploads.keys import Entry, Keys, PublicKey, check_name, keys_file, uploads_folder
-from dataserver.uploads.plan import Plan
+from dataserver.uploads.plan import Plan, make_plan, readme
 
-# -- ``dataserver uploads key``: whose uploads are taken
-
-#: More than this is no public key (bytes).
+#: A public key is never larger than this (bytes).
 _MAX_KEY = 64 * 1024
 
 
 @click.group(cls=Group)
-def key() -> None:
-    """The keys with which agents may upload.
-
-    \b
-    Examples:
-      dataserver uploads key add web1 --file web1.pub
-      dataserver uploads key list
-      dataserver uploads key remove web1
-    """
-
-
-@key.command()
-@click.argument("name")
-@click.argument("words", nargs=-1, metavar="[KEY | -]")
-@click.option(
-    "--file",
-    type=click.Path(path_type=Path, readable=False),
-    metavar="FILE",
-    help="The agent's public key.",
-)
-@click.option(
-    "--from",
-    "addresses",
-    metavar="ADDRESSES",
-    help="Only from these addresses or networks, with commas between.",
-)
-@pass_app
-def add(
-    app: App, name: str, words: Sequence[str], file: Path | None, addresses: str | None
-) -> None:
-    """Let whoever has this key upload packets, and nothing else.
-
-    KEY is one line as in FILE.pub; `-` reads it from standard input. sshd knows it at once.
-
-    \b
-    Examples:
-      dataserver uploads key add web1 --file web1.pub
-      ssh web1 cat .ssh/id_ed25519.pub | dataserver uploads key add web1 -
-      dataserver uploads key add branch --file branch.pub --from 198.51.100.0/24
-    """
-    check_name(name)
-    if bool(words) == bool(file):
-        raise UsageError(
-            "name one key", hint="give KEY, `-` for standard input, or --file FILE.pub"
-        )
-    entry = Entry.new(name, PublicKey.parse(_read(words, file)), addresses)
-    Keys(keys_file(known_home(app))).add(entry)
-    print_line(f"{name}: may upload, {entry.key.kind} {entry.key.fingerprint}")
-
-
-@key.command(name="list")
-@json_option
-@pass_app
-def list_(app: App, as_json: bool) -> None:
-    """List them, with those that somebody else put there.
-
-    \b
-    Examples:
-      dataserver uploads key list
-      dataserver uploads key list --json
-    """
-    entries = Keys(keys_file(known_home(app))).entries()
-    if as_json:
-        print_json([_as_json(entry) for entry in entries])
-    elif entries:
-        print_table(
-            ("NAME", "TYPE", "FINGERPRINT", "FROM", "RESTRICTED"),
-            [
-                (e.name or "-", e.key.kind, e.key.fingerprint, e.addresses or "-", _word(e))
-                for e in entries
-            ],
-        )
-    else:
-        print_line("none")
-
-
-@key.command()
-@click.argument("name")
-@pass_app
-def remove(app: App, name: str) -> None:
-    """Take a key away; an upload that runs now ends by itself.
-
-    \b
-    Examples:
-      dataserver uploads key remove web1
-    """
-    entry = Keys(keys_file(known_home(app))).remove(name)
-    print_line(f"{name}: removed, {entry.key.kind} {entry.key.fingerprint}")
-
-
-def known_home(app: App) -> Home:
-    """The home that is meant; UsageError where it has no instance, so is none."""
-    if not app.home.instance_names():
-        app.home.existing()
-    return app.home
-
-
-def _read(words: Sequence[str], file: Path | None) -> str:
-    if file is not None:
-        try:
-            with file.open("rb") as opened:
-                content = opened.read(_MAX_KEY)
-        except OSError as exc:
-            raise UsageError(f"cannot read {file}: {exc.strerror}") from exc
-    elif list(words) == ["-"]:
-        content = sys.stdin.buffer.read(_MAX_KEY)
-    else:
-        return " ".join(words)
-    return content.decode("utf-8", "replace")
-
-
-def _word(entry: Entry) -> str:
-    return "yes" if entry.restricted else "NO"
-
-
-def _as_json(entry: Entry) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "type": entry.key.kind,
-        "fingerprint": entry.key.fingerprint,
-        "from": entry.addresses,
-        "restricted": entry.restricted,
-        "options": list(entry.options),
-    }
-
-
-# -- uploads --
-
-
-@click.group(name="uploads", cls=Group)
-def group() -> None:
-    """Let agents upload by SSH: accounts, sshd, keys.
+def uploads() -> None:
+    """Uploads of agents by SSH: accounts, sshd, keys.
 
     \b
     Examples:
@@ -170,23 +37,23 @@ def group() -> None:
     """
 
 
-group.add_command(key)
+# -- uploads setup --
 
 
-@group.command()
+@uploads.command()
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Write into this directory (default: uploads/ in the home).",
 )
-@click.option("--install", is_flag=True, help="Set this machine up; as root.")
+@click.option("--install", is_flag=True, help="Set this machine up; needs root.")
 @click.option(
     "--alias",
     "aliases",
     multiple=True,
     metavar="PATH[=INSTANCE]",
-    help="One more path to which agents upload, such as that of a Perl server.",
+    help="An additional path to which agents upload, such as that of a Perl server.",
 )
 @click.option(
     "--replace",
@@ -204,10 +71,10 @@ def setup(
     replacing: bool,
     as_json: bool,
 ) -> None:
-    """Write what lets agents in, or, with --install, put it in place.
+    """Write the files for uploads, or, with --install, set this machine up.
 
-    Files that somebody changed stay as they are, and are named. Can be run again at any time,
-    with more aliases too; sshd is never reloaded.
+    Files that were edited are kept and reported. It can be run again at any time, also with more
+    aliases; sshd is never reloaded.
 
     \b
     Examples:
@@ -215,25 +82,25 @@ def setup(
       dataserver uploads setup --install
       dataserver uploads setup --install --alias /var/spool/pandora/data_in=main
     """
-    home = known_home(app)
+    home = app.existing_home()
     if install and out is not None:
-        raise UsageError("--install puts files where they belong", hint="leave --out away")
+        raise UsageError("--out cannot be used with --install", hint="omit one of them")
     if install and os.geteuid() != 0:
         raise UsageError("--install needs root", hint="run it with sudo, or without --install")
     wanted = [routes.parse_alias(each) for each in aliases]
-    plan = uploads.plan(home, _drop_directories(app), wanted)
+    plan = make_plan(home, _drop_directories(app), wanted)
     steps = _install(home, plan, replacing) if install else _write(home, plan, out, replacing)
     show(steps, as_json)
 
 
 def _drop_directories(app: App) -> dict[str, Path]:
-    """The drop directory of every instance; one whose settings are broken holds up nobody."""
+    """The drop directories by instance; broken settings of one are reported, the others go on."""
     found = {}
     for name in app.home.instance_names():
         try:
             found[name] = app.settings(name)[0].data_in
         except ConfigError as error:
-            complain(error)
+            print_error(error)
     return found
 
 
@@ -244,17 +111,17 @@ def _write(home: Home, plan: Plan, out: Path | None, replacing: bool) -> Iterato
         (plan.accounts, "sysusers.conf"),
         (plan.sshd, "sshd.conf"),
         (plan.receive, "receive"),
-        (File(Path("README.md"), uploads.readme(home, plan)), "README.md"),
+        (File(Path("README.md"), readme(home, plan)), "README.md"),
     ):
         yield put(replace(file, path=folder / name), replacing)
-    # Ours alone: what it had is part of what is written.
+    # Only ours: its former content is part of what is written.
     yield put(replace(plan.paths, path=folder / plan.paths.path.name), True, keep_old=False)
     yield from (Step("note", text) for text in plan.notes)
     yield Step("next", f"the steps in {folder}/README.md, or: dataserver uploads setup --install")
 
 
 def _install(home: Home, plan: Plan, replacing: bool) -> Iterator[Step]:
-    """As root; what can be refused comes before anything is changed."""
+    """Set the machine up, as root; everything that can be refused is checked first."""
     for problem in sshd.chroot_problems(home):
         raise UsageError(f"the home cannot be a chroot: {problem}")
     sshd.check_accepted()
@@ -290,7 +157,7 @@ def _install_folder(home: Home, plan: Plan, replacing: bool) -> Iterator[Step]:
 
 def _give_rights(home: Home, directory: Path) -> Step:
     if rights.untouchable(home, directory):
-        return Step("note", str(directory), "a directory of the system's: its owner stays")
+        return Step("note", str(directory), "a system directory: its owner is not changed")
     try:
         good = directory.exists() and not list(rights.problems(directory))
         rights.prepare_data_in(directory)
@@ -298,3 +165,128 @@ def _give_rights(home: Home, directory: Path) -> Step:
         return Step("note", str(error))
     owner = f"{SERVICE_USER}:{UPLOAD_GROUP}, mode {DATA_IN_MODE:o}"
     return Step("kept" if good else "set", str(directory), owner)
+
+
+# -- uploads key --
+
+
+@uploads.group(cls=Group)
+def key() -> None:
+    """The keys with which agents may upload.
+
+    \b
+    Examples:
+      dataserver uploads key add web1 --file web1.pub
+      dataserver uploads key list
+      dataserver uploads key remove web1
+    """
+
+
+@key.command()
+@click.argument("name")
+@click.argument("words", nargs=-1, metavar="[KEY | -]")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="The agent's public key.",
+)
+@click.option(
+    "--from",
+    "addresses",
+    metavar="ADDRESSES",
+    help="Only from these addresses or networks, separated by commas.",
+)
+@pass_app
+def add(
+    app: App, name: str, words: Sequence[str], file: Path | None, addresses: str | None
+) -> None:
+    """Allow the holder of a key to upload packets, and nothing else.
+
+    KEY is one line as in FILE.pub; `-` reads it from standard input. It takes effect at once.
+
+    \b
+    Examples:
+      dataserver uploads key add web1 --file web1.pub
+      ssh web1 cat .ssh/id_ed25519.pub | dataserver uploads key add web1 -
+      dataserver uploads key add branch --file branch.pub --from 198.51.100.0/24
+    """
+    check_name(name)
+    if bool(words) == bool(file):
+        raise UsageError(
+            "exactly one key is needed", hint="give KEY, `-` for standard input, or --file FILE.pub"
+        )
+    entry = Entry.new(name, PublicKey.parse(_read(words, file)), addresses)
+    Keys(keys_file(app.existing_home())).add(entry)
+    print_line(f"{name}: may upload, {entry.key.kind} {entry.key.fingerprint}")
+
+
+@key.command(name="list")
+@json_option
+@pass_app
+def list_(app: App, as_json: bool) -> None:
+    """List all keys, also those that were added by hand.
+
+    \b
+    Examples:
+      dataserver uploads key list
+      dataserver uploads key list --json
+    """
+    entries = Keys(keys_file(app.existing_home())).entries()
+    if as_json:
+        print_json([_as_json(entry) for entry in entries])
+    elif entries:
+        print_table(
+            ("NAME", "TYPE", "FINGERPRINT", "FROM", "RESTRICTED"),
+            [
+                (
+                    e.name or "-",
+                    e.key.kind,
+                    e.key.fingerprint,
+                    e.addresses or "-",
+                    "yes" if e.restricted else "NO",
+                )
+                for e in entries
+            ],
+        )
+    else:
+        print_line("none")
+
+
+@key.command()
+@click.argument("name")
+@pass_app
+def remove(app: App, name: str) -> None:
+    """Remove a key; a running upload is not interrupted.
+
+    \b
+    Examples:
+      dataserver uploads key remove web1
+    """
+    entry = Keys(keys_file(app.existing_home())).remove(name)
+    print_line(f"{name}: removed, {entry.key.kind} {entry.key.fingerprint}")
+
+
+def _read(words: Sequence[str], file: Path | None) -> str:
+    if file is not None:
+        try:
+            with file.open("rb") as opened:
+                content = opened.read(_MAX_KEY)
+        except OSError as exc:
+            raise UsageError(f"cannot read {file}: {exc.strerror}") from exc
+    elif list(words) == ["-"]:
+        content = sys.stdin.buffer.read(_MAX_KEY)
+    else:
+        return " ".join(words)
+    return content.decode("utf-8", "replace")
+
+
+def _as_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "type": entry.key.kind,
+        "fingerprint": entry.key.fingerprint,
+        "from": entry.addresses,
+        "restricted": entry.restricted,
+        "options": list(entry.options),
+    }

@@ -33,10 +33,10 @@ from dataserver.store.recorder import Recorder, RefusedPart, Rehearsal
 
 @dataclass(frozen=True, slots=True)
 class Would:
-    """What would become of a packet; ``rehearsal`` is None where it would not get so far.
+    """What would become of a packet; ``rehearsal`` is None if it would be rejected before.
 
-    ``time`` is the packet's, in epoch seconds, None: unreadable.  ``new_database``: there is
-    none yet, so that everything would be new.
+    ``time`` is the packet's in epoch seconds, or None if it is unreadable.  ``new_database``:
+    there is no database yet, so everything would be new.
     """
 
     time: int | None
@@ -46,7 +46,7 @@ class Would:
     zone: tzinfo
 
     def as_json(self) -> dict[str, Any]:
-        """For ``--json``: times in epoch seconds, ``rejected`` null where it would be taken."""
+        """For ``--json``: times in epoch seconds, ``rejected`` null if it would be stored."""
         data: dict[str, Any] = {
             "time": self.time,
             "rejected": self.error.reason if self.error else None,
@@ -75,7 +75,7 @@ class Would:
         return data
 
     def show(self) -> None:
-        """For people."""
+        """Print it."""
         print_line()
         for line in _lines(self):
             print_line(line)
@@ -107,16 +107,16 @@ def would(
     settings: Settings,
     paths: Paths,
 ) -> Would:
-    """Go the packet's way up to its commit.
+    """Store a packet up to its commit, and roll back.
 
-    ``name`` is its file's, ``modified`` the file's modification time; times in epoch seconds,
-    ``size`` in bytes.  Raises StoreError.
+    ``name`` is the file's name, ``modified`` its modification time; times are epoch seconds,
+    ``size`` is in bytes.  Raises StoreError.
     """
     match = PACKET_NAME.fullmatch(name)
     number = int(match[2]) if match else 0
     zone = settings.zone(os.environ)
     time = packet_time(packet, zone=zone, number=number, modified=modified)
-    error = _set_aside_unread(size, time, now, settings)
+    error = _rejected_before_store(size, time, now, settings)
     if error is not None:
         return Would(time, error, None, False, zone)
     arrival = Arrival(packet, time, number, modified)
@@ -129,12 +129,12 @@ def would(
     return Would(time, rehearsal.error, rehearsal, new_database, zone)
 
 
-def _set_aside_unread(
+def _rejected_before_store(
     size: int, time: int | None, now: int, settings: Settings
 ) -> PacketError | None:
-    """What the worker sets aside before it asks the database."""
+    """Why the worker would reject the packet without using the database, or None."""
     if size > settings.max_packet:
-        text = f"{size} bytes, at most {settings.max_packet} are taken"
+        text = f"{size} bytes, at most {settings.max_packet} are allowed"
         return PacketError(Reason.TOO_LARGE, text)
     if time is not None and time > now + settings.max_ahead:
         text = f"its time is more than {settings.max_ahead} s ahead of the server's clock"
@@ -144,9 +144,9 @@ def _set_aside_unread(
 
 @contextmanager
 def _recorder(settings: Settings, paths: Paths, zone: tzinfo) -> Iterator[tuple[Recorder, bool]]:
-    """A recorder, and whether it is on a database made for this once since there is none."""
+    """A recorder, and whether its database is a temporary one since there is none yet."""
     with tempfile.TemporaryDirectory(prefix="dataserver-") as scratch:
-        new = not _is_there(settings, paths.home)
+        new = not _exists(settings, paths.home)
         if new:
             settings = replace(settings, database="sqlite:///scratch.db")
         engine = open_store(settings, Path(scratch) if new else paths.home)
@@ -156,11 +156,11 @@ def _recorder(settings: Settings, paths: Paths, zone: tzinfo) -> Iterator[tuple[
             engine.dispose()
 
 
-def _is_there(settings: Settings, home: Path) -> bool:
-    """Whether the database is there with all tables; SchemaError where some are missing.
+def _exists(settings: Settings, home: Path) -> bool:
+    """Whether the database exists with all tables; SchemaError if some are missing.
 
-    Opening a recorder would add those that are missing, and a rehearsal adds nothing (but what
-    only tells, which every other process would add as well).
+    Opening a recorder would create the missing ones, and a rehearsal must not (except for tables
+    of mere information, which every other process would create as well).
     """
     if missing_file(settings, home) is not None:
         return False
@@ -171,22 +171,22 @@ def _is_there(settings: Settings, home: Path) -> bool:
         engine.dispose()
     if layout.kind is Kind.EMPTY:
         return False
-    needed = [table for table in schema.ours.sorted_tables if table not in schema.TELLING]
+    needed = [table for table in schema.ours.sorted_tables if table not in schema.OPTIONAL]
     if layout.kind is Kind.OWN:
         needed += schema.pandora.sorted_tables
     if not all(layout.has(table) for table in needed):
-        raise SchemaError("the database lacks tables of ours", hint="run: dataserver db create")
+        raise SchemaError("tables of this server are missing", hint="run: dataserver db create")
     return True
 
 
-def _lines(told: Would) -> Iterator[str]:
-    yield f"its time: {time_text(told.time, told.zone)}"
-    if told.new_database:
+def _lines(result: Would) -> Iterator[str]:
+    yield f"its time: {time_text(result.time, result.zone)}"
+    if result.new_database:
         yield "there is no database yet: as for a new one"
-    if told.error is not None:
-        yield f"would be set aside: {told.error.reason}: {told.error.message}"
+    if result.error is not None:
+        yield f"would be rejected: {result.error.reason}: {result.error.message}"
         return
-    rehearsal = told.rehearsal
+    rehearsal = result.rehearsal
     assert rehearsal is not None
     tally = rehearsal.tally
     if rehearsal.duplicate:
@@ -196,14 +196,14 @@ def _lines(told: Would) -> Iterator[str]:
     elif rehearsal.agent is None:
         yield "would refresh the row of the server that sent it"
     else:
-        yield from _taken(rehearsal)
+        yield from _stored(rehearsal)
 
 
-def _taken(rehearsal: Rehearsal) -> Iterator[str]:
+def _stored(rehearsal: Rehearsal) -> Iterator[str]:
     tally = rehearsal.tally
     yield f"agent: {rehearsal.agent}, {'would be created' if rehearsal.new_agent else 'known'}"
     if rehearsal.late:
-        yield "late: its agent has had a newer packet, so only history changes"
+        yield "late: a newer packet of its agent is stored, so only history would change"
     for name in rehearsal.new_modules:
         yield f"would create module: {name}"
     yield f"values: {tally.samples}, of them refused: {tally.refused}"

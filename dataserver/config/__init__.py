@@ -1,1 +1,1 @@
-"""Settings, instances' files and folders: what is configured, and where it is read from."""
+"""Configuration: the settings, how they are read, and the files and folders of instances."""

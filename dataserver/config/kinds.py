@@ -1,9 +1,9 @@
-"""What a setting may be: kinds of values, how each is read from TOML or text, what is allowed.
+"""Kinds of settings: what values each allows, and how it reads them from TOML or text.
 
-Every kind has ``allowed`` (for messages and the reference), ``from_text`` (the
-environment has only text: make of it what TOML would have given) and ``decode``
-(check that and turn it into what the program uses).  Both raise ValueError with
-the part of the message that says why; the caller knows key and file.
+Every kind has ``allowed`` (for messages and the reference), ``from_text`` (converts the
+text of an environment variable to the value that TOML would give) and ``decode``
+(checks that value and converts it to what the program uses).  Both raise ValueError with
+the part of the message that says why; the caller adds key and file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from dataserver.config.timezone import named
+from dataserver.config.timezone import zone_named
 from dataserver.errors import ConfigError
 
 _N = TypeVar("_N", int, float)
@@ -30,7 +30,7 @@ _DATABASE = re.compile(
     r"(?::(?P<port>\d{1,5}))?/[^/?]+(?:\?.*)?"
 )
 _HIGHEST_PORT = 65535
-# Greedy up to the last "@": rather too much hidden than a part of a password shown.
+# Greedy up to the last "@": better to hide too much than to show a part of a password.
 _URL_PASSWORD = re.compile(r"(://[^:/@]*:).*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:passwd|password)=)[^&]*", re.IGNORECASE)
 
@@ -40,13 +40,13 @@ class Kind(Protocol):
 
     @property
     def allowed(self) -> str:
-        """What may stand there, in words."""
+        """The allowed values, in words."""
 
     def from_text(self, text: str) -> object:
-        """What TOML would have given for this text; ValueError if nothing fits."""
+        """The value that TOML would give for this text; raises ValueError if there is none."""
 
     def decode(self, raw: object, base: Path) -> object:
-        """The value for what TOML gave; relative paths start at ``base``."""
+        """The setting for a value from TOML; relative paths start at ``base``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class Text:
 class Location:
     """A file or directory."""
 
-    allowed: str = "a path, relative to the file that it stands in (environment: to the home)"
+    allowed: str = "a path, relative to the file it is set in (in the environment: to the home)"
 
     def from_text(self, text: str) -> object:
         return text
@@ -187,7 +187,7 @@ class Location:
         if not isinstance(raw, str) or not raw or "\0" in raw:
             raise ValueError("is not a path")
         real = (base / raw).resolve()
-        # With the links of its own, so that one that is pointed elsewhere later is noticed.
+        # With its symbolic links, so that a link that is changed later is noticed.
         named = Path(os.path.normpath(base.resolve() / raw))
         return named if named.resolve() == real else real
 
@@ -224,19 +224,19 @@ class Zone:
             raise ValueError("is not text")
         if raw:
             try:
-                named(raw)
+                zone_named(raw)
             except ConfigError as exc:
-                raise ValueError("is no time zone known here") from exc
+                raise ValueError("is not a known time zone") from exc
         return raw
 
 
 def masked(text: str) -> str:
-    """``text`` with the password of a URL in it, if any, replaced by ``***``."""
+    """``text`` with the password of any URL in it replaced by ``***``."""
     return _QUERY_PASSWORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
 
 
 def size_text(count: int) -> str:
-    """A number of bytes as people write it: 1536 is "1536 B", 2048 is "2 KiB"."""
+    """A number of bytes with the largest exact unit: 1536 is "1536 B", 2048 is "2 KiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count == 0 or count % 1024:
             return f"{count} {unit}"

@@ -1,8 +1,8 @@
-"""Where the settings' values come from: defaults, two files, the environment.
+"""Reading an instance's settings: from the defaults, two files and the environment.
 
-Later ones win: the defaults in :mod:`dataserver.config.settings`, the home's
+Later sources override earlier ones: the defaults in :mod:`dataserver.config.settings`, the home's
 ``dataserver.toml``, the instance's ``instance.toml``, the environment (``DATASERVER_``
-and the key in capitals).  Every value remembers which one it is from.
+and the key in capitals).  The source of every value is recorded.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ from dataserver.config.paths import MAIN, Home, Paths
 from dataserver.config.settings import ABOUT, Settings
 from dataserver.errors import ConfigError
 
-__all__ = ["PREFIX", "Settings", "load", "read", "toml", "variable"]
-
 PREFIX = "DATASERVER_"
-#: Bytes of a file of settings.
+#: Maximum size of a settings file, in bytes.
 LARGEST = 1 << 20
 DEFAULT = "default"
 
 
 class _Source(NamedTuple):
-    """A place that values come from: what to call it, where its relative paths start."""
+    """A source of values: its name in messages, and where its relative paths start."""
 
     name: str
     values: Mapping[str, object]
@@ -45,27 +43,27 @@ def variable(key: str) -> str:
 def load(paths: Paths, environment: Mapping[str, str]) -> Settings:
     """The settings of one instance.
 
-    Raises UsageError where there is no such home or instance, and ConfigError naming
+    Raises UsageError if the home or instance does not exist, and ConfigError naming
     key, source and what is allowed for anything wrong in a source.
     """
     Home(paths.home).existing(paths.name)
     return read(paths, environment)
 
 
-def load_to_look(paths: Paths, environment: Mapping[str, str]) -> Settings:
-    """As :func:`load`, for who only looks: a home without instances may have settings, too."""
+def load_for_reading(paths: Paths, environment: Mapping[str, str]) -> Settings:
+    """Like :func:`load`, for reading commands: a home without instances may have settings, too."""
     home = Home(paths.home)
     if paths.name == MAIN and home.config.is_file() and not home.instance_names():
-        return _made(paths, _sources(home, paths, environment, is_alone=True))
+        return _settings_from(paths, _sources(home, paths, environment, is_alone=True))
     return load(paths, environment)
 
 
 def read(paths: Paths, environment: Mapping[str, str]) -> Settings:
-    """As :func:`load`, of a folder that need not have an instance's name: one in the making."""
-    return _made(paths, _sources(Home(paths.home), paths, environment))
+    """Like :func:`load`, but the instance need not exist yet: for one that is being created."""
+    return _settings_from(paths, _sources(Home(paths.home), paths, environment))
 
 
-def _made(paths: Paths, sources: list[_Source]) -> Settings:
+def _settings_from(paths: Paths, sources: list[_Source]) -> Settings:
     values: dict[str, Any] = {"data_in": paths.folder / "data_in"}
     origins = dict.fromkeys(ABOUT, DEFAULT)
     for source in sources:
@@ -81,10 +79,10 @@ def _made(paths: Paths, sources: list[_Source]) -> Settings:
 def _sources(
     home: Home, paths: Paths, environment: Mapping[str, str], *, is_alone: bool = False
 ) -> list[_Source]:
-    """``is_alone``: the home's own settings, without those of an instance."""
+    """The sources in order; with ``is_alone``, only the home's, without those of an instance."""
     sources = []
     for path, shared in ((home.config, True), (paths.config, False)):
-        # The shared file may be missing: then all instances have the defaults.
+        # The shared file is optional.
         if (shared and not path.exists()) or (is_alone and not shared):
             continue
         source = _Source(str(path), _read(path), path.parent)
@@ -96,17 +94,17 @@ def _sources(
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        return toml(path)
+        return read_toml(path)
     except OSError as exc:
         raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
     except ValueError as exc:
         raise ConfigError(f"{path} is not TOML: {exc}") from exc
 
 
-def toml(path: Path) -> dict[str, object]:
-    """What the file says; ValueError where it is not TOML, OSError where it cannot be read.
+def read_toml(path: Path) -> dict[str, object]:
+    """The content of a TOML file; raises ValueError if it is not TOML, or OSError.
 
-    A pipe is not waited for, and what is far too long for settings is not read.
+    It does not wait for a pipe, and reads no file that is far too long for settings.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(fd, "rb") as file:
@@ -126,7 +124,7 @@ def toml(path: Path) -> dict[str, object]:
 
 
 def _has_plain_numbers(found: object) -> bool:
-    """Python reads any number, but cannot always print it, or make it a float."""
+    """Whether all numbers fit in 64 bits; longer ones cannot always be printed or converted."""
     if isinstance(found, dict):
         return all(map(_has_plain_numbers, found.values()))
     if isinstance(found, list):
@@ -141,8 +139,8 @@ def _check_keys(source: _Source, shared: bool) -> None:
             raise ConfigError(f"{source.name}: there is no setting {key!r}", hint=_nearest(key))
         if about.secret:
             raise ConfigError(
-                f"{source.name}: {key} must not stand in this file",
-                hint=f"put it into a file of its own and name that in {key}_file",
+                f"{source.name}: {key} is not allowed in this file",
+                hint=f"put it into a separate file and set {key}_file to its path",
             )
         if about.own and shared:
             raise ConfigError(
@@ -155,14 +153,14 @@ def _nearest(key: str) -> str:
     close = get_close_matches(key, ABOUT, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "`dataserver config show` lists all"
+    return "`dataserver config show` lists all settings"
 
 
 def _environment(environment: Mapping[str, str], home: Home) -> _Source:
-    """The settings among the variables, as TOML would have given them.
+    """The settings among the environment variables, as TOML would give them.
 
-    Other variables with our prefix are none of our business (container platforms make
-    some for a service of that name), unless they look like a misspelt setting.
+    Other variables with our prefix are ignored (container platforms set some for a service of that
+    name), unless they look like a misspelt setting.
     """
     values: dict[str, object] = {}
     for name in sorted(environment):
@@ -172,7 +170,9 @@ def _environment(environment: Mapping[str, str], home: Home) -> _Source:
         if key in ABOUT:
             values[key] = _from_text(name, key, environment[name])
         elif close := get_close_matches(key, ABOUT, n=1, cutoff=0.85):
-            raise ConfigError(f"{name} sets nothing", hint=f"did you mean {variable(close[0])}?")
+            raise ConfigError(
+                f"{name} is not a setting", hint=f"did you mean {variable(close[0])}?"
+            )
     return _Source("environment", values, home.root)
 
 
@@ -209,7 +209,7 @@ def _add_password(values: dict[str, Any], origins: dict[str, str]) -> None:
         ) from exc
     if not text:
         raise ConfigError(f"database_password_file {path} is empty")
-    # Other characters that str.splitlines takes for line ends may be the password's.
+    # Not str.splitlines: other characters that it splits at may be part of the password.
     values["database_password"] = text.split("\n", 1)[0]
     origins["database_password"] = str(path)
 
@@ -219,5 +219,5 @@ def _check_together(settings: Settings) -> None:
         raise ConfigError(
             f"settle = {settings.settle:g} ({settings.origins['settle']}) is more than "
             f"settle_max = {settings.settle_max:g} ({settings.origins['settle_max']})",
-            hint="make settle smaller or settle_max greater",
+            hint="decrease settle or increase settle_max",
         )

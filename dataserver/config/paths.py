@@ -1,10 +1,10 @@
-"""Where everything is: the home directory, its instances and what they leave in ``var/``.
+"""Paths: the home directory, its instances and their files in ``var/``.
 
-Only names paths; makes and reads nothing but the list of instances.  The layout::
+Reads only the list of instances, and creates nothing.  The layout::
 
     HOME/dataserver.toml                 settings shared by all instances
-    HOME/instances/NAME/instance.toml    what differs in this one
-    HOME/var/NAME/                       what running it leaves behind
+    HOME/instances/NAME/instance.toml    settings of this instance
+    HOME/var/NAME/                       files that the running instance writes
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from dataserver.errors import UsageError
 
 CONFIG_NAME = "dataserver.toml"
 INSTANCE_CONFIG_NAME = "instance.toml"
-#: The home of an installation that says nothing else.
+#: The default home.
 SYSTEM_HOME = Path("/var/lib/dataserver")
-#: The instance that commands mean when none is named.
+#: The default instance of commands.
 MAIN = "main"
 
 #: Folders of ``instances/`` that are not instances.
 RESERVED_NAMES = frozenset({"units", "spool"})
 MAX_NAME_LENGTH = 64
-# Part of paths and of systemd unit names: nothing there needs quoting or escaping.
+# Names are part of paths and of systemd unit names, so nothing may need quoting or escaping.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The files of one instance: what it is made of and what it leaves behind."""
+    """The files and folders of one instance."""
 
     home: Path
     name: str
 
     @property
     def folder(self) -> Path:
-        """``instances/NAME``: everything that makes this instance what it is."""
+        """``instances/NAME``: the instance's settings, and by default its ``data_in``."""
         return self.home / "instances" / self.name
 
     @property
     def config(self) -> Path:
-        """Its settings."""
+        """The instance's settings."""
         return self.folder / INSTANCE_CONFIG_NAME
 
     @property
     def var(self) -> Path:
-        """``var/NAME``: everything that running leaves behind."""
+        """``var/NAME``: the files that the running instance writes."""
         return self.home / "var" / self.name
 
     @property
     def heartbeat(self) -> Path:
-        """Written every second while it runs."""
+        """Written every second while the instance runs."""
         return self.var / "heartbeat.json"
 
     @property
@@ -65,12 +65,12 @@ class Paths:
 
     @property
     def metrics(self) -> Path:
-        """The same for Prometheus."""
+        """Metrics for Prometheus."""
         return self.var / "metrics.prom"
 
     @property
     def rejected(self) -> Path:
-        """The packets set aside, with their reasons."""
+        """The folder of rejected packets and their reasons."""
         return self.var / "rejected"
 
     @property
@@ -81,7 +81,7 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """One installation's directory (absolute)."""
+    """The home directory of an installation (absolute)."""
 
     root: Path
 
@@ -97,43 +97,43 @@ class Home:
 
     @property
     def var(self) -> Path:
-        """The folder for everything that running leaves behind."""
+        """The folder for the files that running instances write."""
         return self.root / "var"
 
     def instance(self, name: str = MAIN) -> Paths:
-        """The paths of the instance ``name``, which need not exist; UsageError for a bad name."""
+        """The paths of the instance ``name``, which need not exist; UsageError if it is invalid."""
         check_name(name)
         return Paths(self.root, name)
 
     def existing(self, name: str = MAIN) -> Paths:
-        """The paths of the instance ``name``; UsageError where it has no configuration file."""
+        """The paths of the instance ``name``; UsageError if it has no configuration file."""
         paths = self.instance(name)
         if paths.config.is_file():
             return paths
         if os.path.lexists(paths.config):
             raise UsageError(
-                f"{paths.config} is no file",
+                f"{paths.config} is not a file",
                 hint="put the instance's settings there, or remove its folder",
             )
         names = self.instance_names()
         if names:
             raise UsageError(
                 f"there is no instance {name!r} in {self.root}",
-                hint=f"there is: {', '.join(names)}",
+                hint=f"existing instances: {', '.join(names)}",
             )
         raise UsageError(
-            f"{self.root} is no home of a data server (it has no instances)",
-            hint="make one with `dataserver init DIR`, or name one with --home DIR",
+            f"{self.root} is not a dataserver home: it contains no instances",
+            hint="create one with `dataserver init DIR`, or choose one with --home DIR",
         )
 
     def instance_names(self) -> list[str]:
-        """The instances that have a configuration file, in order of name."""
+        """The names of all instances that have a configuration file, sorted."""
         found = self.instances.glob(f"*/{INSTANCE_CONFIG_NAME}")
         return sorted(path.parent.name for path in found if is_name(path.parent.name))
 
 
 def is_name(name: str) -> bool:
-    """Whether an instance may be called so."""
+    """Whether ``name`` is a valid name of an instance."""
     return (
         len(name) <= MAX_NAME_LENGTH
         and _NAME.fullmatch(name) is not None
@@ -142,22 +142,22 @@ def is_name(name: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Raise UsageError unless an instance may be called ``name``."""
+    """Raise UsageError unless ``name`` is a valid name of an instance."""
     if is_name(name):
         return
     if name in RESERVED_NAMES:
         raise UsageError(f"instance name {name!r} is reserved", hint="choose another one")
     raise UsageError(
-        f"instance name {name[:80]!r} is no good",
+        f"invalid instance name {name[:80]!r}",
         hint=f"use 1 to {MAX_NAME_LENGTH} of a-z, 0-9, _ and -, beginning with a letter or digit",
     )
 
 
 def find(explicit: Path | None, environment: Mapping[str, str], current: Path) -> Home:
-    """The home that is meant: ``--home``, $DATASERVER_HOME, here, or the system's.
+    """The home to use: ``--home``, $DATASERVER_HOME, the current directory, or the system's.
 
     ``explicit`` is the value of ``--home``, ``current`` the current directory, which is
-    a home if it holds ``dataserver.toml``.  Whether the result exists is not looked at.
+    a home if it contains ``dataserver.toml``.  The result may not exist.
     """
     named = explicit or (Path(text) if (text := environment.get("DATASERVER_HOME")) else None)
     if named is not None:

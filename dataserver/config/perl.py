@@ -1,10 +1,10 @@
-"""What an existing Perl server's ``pandora_server.conf`` means for our settings.
+"""Importing an existing Perl server's ``pandora_server.conf`` as settings of this server.  Pure.
 
-Pure: text in, settings and what is to be said of each of its keys out.  A key is taken over,
-or what differs here is told, or it concerns the other servers of the Perl process; nothing is
-said of a value that means what this server does anyway.  Where the file is silent, its own
-default is taken over if ours differs.  Keys and defaults are facts read from the Perl server's
-sources of about version 7.0NG.776; another version may have other defaults.
+The result has the settings, and a note on each key: it is imported, or this server behaves
+differently, or it concerns other servers of the Perl process.  There is no note on a value that
+means what this server does anyway.  For a key that is missing, the Perl server's default is
+imported if ours differs.  Keys and defaults are facts read from the Perl server's sources of about
+version 7.0NG.776; another version may have other defaults.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataserver.packet import charset
 
 # A comment has a line of its own; anything after the key is the value.
 _LINE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s+(\S.*)")
-#: What the Perl server does not read: a line that is indented, or has no word that begins with one
-#: of these characters after a blank (of which the colon is ours, for addresses of IPv6).
+#: The Perl server ignores a line that is indented, or that does not match this: a word after a
+#: space that begins with one of these characters (the colon is added here, for IPv6 addresses).
 _PLAIN = re.compile(r"[\w.-]\s+[\w./?&=()!*@#%$~\"':-]")
 _DEFAULTS = {
     "dbengine": "mysql",
@@ -36,9 +36,9 @@ _DEFAULTS = {
     "update_parent": "0",
     "server_keepalive": "60",
 }
-#: Seconds between two reports on itself, and two signs of life, at least and at most.
+#: Bounds of self_monitoring_interval, and of server_keepalive, in seconds.
 _REPORTS, _SIGNS = (10, 86_400), (1, 3600)
-#: Levels of its verbosity from which on ours is another one.
+#: The lowest ``verbosity`` for each log level.
 _VERBOSITY = ((5, "debug"), (1, "info"), (0, "warning"))
 
 _LOGS = "messages go to stderr; whatever runs this server keeps and rotates them"
@@ -47,8 +47,8 @@ _ORDER = "an agent's packets are always stored in order of time, and none is put
 _WARM = "status events are written from the start on"
 _ALERTS = "alerts are not evaluated; see accept_no_alerts"
 _TEXTS = "the text of this event cannot be changed"
-#: Keys on which packets, statuses or events depend: what differs here, and the value with which
-#: nothing does (None: there is none).
+#: Keys on which packets, statuses or events depend: the value that means what this server does
+#: (None if there is no such value), and how this server differs otherwise.
 _DIFFERENT: dict[str, tuple[str | None, str]] = {
     "dataserver": ("1", "its data server was switched off; this is one"),
     "dataserver_threads": ("1", "an instance has one worker; more instances take more load"),
@@ -108,7 +108,7 @@ _DIFFERENT: dict[str, tuple[str | None, str]] = {
         ("log_file", "errorlog_file", "max_log_size", "max_log_generation"), (None, _LOGS)
     ),
 }
-#: Keys that mean nothing without another one: key -> the other one.
+#: Keys that have no effect without another one: key -> the other one.
 _DEPENDS = {
     "event_expiry_window": "event_expiry_time",
     "dbsslcafile": "dbssl",
@@ -119,9 +119,9 @@ _DEPENDS = {
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What became of a key: ``setting`` is ours, None where nothing was taken over.
+    """The note on a key: ``setting`` is the one it sets, or None if it is not imported.
 
-    ``key`` may name several.  ``value`` is what the file says, where it helps and is no secret.
+    ``key`` may name several.  ``value`` is the one in the file, if it helps and is not secret.
     """
 
     key: str
@@ -132,54 +132,54 @@ class Note:
 
 @dataclass(slots=True)
 class Takeover:
-    """What an existing server's configuration comes to."""
+    """The imported configuration of an existing server."""
 
     #: For ``dataserver.toml``.
     shared: dict[str, str | int | bool] = field(default_factory=dict)
     #: For the main instance: the drop directory.
     data_in: str = ""
     password: str = ""
-    #: What was taken over, and (without a setting) what differs.
+    #: Keys that are imported, and (without a setting) those for which this server differs.
     notes: list[Note] = field(default_factory=list)
-    #: Keys whose value means what this server does anyway, and keys that do not concern it.
+    #: Keys whose value means what this server does anyway, and keys of other servers.
     same: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    #: Lines of the file that are not what they seem.
+    #: Lines of the file that the Perl server reads differently than they look.
     warnings: list[str] = field(default_factory=list)
 
-    def take(self, key: str, setting: str, value: str | int | bool, text: str = "") -> None:
+    def set(self, key: str, setting: str, value: str | int | bool, text: str = "") -> None:
         """Set ``setting`` because of the other server's ``key``."""
         self.shared[setting] = value
         self.notes.append(Note(key, setting, text))
 
 
 def decode(content: bytes) -> tuple[str, list[str]]:
-    """The text of a configuration file, and which of its lines to look at.
+    """The text of a configuration file, and warnings about lines that are not UTF-8.
 
-    It is in UTF-8, as the Perl server reads it; other bytes are taken for Windows-1252.
+    It is UTF-8, as for the Perl server; other bytes are read as Windows-1252.
     """
-    # With a line end after it, no byte is the beginning of a character that is cut off.
+    # The line end makes sure that no byte counts as the beginning of a character that is cut off.
     return charset.decode_utf_8(content + b"\n")[0], list(_not_utf_8(content))
 
 
 def read(text: str, hostname: str) -> Takeover:
-    """What the file ``text`` of the host ``hostname`` comes to; ConfigError if it cannot be."""
+    """Import the file ``text`` of the host ``hostname``; ConfigError if a value is unusable."""
     stated = parse(text)
     values = _DEFAULTS | stated
     if values["dbengine"].lower() != "mysql":
         raise ConfigError(
             f"its database is {values['dbengine']}, this server knows MySQL, MariaDB and SQLite"
         )
-    taken = Takeover(data_in=_data_in(values), password=values["dbpass"])
-    taken.warnings += _not_read(text)
-    taken.take("dbhost, dbport, dbname, dbuser", "database", _database(values))
-    taken.notes.append(Note("dbpass", "database_password_file", "in a file of its own"))
-    taken.notes.append(Note("incomingdir", "data_in", "of the instance main"))
-    _take_name(taken, stated, hostname)
-    _take_learning(taken, values, stated)
-    _take_monitoring(taken, stated)
+    imported = Takeover(data_in=_data_in(values), password=values["dbpass"])
+    imported.warnings += _not_read(text)
+    imported.set("dbhost, dbport, dbname, dbuser", "database", _database(values))
+    imported.notes.append(Note("dbpass", "database_password_file", "in a file of its own"))
+    imported.notes.append(Note("incomingdir", "data_in", "of the instance main"))
+    _import_name(imported, stated, hostname)
+    _import_autocreate(imported, values, stated)
+    _import_monitoring(imported, stated)
     keepalive, (least, most) = _whole("server_keepalive", values["server_keepalive"]), _SIGNS
-    taken.take(
+    imported.set(
         "server_keepalive",
         "server_keepalive",
         min(max(keepalive, least), most),
@@ -188,21 +188,21 @@ def read(text: str, hostname: str) -> Takeover:
     if "verbosity" in stated:
         level = _whole("verbosity", stated["verbosity"])
         name = next((name for least, name in _VERBOSITY if level >= least), "warning")
-        taken.take("verbosity", "log_level", name)
-    _compare(taken, stated)
-    return taken
+        imported.set("verbosity", "log_level", name)
+    _compare(imported, stated)
+    return imported
 
 
 def recognised(text: str) -> bool:
-    """Whether the file ``text`` says anything that a Perl server's configuration says."""
+    """Whether the file ``text`` contains any known key of a Perl server's configuration."""
     known = _DEFAULTS.keys() | _OTHERWISE | _DIFFERENT.keys()
     return not parse(text).keys().isdisjoint(known)
 
 
 def parse(text: str) -> dict[str, str]:
-    """Keys in lower case with their values; of a key that stands twice the last one.
+    """Keys in lower case with their values; of a repeated key, the last one.
 
-    As the Perl server reads them: from the beginning of a line, which is not indented.
+    As the Perl server reads them: keys start at the beginning of a line.
     """
     values = {}
     for line in text.split("\n"):
@@ -219,7 +219,7 @@ def _not_utf_8(content: bytes) -> Iterator[str]:
         except UnicodeDecodeError as error:
             words = line[: error.start].split()
             key = f" ({words[0][:40].decode('ascii', 'replace')})" if words else ""
-            yield f"line {number}{key} is not UTF-8: read as Windows-1252; see what became of it"
+            yield f"line {number}{key} is not UTF-8: read as Windows-1252; check the result"
 
 
 def _not_read(text: str) -> Iterator[str]:
@@ -237,7 +237,7 @@ def _data_in(values: dict[str, str]) -> str:
     path = values["incomingdir"]
     if path.startswith("/"):
         return path.rstrip("/") or "/"
-    # Relative ones start at its `basepath`, which nothing but itself knows.
+    # Relative ones start at its `basepath`, which only the Perl server knows.
     raise ConfigError(
         f"its incomingdir {path!r} is relative", hint="write the whole path into that file"
     )
@@ -252,60 +252,60 @@ def _database(values: dict[str, str]) -> str:
     return f"mysql://{user}@{host}{port}/{name}"
 
 
-def _take_name(taken: Takeover, stated: dict[str, str], hostname: str) -> None:
+def _import_name(imported: Takeover, stated: dict[str, str], hostname: str) -> None:
     if "servername" in stated:
-        taken.take("servername", "server_name", stated["servername"])
+        imported.set("servername", "server_name", stated["servername"])
     else:
         text = "it took this host's name; written down, since twin hosts share one name"
-        taken.take("servername", "server_name", hostname, text)
+        imported.set("servername", "server_name", hostname, text)
 
 
-def _take_learning(taken: Takeover, values: dict[str, str], stated: dict[str, str]) -> None:
-    """Who is created and where: numbers and switches, its defaults where it says nothing."""
+def _import_autocreate(imported: Takeover, values: dict[str, str], stated: dict[str, str]) -> None:
+    """Creation of agents: the keys' values, or the Perl server's defaults."""
     for key in ("autocreate", "autocreate_group_force", "update_parent"):
-        taken.take(key, key, _whole(key, values[key]) != 0, _silent(key, stated))
+        imported.set(key, key, _whole(key, values[key]) != 0, _silent(key, stated))
     group = _whole("autocreate_group", values["autocreate_group"])
     # Its -1 means "none"; ids begin at 1.
-    taken.take(
+    imported.set(
         "autocreate_group", "autocreate_group", max(group, 0), _silent("autocreate_group", stated)
     )
     if values["autocreate_group_name"]:
-        taken.take(
+        imported.set(
             "autocreate_group_name", "autocreate_group_name", values["autocreate_group_name"]
         )
 
 
-def _take_monitoring(taken: Takeover, stated: dict[str, str]) -> None:
-    """Its reports on itself, as far as the file speaks of them; its defaults are ours."""
+def _import_monitoring(imported: Takeover, stated: dict[str, str]) -> None:
+    """Self-monitoring, as far as the file has its keys; the defaults are the same."""
     if "self_monitoring" in stated:
         on = _whole("self_monitoring", stated["self_monitoring"]) != 0
-        taken.take("self_monitoring", "self_monitoring", on, "of this process, not of its host")
+        imported.set("self_monitoring", "self_monitoring", on, "of this process, not of its host")
     if "self_monitoring_interval" in stated:
         key = "self_monitoring_interval"
         least, most = _REPORTS
-        taken.take(key, key, min(max(_whole(key, stated[key]), least), most))
+        imported.set(key, key, min(max(_whole(key, stated[key]), least), most))
     if "self_monitoring_agent_name" in stated:
         key = "self_monitoring_agent_name"
-        taken.take(key, "self_monitoring_agent", stated[key])
+        imported.set(key, "self_monitoring_agent", stated[key])
 
 
 def _silent(key: str, stated: dict[str, str]) -> str:
     return "" if key in stated else "not in the file: its default"
 
 
-def _compare(taken: Takeover, stated: dict[str, str]) -> None:
-    """What the file says beyond what is taken over, and what that means here."""
+def _compare(imported: Takeover, stated: dict[str, str]) -> None:
+    """Notes on the keys that are not imported."""
     alike: dict[str, list[str]] = {}
     for key in sorted(stated.keys() - _DEFAULTS.keys() - _OTHERWISE):
         if key not in _DIFFERENT and key not in _DEPENDS:
-            taken.others.append(key)
+            imported.others.append(key)
         elif _is_same(key, stated):
-            taken.same.append(key)
+            imported.same.append(key)
         else:
             alike.setdefault(_DIFFERENT[_DEPENDS.get(key, key)][1], []).append(key)
     for text, keys in alike.items():
         value = stated[keys[0]] if len(keys) == 1 else ""
-        taken.notes.append(Note(", ".join(keys), None, text, value[:60]))
+        imported.notes.append(Note(", ".join(keys), None, text, value[:60]))
 
 
 def _is_same(key: str, stated: dict[str, str]) -> bool:
@@ -316,12 +316,12 @@ def _is_same(key: str, stated: dict[str, str]) -> bool:
     same = _DIFFERENT[key][0] if key in _DIFFERENT else None
     if same is None:
         return False
-    # It reads the digits that a number begins with.
+    # The Perl server only reads the digits at the beginning of a number.
     number = re.match(r"[0-9]*", stated[key])
     return stated[key] == same or (same.isdigit() and number is not None and number[0] == same)
 
 
-#: Keys that are neither taken by their defaults nor compared.
+#: Keys that are imported without a default, and not compared.
 _OTHERWISE = frozenset(
     {
         *("dbport", "servername", "verbosity", "self_monitoring"),
@@ -331,7 +331,7 @@ _OTHERWISE = frozenset(
 
 
 def _whole(key: str, text: str) -> int:
-    """The number that a value begins with: the Perl server drops what follows."""
+    """The number at the beginning of a value: the Perl server ignores the rest."""
     match = re.match(r"-?[0-9]{1,18}", text)
     if match is None:
         raise ConfigError(f"its {key} is {text[:40]!r}, not a whole number")

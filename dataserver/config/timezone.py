@@ -13,8 +13,8 @@ from dataserver.errors import ConfigError
 LOCALTIME = Path("/etc/localtime")
 
 
-def named(name: str) -> tzinfo:
-    """The zone called ``name`` (IANA, like "Europe/Madrid"); ConfigError if there is none."""
+def zone_named(name: str) -> tzinfo:
+    """The zone ``name`` (IANA, like "Europe/Madrid"); raises ConfigError if it is unknown."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
@@ -24,10 +24,10 @@ def named(name: str) -> tzinfo:
         ) from exc
 
 
-def system(environment: Mapping[str, str], localtime: Path = LOCALTIME) -> tzinfo:
+def system_zone(environment: Mapping[str, str], localtime: Path = LOCALTIME) -> tzinfo:
     """The system's zone: $TZ if set (a name or a file), else /etc/localtime, else UTC.
 
-    A POSIX rule in $TZ ("CET-1CEST,...") names no zone: ConfigError asks for `timezone`.
+    Raises ConfigError if it is unreadable, or a POSIX rule ("CET-1CEST,..."), not a zone's name.
     """
     setting = environment.get("TZ")
     if setting == "":
@@ -38,10 +38,10 @@ def system(environment: Mapping[str, str], localtime: Path = LOCALTIME) -> tzinf
     if wanted.startswith("/"):
         return _from_file(Path(wanted))
     try:
-        return named(wanted)
+        return zone_named(wanted)
     except ConfigError as exc:
         raise ConfigError(
-            f"$TZ is {setting!r}, which names no time zone", hint="set `timezone`"
+            f"$TZ is {setting!r}, which is not the name of a time zone", hint="set `timezone`"
         ) from exc
 
 
@@ -51,5 +51,5 @@ def _from_file(path: Path) -> tzinfo:
             return ZoneInfo.from_file(file, key=str(path))
     except (OSError, ValueError) as exc:
         raise ConfigError(
-            f"{path} holds no time zone that can be read: {exc}", hint="set `timezone`"
+            f"cannot read a time zone from {path}: {exc}", hint="set `timezone`"
         ) from exc

@@ -1,7 +1,7 @@
-"""Who may look: names under which the console answers, and HTTP Basic where there are users.
+"""Access control: allowed host names, and HTTP Basic authentication if there are users.
 
-Source: RFC 7617; for the names: what keeps a page of somebody else's, whose name is made to point
-here, from reading a console that asks for no password.
+Host names are checked against DNS rebinding: a foreign web page whose name is made to point here
+must not read a console without passwords.  Source: RFC 7617.
 """
 
 from __future__ import annotations
@@ -23,63 +23,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dataserver.console.replies import reply
 from dataserver.console.users import Users
 
-# -- wrong logins: whoever guesses a user's password gets a few guesses a minute
-
-#: Wrong logins for one user from one address, and the seconds in which there may be as many.
-_ALLOWED, _PERIOD = 10, 60.0
-#: Users and addresses that are counted; of more the ones longest ago are forgotten.
-_COUNTED = 10_000
-#: Bytes of a name that are kept.
-_NAME = 256
-
-
-class _Count(NamedTuple):
-    wrong: int
-    since: float
-
-
-class Failures:
-    """Counts by address and user; for one thread.  ``monotonic`` gives seconds.
-
-    By user too: behind a proxy all have one address, and who guesses at one user's password must
-    not keep the others out.
-    """
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._counts: OrderedDict[tuple[str, bytes], _Count] = OrderedDict()
-
-    def pause(self, address: str, name: bytes) -> int:
-        """Seconds after which the next guess is taken; 0: now."""
-        count = self._counts.get((address, name[:_NAME]))
-        if count is None or count.wrong < _ALLOWED:
-            return 0
-        left = count.since + _PERIOD - self._monotonic()
-        return max(0, -int(-left // 1))
-
-    def add(self, address: str, name: bytes) -> None:
-        """One was wrong."""
-        key = (address, name[:_NAME])
-        now = self._monotonic()
-        count = self._counts.pop(key, _Count(0, now))
-        if now - count.since >= _PERIOD:
-            count = _Count(0, now)
-        self._counts[key] = _Count(count.wrong + 1, count.since)
-        if len(self._counts) > _COUNTED:
-            self._counts.popitem(last=False)
-
-
-# -- access --
-
-__all__ = ["Access", "Users"]
-
-#: Characters of a path; a number of thousands of digits is none to Python.
+#: Characters of a path; Python does not parse numbers of thousands of digits.
 _LONGEST = 1_000
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@]*))(?::[0-9]*)?")
-#: Says only whether the console works.
+#: Needs no login: it only says whether the console works.
 _OPEN = "/healthz"
-#: Hashes computed at the same time, in threads of their own, and logins that wait for that: who
-#: guesses takes neither all of the machine nor the threads that answer those who may look.
+#: Hashes computed at a time, in their own threads, and logins that may wait for that: guessing
+#: must not use up the processors, or the threads that serve logged-in users.
 _AT_ONCE, _WAITING = 2, 32
 _CHALLENGE = {"www-authenticate": 'Basic realm="dataserver", charset="UTF-8"'}
 
@@ -90,7 +40,7 @@ class _Refusal(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
     def answer(self, path: str) -> Response:
-        """As programs and as people read it."""
+        """The response: JSON for programs, else plain text."""
         if not path.startswith("/api/"):
             return PlainTextResponse(f"{self.why}\n", self.status, self.headers)
         answer = reply({"error": self.why}, self.status)
@@ -99,7 +49,7 @@ class _Refusal(NamedTuple):
 
 
 class Access:
-    """Lets through whoever may look; ``hosts`` empty: under any name."""
+    """Passes on allowed requests; with empty ``hosts`` any host name is allowed."""
 
     def __init__(self, app: ASGIApp, users: Users | None, hosts: frozenset[str]) -> None:
         self._app = app
@@ -119,7 +69,7 @@ class Access:
 
     async def _refusal(self, scope: Scope) -> _Refusal | None:
         if len(scope["path"]) > _LONGEST:
-            return _Refusal(414, "no page has so long an address")
+            return _Refusal(414, "the address is too long")
         headers = Headers(scope=scope)
         if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
             return _Refusal(
@@ -131,9 +81,9 @@ class Access:
         if login is None:
             return _Refusal(401, "log in", _CHALLENGE)
         address = scope["client"][0] if scope.get("client") else ""
-        return await self._unless_right(self._users, address, *login)
+        return await self._check_login(self._users, address, *login)
 
-    async def _unless_right(
+    async def _check_login(
         self, users: Users, address: str, name: bytes, password: bytes
     ) -> _Refusal | None:
         if users.knows(name, password):
@@ -154,7 +104,7 @@ class Access:
 
 
 def host_name(host: str) -> str:
-    """The name or address of a Host header, without its port; "" where it is none."""
+    """The name or address of a Host header, without its port; "" if it is malformed."""
     found = _HOST.fullmatch(host.lower())
     return (found[1] or found[2]) if found else ""
 
@@ -169,3 +119,49 @@ def _login(header: str) -> tuple[bytes, bytes] | None:
         return None
     name, colon, password = plain.partition(b":")
     return (name, password) if colon else None
+
+
+# -- wrong logins --
+
+#: Wrong logins for one user from one address that are allowed in a period (seconds).
+_ALLOWED, _PERIOD = 10, 60.0
+#: Pairs of user and address that are counted; beyond that the oldest are forgotten.
+_COUNTED = 10_000
+#: Bytes of a name that are kept.
+_NAME = 256
+
+
+class _Count(NamedTuple):
+    wrong: int
+    since: float
+
+
+class Failures:
+    """Counts wrong logins by address and user; for one thread.  ``monotonic`` gives seconds.
+
+    By user too: behind a proxy all have one address, and guessing one user's password must not
+    lock out the others.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._counts: OrderedDict[tuple[str, bytes], _Count] = OrderedDict()
+
+    def pause(self, address: str, name: bytes) -> int:
+        """Seconds until the next attempt is accepted, or 0."""
+        count = self._counts.get((address, name[:_NAME]))
+        if count is None or count.wrong < _ALLOWED:
+            return 0
+        left = count.since + _PERIOD - self._monotonic()
+        return max(0, -int(-left // 1))
+
+    def add(self, address: str, name: bytes) -> None:
+        """Count a wrong login."""
+        key = (address, name[:_NAME])
+        now = self._monotonic()
+        count = self._counts.pop(key, _Count(0, now))
+        if now - count.since >= _PERIOD:
+            count = _Count(0, now)
+        self._counts[key] = _Count(count.wrong + 1, count.since)
+        if len(self._counts) > _COUNTED:
+            self._counts.popitem(last=False)

@@ -1,4 +1,4 @@
-"""The console as an ASGI application: its routes, and what every answer has in common."""
+"""The console as an ASGI application: its routes, error answers, and common headers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dataserver.console.access import Access, Users
-from dataserver.console.counting import Counting, Requests
+from dataserver.console.access import Access
+from dataserver.console.counting import RequestCounter, Requests
 from dataserver.console.html import page
 from dataserver.console.pages import (
     agent,
@@ -35,6 +35,7 @@ from dataserver.console.pages import (
 from dataserver.console.params import NotFound
 from dataserver.console.replies import reply
 from dataserver.console.source import Source
+from dataserver.console.users import Users
 from dataserver.errors import (
     ConfigError,
     DataserverError,
@@ -44,11 +45,68 @@ from dataserver.errors import (
     UsageError,
 )
 
-# -- what nobody foresaw: told by the log, answered without a word of it, and never half an answ
+log = logging.getLogger(__name__)
+_PAGES = (servers, agents, agent, module, events, rejected, machine, api)
 
 
-class Failing:
-    """Lets no error out; ``answer`` is given where none has begun."""
+def create_app(
+    source: Source, users: Users | None = None, hosts: Collection[str] = ()
+) -> Starlette:
+    """The console of ``source``.
+
+    ``users`` may log in; None means no login.  ``hosts`` are the host names under which it
+    answers; empty means any.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        source.close()
+
+    requests = Requests()
+    app = Starlette(
+        routes=[*_routes(), Mount("/static", StaticFiles(directory=_static()), name="static")],
+        middleware=[
+            Middleware(Headers),
+            Middleware(RequestCounter, requests=requests),
+            # Here, not as Starlette's exception handler: those answers would get no headers.
+            Middleware(ErrorAnswers, answer=_failed),
+            Middleware(Access, users=users, hosts=frozenset(hosts)),
+        ],
+        exception_handlers={
+            DataserverError: _known_error,
+            OSError: _known_error,
+            HTTPException: _refused,
+        },
+        lifespan=lifespan,
+    )
+    # It would redirect to http://, even behind a proxy with https.
+    app.router.redirect_slashes = False
+    app.state.source = source
+    app.state.requests = requests
+    return app
+
+
+def _routes() -> list[BaseRoute]:
+    return [route for module_ in _PAGES for route in module_.routes]
+
+
+def _static() -> Path:
+    return Path(str(files("dataserver.console").joinpath("static")))
+
+
+# -- errors as answers --
+
+_TITLES = {
+    400: "Bad request",
+    403: "The console may not read this",
+    404: "Not found",
+    405: "The console is read-only",
+}
+
+
+class ErrorAnswers:
+    """Catches unexpected errors and logs them; sends ``answer`` unless a response has begun."""
 
     def __init__(self, app: ASGIApp, answer: Callable[[Request], Response]) -> None:
         self._app = app
@@ -69,77 +127,28 @@ class Failing:
             await self._app(scope, receive, noticed)
         except Exception as error:
             if begun:
-                # The server then hangs up, so that nobody takes what came for all of it.
-                _tell_broken_off(scope["path"], error.__cause__ or error)
+                # The server then closes the connection, so that the response is not taken as whole.
+                _log_broken_off(scope["path"], error.__cause__ or error)
                 return
             log.error("%s failed", scope["path"], exc_info=error)
             await self._answer(Request(scope))(scope, receive, send)
 
 
-def _tell_broken_off(path: str, error: BaseException) -> None:
+def _log_broken_off(path: str, error: BaseException) -> None:
     if isinstance(error, DataserverError | OSError):
         log.error("%s broke off: %s", path, error)
     else:
         log.error("%s broke off", path, exc_info=error)
 
 
-# -- app --
-
-log = logging.getLogger(__name__)
-
-_PAGES = (servers, agents, agent, module, events, rejected, machine, api)
-
-
-def create_app(
-    source: Source, users: Users | None = None, hosts: Collection[str] = ()
-) -> Starlette:
-    """The console of ``source``.
-
-    ``users`` are those who may look, None: whoever can reach it.  ``hosts`` are the names under
-    which it answers, none: any.
-    """
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        source.close()
-
-    requests = Requests()
-    app = Starlette(
-        routes=[*_routes(), Mount("/static", StaticFiles(directory=_static()), name="static")],
-        middleware=[
-            Middleware(Headers),
-            Middleware(Counting, requests=requests),
-            # In here, not as Starlette's handler of exceptions: those answers get no headers.
-            Middleware(Failing, answer=_failed),
-            Middleware(Access, users=users, hosts=frozenset(hosts)),
-        ],
-        exception_handlers={DataserverError: _said, OSError: _said, HTTPException: _refused},
-        lifespan=lifespan,
-    )
-    # It would lead to http://, also from behind a proxy that speaks https.
-    app.router.redirect_slashes = False
-    app.state.source = source
-    app.state.requests = requests
-    return app
-
-
-def _routes() -> list[BaseRoute]:
-    return [route for module_ in _PAGES for route in module_.routes]
-
-
-def _static() -> Path:
-    return Path(str(files("dataserver.console").joinpath("static")))
-
-
-def _said(request: Request, error: Exception) -> Response:
-    """An error of ours, in its own words."""
+def _known_error(request: Request, error: Exception) -> Response:
+    """The answer to an error of ours, with its message."""
     if isinstance(error, NotFound):
         return _answer(request, 404, str(error))
     if isinstance(error, UsageError):
         return _answer(request, 400, str(error))
     if isinstance(error, StoreUnavailable | StoreConflict):
-        return _answer(request, 503, str(error), "The database is away")
+        return _answer(request, 503, str(error), "The database is unavailable")
     if isinstance(error, StoreError):
         return _answer(request, 503, str(error), "The database cannot be read")
     if isinstance(error, ConfigError):
@@ -154,14 +163,14 @@ def _said(request: Request, error: Exception) -> Response:
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = _answer(request, error.status_code, error.detail)
-    said.headers.update(error.headers or {})
-    return said
+    answer = _answer(request, error.status_code, error.detail)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def _failed(request: Request) -> Response:
-    """After an error that nobody foresaw."""
-    return _answer(request, 500, "an error inside the console; its log has more")
+    """The answer to an unexpected error."""
+    return _answer(request, 500, "internal error of the console; see its log")
 
 
 def _answer(request: Request, status: int, why: str, title: str = "") -> Response:
@@ -172,17 +181,9 @@ def _answer(request: Request, status: int, why: str, title: str = "") -> Respons
     return page(request, "error.html", status, title=title, why=why, code=status)
 
 
-_TITLES = {
-    400: "That cannot be asked",
-    403: "The console may not look there",
-    404: "There is no such page",
-    405: "The console only reads",
-}
+# -- headers --
 
-
-# -- headers of every answer: what a browser must not do with it
-
-#: Nothing from elsewhere, no script or style inside a page, no frame around it.
+#: Nothing from other sites, no inline script or style, no frame around it.
 #: Source: https://www.w3.org/TR/CSP3/
 POLICY = "; ".join(
     (
@@ -204,15 +205,15 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-#: A new version may bring new files under the same names.
+#: Short, since a new version may have new files under the same names.
 _STATIC = "private, max-age=300"
 _REST = "no-store"
-#: Answers that have or mean a file; an error would be kept as well.
+#: Answers that may be cached; errors must not be.
 _OF_A_FILE = frozenset({200, 206, 304})
 
 
 class Headers:
-    """Puts them on every answer, errors too."""
+    """Sets these headers on every answer, also on errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

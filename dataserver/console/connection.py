@@ -1,4 +1,4 @@
-"""A browser's connection, closed where the browser is too slow: each takes up one of a number.
+"""A browser's connection, which is closed if the browser is too slow: their number is limited.
 
 Source: https://www.uvicorn.org/server-behavior/
 """
@@ -10,16 +10,17 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-#: Connections, and requests at the same time, from which on a browser is told to come again.
+#: With more connections or simultaneous requests, a browser gets 503.
 MOST = 200
-#: As many again are not even told so: the process has no more than 1,024 files.
+#: With more connections, new ones are closed at once: the process has at most 1,024 files.
 _TOO_MANY = 2 * MOST
-#: Seconds that a request may take to be asked, and an answer to get on by some tens of KB.
+#: Seconds in which a request must be complete, and in which the browser must read some tens of KB
+#: of the answer.
 _ASKING, _TAKING = 20.0, 60.0
 
 
 class Connection(H11Protocol):
-    """As uvicorn's, with these bounds."""
+    """uvicorn's protocol with these limits."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -27,35 +28,35 @@ class Connection(H11Protocol):
         self._taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins the wait for a request."""
+        """Start waiting for a request."""
         super().connection_made(transport)
         if len(self.connections) > _TOO_MANY:
             transport.abort()
         self._await_request()
 
     def data_received(self, data: bytes) -> None:
-        """Ends it with the request's head."""
+        """Stop waiting once the request's head is complete."""
         super().data_received(data)
         self._await_request()
 
     def on_response_complete(self) -> None:
-        """Begins the wait for the next one."""
+        """Start waiting for the next request."""
         super().on_response_complete()
         self._await_request()
 
     def pause_writing(self) -> None:
-        """Begins the wait for a browser that does not take its answer."""
+        """Start waiting for a browser that does not read its answer."""
         super().pause_writing()
         self._taking = self.loop.call_later(_TAKING, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Ends it."""
+        """Stop waiting for it."""
         super().resume_writing()
         if self._taking is not None:
             self._taking.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends all waits."""
+        """Stop all waiting."""
         for timer in (self._asking, self._taking):
             if timer is not None:
                 timer.cancel()

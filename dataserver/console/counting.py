@@ -1,4 +1,4 @@
-"""The console's own figures: requests by route and answer, and how long they took."""
+"""The console's own metrics: requests by route and status code, and their durations."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Requests:
-    """Counts; only the event loop's thread writes."""
+    """The counters; only the event loop's thread writes them."""
 
     def __init__(self) -> None:
         self._answers: Counter[tuple[str, int]] = Counter()
         self.seconds = Histogram(_BOUNDS)
 
     def add(self, route: str, code: int) -> None:
-        """An answer of this route, "" for one that is no route's."""
+        """Count an answer of this route; "" if the path has no route."""
         self._answers[route, code] += 1
 
     def lines(self) -> Iterator[str]:
-        """As Prometheus reads them."""
+        """The metrics in Prometheus' text format."""
         yield "# HELP dataserver_console_requests_total Answers of this console."
         yield "# TYPE dataserver_console_requests_total counter"
         for (route, code), count in sorted(self._answers.items()):
@@ -41,12 +41,12 @@ class Requests:
             shown = "+Inf" if bound == float("inf") else f"{bound:g}"
             yield f'{name}_bucket{{le="{shown}"}} {count}'
         yield f"{name}_sum {self.seconds.total:.6f}"
-        # As the last bucket has it: meanwhile there may be more.
+        # The count of the last bucket: there may be more by now.
         yield f"{name}_count {count}"
 
 
-class Counting:
-    """Counts each answer, errors too."""
+class RequestCounter:
+    """Counts each answer, also errors."""
 
     def __init__(self, app: ASGIApp, requests: Requests) -> None:
         self._app = app
@@ -70,6 +70,6 @@ class Counting:
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern, not the path: there is no end of paths."""
+    """The route's pattern, not the path, of which there may be any number."""
     route = scope.get("route")
     return route.path if isinstance(route, Route | Mount) else ""

@@ -1,4 +1,4 @@
-"""What a page tells its graph: the span at first, the spans to choose, the zone, when to look."""
+"""The parameters of a page's graph: its span, the spans to choose, the zone, the refresh time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _RANGES = (
     ("month", 30 * DAY),
     ("year", 365 * DAY),
 )
-#: What is shown at first, in seconds.
+#: The initial span, in seconds.
 FIRST = DAY
-#: Where zones lie in the file system: what follows is the name.
+#: The folder of zone files; the rest of the path is the zone's name.
 _ZONES = "zoneinfo"
 
 
 class Range(NamedTuple):
-    """A span that can be chosen: the last so many seconds."""
+    """A span that can be chosen: the last ``seconds``."""
 
     name: str
     seconds: int
@@ -38,8 +38,8 @@ class Range(NamedTuple):
 class GraphView:
     """Times in epoch seconds.
 
-    ``is_live``: it ends now, and is read again every ``refresh`` seconds; ``zone`` is an IANA
-    name or an offset such as "+02:00".
+    ``is_live``: it ends now, and is updated every ``refresh`` seconds; ``zone`` is an IANA name
+    or an offset such as "+02:00".
     """
 
     start: int
@@ -54,13 +54,13 @@ class GraphView:
     def of(
         cls, span: Span, *, now: int, is_live: bool, refresh: int, zone: tzinfo, first: int | None
     ) -> GraphView:
-        """``first`` is when what is shown began; None: nothing there yet."""
+        """``first`` is the time of the first value, or None if there is none yet."""
         ranges = tuple(_ranges(span.end - span.start, is_live, first, now))
         return cls(span.start, span.end, now, is_live, refresh, zone_name(zone, now), ranges)
 
 
 def zone_name(zone: tzinfo, now: int) -> str:
-    """A zone as browsers know it; one without a name is its offset at ``now`` (epoch seconds)."""
+    """A zone's IANA name, or its offset at ``now`` (epoch seconds) if it has none."""
     key = zone.key if isinstance(zone, ZoneInfo) else None
     if key is not None and not key.startswith("/"):
         return key
@@ -74,7 +74,7 @@ def zone_name(zone: tzinfo, now: int) -> str:
 
 
 def _name_of_file(path: str) -> str | None:
-    """The zone that a file of zone data is, told by where it really lies."""
+    """The name of a zone file, from its real path; None outside of the zone folders."""
     real = Path(path).resolve().parts
     if _ZONES not in real:
         return None
@@ -86,6 +86,6 @@ def _ranges(length: int, is_live: bool, first: int | None, now: int) -> Iterator
     for name, seconds in _RANGES:
         yield Range(name, seconds, is_live and seconds == length)
     if first is not None and first < now:
-        # A little before the first value, so that it is seen to begin.
+        # From a little before the first value, so that its beginning is visible.
         seconds = (now - first) * 51 // 50 + 60
         yield Range("all", seconds, is_live and abs(seconds - length) < 60)

@@ -1,4 +1,4 @@
-"""Pages, from the package's templates; everything put into them is escaped.
+"""HTML pages from the package's templates; all values are escaped.
 
 The only module of the console that imports Jinja2.  Source: https://jinja.palletsprojects.com/
 """
@@ -39,12 +39,12 @@ def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HT
         **values,
     }
     shown = _environment().get_template(name).render(given)
-    # What is no character, such as a byte of a file's name, is shown by its number.
+    # Bytes that are not characters, such as in file names, are shown as escapes.
     return HTMLResponse(shown.encode("utf-8", "backslashreplace"), status)
 
 
 def when(time: float | None, zone: tzinfo | None) -> Markup | str:
-    """A time (epoch seconds) in the zone, for people and for programs."""
+    """A time (epoch seconds) in the zone, as a <time> element."""
     if time is None:
         return "never"
     try:

@@ -1,4 +1,4 @@
-"""What a request asks for: its path and query, checked; anything wrong is the asker's mistake."""
+"""The parameters of a request, from its path and query, checked; errors are UsageErrors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ _LONGEST = 100 * 366 * 86_400
 
 
 class NotFound(UsageError):
-    """What was asked for does not exist (any more)."""
+    """The requested object does not exist (any more)."""
+
+
+def source_of(request: Request) -> Source:
+    """The source of the console that serves the request."""
+    source: Source = request.app.state.source
+    return source
 
 
 def text(request: Request, name: str, longest: int = 200) -> str:
-    """A text of the query, "" where there is none."""
+    """A text of the query, or "" without it."""
     found = request.query_params.get(name, "").strip()
     if len(found) > longest:
         raise UsageError(f"{name} is longer than {longest} characters")
@@ -30,7 +36,7 @@ def text(request: Request, name: str, longest: int = 200) -> str:
 
 
 def integer(request: Request, name: str, default: int, low: int = 0, high: int = _HIGHEST) -> int:
-    """A whole number of the query; UsageError where it is none, or outside [low, high]."""
+    """A whole number of the query; UsageError if it is invalid or outside [low, high]."""
     found = text(request, name, 20)
     if not found:
         return default
@@ -50,12 +56,12 @@ def choice(request: Request, name: str, allowed: Collection[str], default: str =
 
 
 def flag(request: Request, name: str) -> bool:
-    """Whether the query has it, with 1, true, yes or on."""
+    """Whether the query sets it to 1, true, yes or on."""
     return text(request, name).lower() in ("1", "true", "yes", "on")
 
 
 def path_id(request: Request, name: str = "id") -> int:
-    """An id of the path; NotThere where no row can have it."""
+    """An id of the path; NotFound if no row can have it."""
     found = int(request.path_params[name])
     if found > _HIGHEST:
         raise NotFound(f"there is nothing with the id {found}")
@@ -65,7 +71,7 @@ def path_id(request: Request, name: str = "id") -> int:
 def span(request: Request, source: Source, seconds: int) -> Span:
     """The span from ``from`` to ``to``; without them the last ``seconds`` until now.
 
-    Epoch seconds, or as ``dataserver series`` takes them ("-7d", "2026-01-31 12:00").
+    Epoch seconds, or as in ``dataserver series`` ("-7d", "2026-01-31 12:00").
     """
     now, zone = source.now(), source.zone
     first, last = text(request, "from", 40), text(request, "to", 40)

@@ -19,7 +19,7 @@ def reply(thing: object, status: int = 200) -> JSONResponse:
 
 
 def plain(thing: Any) -> Any:
-    """Records, enumerations, tuples, paths as JSON has them; what is no number as null."""
+    """Records, enumerations, tuples, paths as JSON values; NaN and infinity as null."""
     if isinstance(thing, Enum):
         return thing.name.lower() if isinstance(thing.value, int) else thing.value
     if isinstance(thing, str):
@@ -42,10 +42,10 @@ def plain(thing: Any) -> Any:
 
 
 def whole(text: str) -> str:
-    """``text`` as UTF-8 can hold it: a byte of a file's name that is no character as `\\udcff`."""
+    """``text`` as valid UTF-8: a byte of a file name that is not a character as `\\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def begun(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, begun: what fails at once is still told by the answer's status."""
+    """The same pieces, the first one read already: its error still sets the status."""
     return chain([next(pieces, b"")], pieces)

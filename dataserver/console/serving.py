@@ -1,4 +1,4 @@
-"""Serving the console: where it listens, who has to log in, and ending in good order.
+"""Serving the console: the listening socket, whether a login is needed, graceful shutdown.
 
 Source: https://www.uvicorn.org/
 """
@@ -24,25 +24,25 @@ from dataserver.console.source import Source
 from dataserver.console.users import Users
 from dataserver.errors import DataserverError, UsageError
 
-#: Seconds that answers under way may take after SIGTERM.
+#: Seconds that current answers may take after SIGTERM.
 _GRACE = 5
-#: How far behind the servers it stands in the queue for processors (0 to 19).
+#: Its nice value, so that servers get processors first (0 to 19).
 _NICE = 10
-#: Connections that wait to be taken.
+#: Connections that wait to be accepted.
 _BACKLOG = 128
 #: Names of this machine for itself.
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Address(NamedTuple):
-    """Where to listen: an address or a name, and a port (0: any free one)."""
+    """Where to listen: an address or a host name, and a port (0: any free one)."""
 
     host: str
     port: int
 
     @property
     def url(self) -> str:
-        """For a browser."""
+        """The URL for a browser."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/"
 
@@ -56,7 +56,7 @@ def parse_address(text: str) -> Address:
         colon = ""
     is_number = port.isascii() and port.isdecimal() and len(port) <= 5
     if not colon or not is_number or int(port) > 65_535:
-        raise UsageError(f"{text!r} is no HOST:PORT", hint="write it like 127.0.0.1:8080")
+        raise UsageError(f"{text!r} is not HOST:PORT", hint="write it like 127.0.0.1:8080")
     return Address(host or "::", int(port))
 
 
@@ -67,11 +67,11 @@ def serve(
     names: Collection[str],
     started: Callable[[str], None],
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; ``started`` is told the address, with its real port.
+    """Serve until SIGTERM or Ctrl-C; ``started`` gets the URL, with the real port.
 
-    ``names`` are further names under which it answers (behind a proxy).  Raises UsageError where
-    others could reach it and nobody has to log in, ConfigError for the users file,
-    DataserverError where the address cannot be had.
+    ``names`` are further host names under which it answers (behind a proxy).  Raises UsageError if
+    others could reach it without a login, ConfigError for the users file, DataserverError if it
+    cannot listen on the address.
     """
     users = Users(users_file) if users_file is not None else None
     listening = _listen(address)
@@ -79,37 +79,37 @@ def serve(
         bound = Address(address.host, listening.getsockname()[1])
         if users is None and not _is_loopback(listening.getsockname()[0]):
             raise UsageError(
-                f"{address.host} can be reached from elsewhere, so whoever looks must log in",
-                hint="make a users file with `htpasswd -B -c FILE NAME` and name it with --users",
+                f"{address.host} can be reached from other machines, so a login is required",
+                hint="create a users file with `htpasswd -B -c FILE NAME`; name it with --users",
             )
-        # Who logs in is known; else only names that nobody else can point here.
+        # Without a login only names that nobody else can point here.
         hosts = _LOCAL_NAMES | {name.lower() for name in (address.host, *names)}
         server = _Server(_config(create_app(source, users, hosts if users is None else ())))
-        server.tell = lambda: started(bound.url)
-        # Where processors are scarce packets go first, and whoever looks waits a little.
-        with suppress(PermissionError):  # a sandbox may forbid even this; its unit says it then
+        server.on_started = lambda: started(bound.url)
+        # If processors are scarce, packets have priority over pages.
+        with suppress(PermissionError):  # a sandbox may forbid it; its unit sets it then
             os.nice(max(0, _NICE - os.nice(0)))
-        # What is there now stays: looking for garbage in it would cost more than most answers.
+        # Existing objects stay: collecting garbage among them would cost more than most answers.
         gc.collect()
         gc.freeze()
         server.run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers."""
+    """uvicorn's server, which calls ``on_started`` once it answers."""
 
-    tell: Callable[[], None]
+    on_started: Callable[[], None]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End in good order, and not by the signal, as uvicorn would after that."""
+        """Shut down gracefully, and exit normally, not by the signal as uvicorn does."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, then says so."""
+        """Start, then call ``on_started``."""
         await super().startup(sockets)
         if self.started:
-            self.tell()
+            self.on_started()
 
 
 def _config(app: object) -> uvicorn.Config:
@@ -124,7 +124,7 @@ def _config(app: object) -> uvicorn.Config:
         lifespan="on",
         http=Connection,
         loop="asyncio",
-        # Else it looks for a number of them in the environment.
+        # Otherwise the environment may set it.
         workers=1,
         limit_concurrency=MOST,
         timeout_keep_alive=10,
@@ -139,8 +139,8 @@ def _listen(address: Address) -> socket.socket:
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else "no host can be called so"
-        raise UsageError(f"{address.host[:80]!r} is no address of this machine: {why}") from exc
+        why = exc.strerror if isinstance(exc, OSError) else "it is not a valid host name"
+        raise UsageError(f"{address.host[:80]!r} is not an address of this machine: {why}") from exc
     family, kind, protocol, _, where = found[0]
     try:
         listening = socket.socket(family, kind, protocol)

@@ -1,4 +1,4 @@
-"""What the console reads: one home and its database, looked at anew where something changed."""
+"""The console's data source: one home and its database, reopened from time to time."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from dataclasses import replace
 from datetime import tzinfo
 from threading import Lock
 
-from dataserver.config.load import load_to_look
+from dataserver.config.load import load_for_reading
 from dataserver.config.paths import MAIN, Home
 from dataserver.errors import ConfigError, DataserverError, StoreUnavailable, UsageError
 from dataserver.graphs.reading import Graphs
 from dataserver.store.opening import ReadingStore, open_reading
 
-__all__ = ["ReadingStore", "Source"]
-
-#: Seconds after which the database and the settings are looked at anew, and for which nobody else
-#: tries a database that was away a moment ago: it may take its time to answer that it is not there.
+#: Seconds after which the settings are read and the database is opened again, and after which an
+#: unavailable database is tried again: a failure to connect may take long.
 _OLD, _AWAY = 60.0, 3.0
-#: Seconds for which others wait for whoever looks, where nothing is known yet.
+#: Seconds for which other threads wait for the first opening of the database.
 _PATIENCE = 2.0
-#: What a page waits for, in seconds, whatever the servers' settings are: to be connected, and for
-#: an answer.  Servers have time; whoever looks has other pages to look at.
+#: Limits for connecting and for an answer, in seconds, if the servers' settings are higher:
+#: servers can wait, users cannot.
 _CONNECTING, _ANSWERING = 5.0, 15.0
 _NO_ANSWER = "the database has not answered yet"
 
 
 class Source:
-    """A home, as it is set up for one instance; used by many threads.
+    """A home and the database of one of its instances; used by many threads.
 
     ``clock`` gives epoch seconds.
     """
@@ -45,8 +43,7 @@ class Source:
         self.environment = environment
         self.instance = instance
         self._clock = clock
-        #: Held by the one that looks, which takes its time; and for a moment, to change what is
-        #: known.
+        #: Held while a thread opens the database; and for a moment, to change the state.
         self._looking, self._changing = Lock(), Lock()
         self._store: ReadingStore | None = None
         self._looked = float("-inf")
@@ -58,28 +55,28 @@ class Source:
 
     @property
     def zone(self) -> tzinfo:
-        """The zone of local times, also while the database is away.  Raises ConfigError."""
+        """The zone of local times, also while the database is unavailable.  Raises ConfigError."""
         store = self._store
         if store is not None:
             return store.zone
-        return load_to_look(self.home.instance(self.instance), self.environment).zone(
+        return load_for_reading(self.home.instance(self.instance), self.environment).zone(
             self.environment
         )
 
     def store(self) -> ReadingStore:
         """The database.
 
-        Raises StoreUnavailable and SchemaError, and ConfigError where the settings are no good.
+        Raises StoreUnavailable and SchemaError, and ConfigError for invalid settings.
         """
         store, failure = self._store, self._failure
         if store is not None and time.monotonic() - self._looked < _OLD:
             return store
-        # One looks.  The others go on with what is known, or wait for a moment.
+        # One thread opens it.  The others use the old one, or wait for a moment.
         known = store is not None or failure is not None
         if not self._looking.acquire(timeout=0 if known else _PATIENCE):
             if store is not None:
                 return store
-            raise _anew(failure) if failure else StoreUnavailable(_NO_ANSWER)
+            raise _copy(failure) if failure else StoreUnavailable(_NO_ANSWER)
         try:
             return self._look()
         finally:
@@ -92,19 +89,19 @@ class Source:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Whoever finds the database away in the block has it looked at anew by the next one."""
+        """If the database is unavailable in the block, the next caller opens it again."""
         before = self._store
         try:
             yield
         except StoreUnavailable:
             with self._changing:
-                # Unless somebody has done so meanwhile: this was news of the one before.
+                # Unless another thread has reopened it: the error concerns the old one.
                 if self._store is before:
                     self._drop()
             raise
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         with self._changing:
             self._drop()
 
@@ -113,7 +110,7 @@ class Source:
         if store is not None and since < _OLD:
             return store
         if failure is not None and since < _AWAY:
-            raise _anew(failure)
+            raise _copy(failure)
         try:
             fresh = self._opened()
         except DataserverError as error:
@@ -128,9 +125,9 @@ class Source:
 
     def _opened(self) -> ReadingStore:
         try:
-            settings = load_to_look(self.home.instance(self.instance), self.environment)
+            settings = load_for_reading(self.home.instance(self.instance), self.environment)
         except UsageError as error:
-            # The home or the instance was there when the console was started.
+            # The home or the instance existed when the console was started.
             raise ConfigError(error.message, hint=error.hint) from error
         bounded = replace(
             settings,
@@ -140,12 +137,12 @@ class Source:
         return open_reading(bounded, self.home.root, keep=True)
 
     def _drop(self) -> None:
-        # Whoever still reads from it goes on: its connections are closed as they come back.
+        # Current readers go on: their connections are closed when they are returned.
         if self._store is not None:
             self._store.close()
         self._store = None
 
 
-def _anew(error: DataserverError) -> DataserverError:
-    """The same error, which several threads raise at the same time."""
+def _copy(error: DataserverError) -> DataserverError:
+    """A new error of the same content: several threads may raise it at the same time."""
     return type(error)(error.message, hint=error.hint)

@@ -1,4 +1,4 @@
-"""A sparkline as the points of an SVG polygon: the band between least and greatest."""
+"""A sparkline as points of SVG shapes: the band between minimum and maximum, and a line."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from dataserver.graphs.model import Sparkline
 
 WIDTH, HEIGHT = 96, 20
-#: Room above and below, so that a flat line is seen whole.
+#: Margin above and below, so that a flat line is fully visible.
 _EDGE = 2
 
 
 class Drawn(NamedTuple):
-    """The points of a band and of the line of last values; ``words`` for who does not see them."""
+    """The points of the band and of the line of last values; ``words`` is the text alternative."""
 
     band: str
     line: str
@@ -21,7 +21,7 @@ class Drawn(NamedTuple):
 
 
 def drawn(line: Sparkline) -> Drawn:
-    """``line`` in a picture of :data:`WIDTH` by :data:`HEIGHT`; without a value an empty one."""
+    """``line`` in a picture of :data:`WIDTH` by :data:`HEIGHT`; empty without any value."""
     line = tuple(column if column and all(map(isfinite, column)) else None for column in line)
     known = [column for column in line if column is not None]
     if not known:
@@ -44,7 +44,7 @@ def drawn(line: Sparkline) -> Drawn:
 
 
 def _step(points: list[tuple[float, float]], left: float, right: float, y: float) -> None:
-    """Go on at ``y`` from left to right; where that is straight on, without a point between."""
+    """Continue at ``y`` from left to right; a straight line gets no point in between."""
     if len(points) > 1 and points[-1] == (left, y):
         points[-1] = (right, y)
     else:
@@ -56,7 +56,7 @@ def _points(points: list[tuple[float, float]]) -> str:
 
 
 def _y(value: float, low: float, high: float) -> float:
-    # Halves: the whole span may be more than a float holds.
+    # Halves: the whole span may exceed a float.
     span = high / 2 - low / 2
     share = (value / 2 - low / 2) / span if span > 0 else 0.5
     return round(HEIGHT - _EDGE - share * (HEIGHT - 2 * _EDGE), 1)

@@ -1,6 +1,6 @@
-"""The users file: who may look, in htpasswd's format with bcrypt.
+"""The users file: names and bcrypt hashes in htpasswd's format.
 
-``htpasswd -B -c FILE NAME`` makes one.  It is read again when it has changed.
+``htpasswd -B -c FILE NAME`` creates one.  It is read again when it has changed.
 Source: https://httpd.apache.org/docs/2.4/misc/password_encryptions.html
 """
 
@@ -25,40 +25,41 @@ from dataserver.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-#: bcrypt, with a cost that ``htpasswd -C`` takes: one of 31 would take days.
+#: bcrypt, with a cost that ``htpasswd -C`` accepts: a cost of 31 would take days.
 _HASH = re.compile(rb"\$2[aby]\$(0[4-9]|1[0-7])\$[./A-Za-z0-9]{53}")
-#: A salt and a hash that belong to nobody.
-_NOBODY = b"O" * 53
-#: Bytes of a users file, and of a password that bcrypt looks at.
+#: A salt and a hash for unknown users.
+_UNKNOWN = b"O" * 53
+#: Bytes of a users file, and of a password that bcrypt uses.
 _LARGEST, _LONGEST = 1 << 20, 72
-#: Logins that are remembered, for how many seconds since they were used; a hash costs some 100 ms.
+#: How many logins are remembered, and for how many seconds after their last use; a hash costs some
+#: 100 ms.
 _REMEMBERED, _FOR = 1_000, 300.0
-#: Seconds between two looks at whether the file has changed.
+#: Seconds between two checks whether the file has changed.
 _LOOK = 1.0
 
 
 class Users:
-    """Those in the file ``path``; used by many threads.  ``monotonic`` gives seconds.
+    """The users in the file ``path``; used by many threads.  ``monotonic`` gives seconds.
 
-    Raises ConfigError where the file is no good.
+    Raises ConfigError for an invalid file.
     """
 
     def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._monotonic = monotonic
         self._lock = Lock()
-        #: What was typed is not kept, and what is kept is worth nothing without this.
+        #: Passwords are not kept; the digests that are kept are useless without this key.
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._looked = monotonic()
         self._identity: tuple[int, ...] | None = None
         self._trouble = ""
         self._hashes: dict[bytes, bytes] = {}
-        self._nobody = b""
+        self._unknown_hash = b""
         self._read()
 
     def knows(self, name: bytes, password: bytes) -> bool:
-        """Whether this very login was right a moment ago; quick."""
+        """Whether the same login was correct recently; fast."""
         mark = self._mark(name, password)
         with self._lock:
             self._look()
@@ -70,11 +71,11 @@ class Users:
             return True
 
     def may(self, name: bytes, password: bytes) -> bool:
-        """Whether this is one of them, with the right password; slow, whoever it is."""
+        """Whether the user exists and the password is correct; slow in any case."""
         with self._lock:
             self._look()
-            hashed, nobody = self._hashes.get(name), self._nobody
-        is_right = _matches(password, hashed or nobody)
+            hashed, unknown_hash = self._hashes.get(name), self._unknown_hash
+        is_right = _matches(password, hashed or unknown_hash)
         if hashed is None or not is_right:
             return False
         with self._lock:
@@ -100,47 +101,47 @@ class Users:
                 self._read()
             self._trouble = ""
         except (ConfigError, OSError) as error:
-            # Nobody gets in by a broken file, and nobody loses the way in by it.
+            # A broken file neither admits anyone nor locks anyone out.
             if str(error) != self._trouble:
-                log.error("the users are those of before: %s", error)
+                log.error("the users file is not reloaded: %s", error)
             self._trouble = str(error)
 
     def _read(self) -> None:
         try:
-            # Opening a FIFO would wait for whoever writes into it.
+            # Opening a FIFO must not wait for a writer.
             with open(
                 os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
             ) as file:
                 found = os.fstat(file.fileno())
                 if not stat.S_ISREG(found.st_mode):
-                    raise ConfigError(f"the users file {self._path} is no file")
+                    raise ConfigError(f"the users file {self._path} is not a regular file")
                 content = file.read(_LARGEST + 1)
         except OSError as exc:
             raise ConfigError(
                 f"cannot read the users file {self._path}: {exc.strerror}",
-                hint="make one with `htpasswd -B -c FILE NAME`",
+                hint="create one with `htpasswd -B -c FILE NAME`",
             ) from exc
         hashes = _parsed(self._path, content)
         if found.st_mode & 0o007:
-            log.warning("%s can be read by everybody: chmod 0640", self._path)
+            log.warning("%s can be read by all users: chmod 0640", self._path)
         self._identity, self._hashes = _identity(found), hashes
-        # As costly as the others, so that a name that nobody has takes as long.
-        self._nobody = max(hashed[:7] for hashed in hashes.values()) + _NOBODY
+        # With the highest cost, so that an unknown name takes as long as a known one.
+        self._unknown_hash = max(hashed[:7] for hashed in hashes.values()) + _UNKNOWN
         self._known.clear()
 
 
 def _matches(password: bytes, hashed: bytes) -> bool:
-    """Whether that is the password; longer ones bcrypt (and htpasswd's) looks at no further."""
+    """Whether the password is correct; bcrypt, as in htpasswd, uses only its first bytes."""
     try:
         found = bcrypt.checkpw(password[:_LONGEST].replace(b"\0", b"\1"), hashed)
     except ValueError:
-        return False  # a hash that nothing can have
-    # htpasswd takes no such password: it ends there.
+        return False  # not a possible hash
+    # htpasswd does not accept such a password: it ends at the null byte.
     return found and b"\0" not in password
 
 
 def _parsed(path: Path, content: bytes) -> dict[bytes, bytes]:
-    """Each user's hash; ConfigError naming the first line that is no good, without what it says."""
+    """Each user's hash; ConfigError names the first invalid line, without its content."""
     if len(content) > _LARGEST:
         raise ConfigError(f"{path} is longer than {_LARGEST} bytes")
     hashes: dict[bytes, bytes] = {}
@@ -150,7 +151,7 @@ def _parsed(path: Path, content: bytes) -> dict[bytes, bytes]:
             continue
         name, colon, hashed = line.partition(b":")
         if not colon or not name or name in hashes:
-            why = "is there twice" if name in hashes else "is not NAME:HASH"
+            why = "the user is listed twice" if name in hashes else "is not NAME:HASH"
             raise ConfigError(f"{path}, line {number}: {why}")
         if not _HASH.fullmatch(hashed):
             raise ConfigError(
@@ -159,7 +160,7 @@ def _parsed(path: Path, content: bytes) -> dict[bytes, bytes]:
             )
         hashes[name] = hashed
     if not hashes:
-        raise ConfigError(f"{path} names no user", hint="add one: `htpasswd -B FILE NAME`")
+        raise ConfigError(f"{path} contains no user", hint="add one: `htpasswd -B FILE NAME`")
     return hashes
 
 

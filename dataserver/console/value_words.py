@@ -1,4 +1,4 @@
-"""Values, statuses and severities as people read them."""
+"""Values, statuses and severities as texts for pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEVERITIES = (
 
 
 def value_words(value: float | str, module: ModuleRecord) -> str:
-    """A value with its unit, or whether it is up; long texts cut, and said to be."""
+    """A value with its unit, or "up" or "down"; long texts are cut, with their length."""
     if isinstance(value, str):
         more = " or more" if len(value) >= SHORT else ""
         cut = f"{value[:LONGEST]}… ({len(value)} characters{more})"
@@ -32,10 +32,10 @@ def value_words(value: float | str, module: ModuleRecord) -> str:
 
 
 def status_words(status: Status | None) -> str:
-    """A status; "no status" of a module that never had a value."""
+    """The text of a status; "no status" if the module never had a value."""
     return "no status" if status is None else status.name.lower().replace("_", " ")
 
 
 def severity_words(severity: int) -> str:
-    """An event's severity."""
+    """The text of an event's severity."""
     return _SEVERITIES[severity] if 0 <= severity < len(_SEVERITIES) else str(severity)

@@ -1,1 +1,1 @@
-"""A throw-away home with a history to look at, and fresh packets that keep coming."""
+"""A disposable home with a made-up history, and new packets that keep coming."""

@@ -1,4 +1,8 @@
-"""The processes of a demo: a supervisor and a console, which end with it, however it ends."""
+"""The processes of a demo: a supervisor and a console, which end with it, however it ends.
+
+Run as a program, this module becomes such a process: the kernel keeps what
+:mod:`dataserver.lifeline` requests through exec(2).
+"""
 
 from __future__ import annotations
 
@@ -16,18 +20,19 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from dataserver.errors import NotRunning
-from dataserver.lifeline import end_with
+from dataserver.lifeline import die_with_parent
 
-#: Seconds for ending in good order.
+#: Seconds for a graceful end.
 PATIENCE = 15.0
-#: Bytes of a log's end in which its last word is looked for.
+#: Bytes of a log's end in which its last line is searched.
 _LAST = 4_096
-#: Seconds between two looks whether they have ended.
+#: Seconds between two checks whether they have ended.
 _LOOK = 0.05
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Child:
-    """One ``dataserver`` command; what it says goes into the file ``log``."""
+    """A ``dataserver`` command, whose output goes into the file ``log``."""
 
     def __init__(
         self, name: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]
@@ -35,29 +40,29 @@ class Child:
         self.name = name
         self.log = log
         command = [sys.executable, "-P", "-m", "dataserver.demo.children", str(os.getpid())]
-        with log.open("wb") as said:
+        with log.open("wb") as output:
             self._popen = subprocess.Popen(
                 [*command, *arguments],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                # Ctrl-C on the terminal is for the demo, which ends them in good order.
+                stdout=output,
+                stderr=output,
+                # Ctrl-C on the terminal is for the demo, which ends them gracefully.
                 start_new_session=True,
             )
 
     def check(self) -> None:
-        """Raise NotRunning where it has ended."""
+        """Raise NotRunning if it has ended."""
         code = self._popen.poll()
         if code is not None:
-            word = self.last_word() or "it said nothing"
-            raise NotRunning(f"the demo's `dataserver {self.name}` ended ({_how(code)}): {word}")
+            line = self.last_line() or "it printed nothing"
+            raise NotRunning(f"the demo's `dataserver {self.name}` ended ({_how(code)}): {line}")
 
-    def last_word(self) -> str:
-        """The last line that it said."""
-        with self.log.open("rb") as said:
-            said.seek(max(0, said.seek(0, os.SEEK_END) - _LAST))
-            lines = said.read().decode(errors="replace").split("\n")
+    def last_line(self) -> str:
+        """The last line that it printed."""
+        with self.log.open("rb") as output:
+            output.seek(max(0, output.seek(0, os.SEEK_END) - _LAST))
+            lines = output.read().decode(errors="replace").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "")
 
     def terminate(self) -> None:
@@ -66,7 +71,7 @@ class Child:
             self._popen.terminate()
 
     def kill(self) -> None:
-        """End it; SIGKILL loses nothing (commit, then unlink)."""
+        """Kill it; SIGKILL loses no packets (commit, then unlink)."""
         self._popen.kill()
         self._popen.wait()
 
@@ -77,9 +82,9 @@ class Child:
 
 
 class Children:
-    """All of them; at the end of the block none is left.
+    """All processes of the demo; at the end of the block all have ended.
 
-    They end in good order, unless that takes too long or ``hurry()`` says so.
+    They are stopped gracefully, unless that takes too long or ``hurry()`` returns true.
     """
 
     def __init__(self, hurry: Callable[[], bool]) -> None:
@@ -103,12 +108,12 @@ class Children:
             child.kill()
 
     def add(self, child: Child) -> Child:
-        """Look after one more."""
+        """Add a process."""
         self._children.append(child)
         return child
 
     def check(self) -> None:
-        """Raise NotRunning where one has ended."""
+        """Raise NotRunning if one has ended."""
         for child in self._children:
             child.check()
 
@@ -117,44 +122,24 @@ def _how(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
-# -- ``python -m dataserver.demo.children PARENT ARGUMENTS``: a ``dataserver`` that ends with PA
-#
-# The kernel keeps what :mod:`dataserver.lifeline` asks for through exec(2), so this becomes the
-# command itself, whatever that is.
+# -- signals that end the demo --
 
 
-def main(parent: str, *arguments: str) -> None:
-    """Become ``dataserver ARGUMENTS``."""
-    end_with(int(parent))
-    # -P: not the current directory, which is anybody's.
-    command = [sys.executable, "-P", "-m", "dataserver", *arguments]
-    os.execv(command[0], command)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-
-
-# -- being told to end: signals as something to wait for
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class Ending:
-    """Inside of the block, SIGTERM, SIGINT and SIGHUP ask for the end instead of being it.
+class ShutdownSignal:
+    """In the block, SIGTERM, SIGINT and SIGHUP request the end instead of ending the process.
 
     For the main thread.
     """
 
     def __init__(self) -> None:
         self._times = 0
-        self._ear, self._mouth = socket.socketpair()
-        self._mouth.setblocking(False)
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
         self._wakeup = -1
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._wakeup = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
         return self
 
@@ -164,24 +149,39 @@ class Ending:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
-        self._ear.close()
-        self._mouth.close()
+        self._reader.close()
+        self._writer.close()
 
     @property
-    def asked(self) -> bool:
-        """Whether somebody asked for the end."""
+    def is_requested(self) -> bool:
+        """Whether the end was requested."""
         return self._times > 0
 
     @property
     def is_urgent(self) -> bool:
-        """Whether somebody asked again."""
+        """Whether the end was requested again."""
         return self._times > 1
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long at most, or until somebody asks for the end; whether he did."""
-        if not self.asked and select.select([self._ear], [], [], seconds)[0]:
-            self._ear.recv(4_096)
-        return self.asked
+        """Wait at most ``seconds`` for the request; whether the end is requested."""
+        if not self.is_requested and select.select([self._reader], [], [], seconds)[0]:
+            self._reader.recv(4_096)
+        return self.is_requested
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self._times += 1
+
+
+# -- ``python -m dataserver.demo.children PARENT ARGUMENTS``: a child that ends with PARENT --
+
+
+def main(parent: str, *arguments: str) -> None:
+    """Become ``dataserver ARGUMENTS``."""
+    die_with_parent(int(parent))
+    # -P: do not import from the current directory, which may be anyone's.
+    command = [sys.executable, "-P", "-m", "dataserver", *arguments]
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,8 +1,8 @@
-"""Filling a demo home: its packets of weeks taken in by the real worker, in seconds.
+"""Filling a demo home: weeks of packets, stored by the real worker in seconds.
 
-The worker's clock is the packets': what is sent at some time is taken in at that time, so
-that events, contacts and the looks for silent agents have the times that they would have had.
-Otherwise it is what ``dataserver run --once`` does, portion after portion.
+The worker's clock follows the packets: each is stored at the time at which it was sent, so that
+events, contacts and the sweeps for silent agents have the times that they would have had.
+Otherwise it works like ``dataserver run --once``, portion after portion.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
-from dataserver.config.load import Settings, load
+from dataserver.config.load import load
+from dataserver.config.settings import Settings
 from dataserver.demo import others, servers
 from dataserver.demo.home import DemoHome, State
-from dataserver.demo.kit import APPLICATION, NETWORK, Kit, World, machine, made
+from dataserver.demo.kit import APPLICATION, NETWORK, Kit, World, machine, make_agent
 from dataserver.demo.model import Agent, Due, File, Portion, Sender, portions
 from dataserver.demo.noise import DAY, HOUR
 from dataserver.demo.uploading import Uploader
@@ -35,56 +36,14 @@ from dataserver.store.layout import inspect
 from dataserver.store.opening import open_store
 from dataserver.store.sql import Sql
 
-# -- files that no server takes: what the page of rejected packets has to show; pure
-
-_HEAD = "<?xml version='1.0' encoding='UTF-8'?>\n<agent_data"
-#: A server waits a minute for the rest of a cut upload; this one stalled before that.
-_STALLED = 120
-
-
-def odd_files(end: int, zone: tzinfo) -> list[Due]:
-    """Some in the days before ``end`` (epoch seconds), in order of time; each says what is odd."""
-    found = sorted(_odd(end, zone), key=lambda due: due.time)
-    # Told with its own time, as a running server does.
-    return [due._replace(tells=True) for due in found]
-
-
-def _odd(end: int, zone: tzinfo) -> Iterator[Due]:
-    for back in (3 * DAY + 5 * HOUR, 27 * HOUR, 2 * HOUR):
-        # A bare ampersand: the mistake that home-made agents make.
-        yield _due("plc-gateway", end - back, zone, "<data>pump & valve</data>")
-    cut = _due("branch-north", end - 28 * HOUR, zone, "<data>-74</data>")
-    assert cut.file is not None
-    half = cut.file.content[: len(cut.file.content) // 2]
-    yield cut._replace(file=cut.file._replace(content=half, modified=cut.time - _STALLED))
-    yield _due("", end - 5 * DAY, zone, "<data>1</data>")
-    # A clock that is three days ahead, and one that lost its battery.
-    yield _due("desk-31", end - 9 * HOUR, zone, "<data>1</data>", ahead=3 * DAY)
-    yield _due("web1", end - 4 * HOUR, zone, "<data>1</data>", ahead=-12 * DAY)
-
-
-def _due(agent: str, time: int, zone: tzinfo, data: str, *, ahead: int = 0) -> Due:
-    stamp = local_text(time + ahead, zone).replace("-", "/")
-    name = f" agent_name='{agent}'" if agent else ""
-    text = (
-        f"{_HEAD}{name} interval='300' timestamp='{stamp}'>\n"
-        f"<module>\n<name>Status</name>\n<type>generic_data</type>\n{data}\n</module>\n"
-        "</agent_data>\n"
-    )
-    # Beside the agent's regular packet of that second, if there is one.
-    return Due(time, File(f"{agent or 'unnamed'}-{time}.{time}.data", text.encode(), time), False)
-
-
-# -- filling --
-
-#: Files and seconds of one portion.  A single batch each: no second process has to read.
+#: At most so many files and seconds per portion: a single batch, so no reader process is needed.
 _MOST, _LONGEST = 450, 6 * 3_600
-#: Seconds of history between two notes of how far it is.
+#: Seconds of history between two updates of the demo's state.
 _REMEMBERED = 86_400
 
 
 class Filled(NamedTuple):
-    """What a filling did; ``whole``: it was not told to stop before its end."""
+    """The result of a filling; ``whole``: it was not stopped before its end."""
 
     packets: int
     values: int
@@ -95,7 +54,7 @@ class Filled(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a filling is: the time of its last packet (epoch seconds), packets so far."""
+    """The progress of a filling: the time of its last packet (epoch seconds), packets so far."""
 
     time: int
     packets: int
@@ -109,12 +68,12 @@ def fill(
     show: Callable[[Progress], None] = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Filled:
-    """Take in what the agents send until then (epoch seconds), from where the home is.
+    """Store what the agents send up to ``until`` (epoch seconds), from the home's last state on.
 
-    Raises LockedError (somebody runs the home), ConfigError, SpoolError and StoreError.
+    Raises LockedError (the home is running), ConfigError, SpoolError and StoreError.
     """
     started = time.monotonic()
-    # As the server has it for itself: packets hold no cycles.
+    # As in the server: packets contain no reference cycles.
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     paths = demo.home.instance()
@@ -140,7 +99,7 @@ def fill(
 
 
 class _Filling:
-    """One filling: the worker's parts, and the clock that they are given."""
+    """One filling: the parts of the worker, and their clock."""
 
     def __init__(self, demo: DemoHome, settings: Settings, engine: Engine, zone: tzinfo) -> None:
         self._demo = demo
@@ -160,13 +119,13 @@ class _Filling:
         show: Callable[[Progress], None],
         stopping: Callable[[], bool],
     ) -> bool:
-        """Take everything in; False: told to stop before that."""
+        """Store everything; False if stopped before that."""
         queue = self._portions(until)
         left = True
         while left and not stopping():
-            # The end of a session tells what was set aside: one for each time that something is.
+            # A session reports rejected packets at its end: a new one after each rejection.
             with self._session() as session:
-                left = self._take(session, queue, uploader, show, stopping)
+                left = self._store(session, queue, uploader, show, stopping)
         if left:
             return False
         self._now = until
@@ -175,7 +134,7 @@ class _Filling:
         self._demo.advance(until)
         return True
 
-    def _take(
+    def _store(
         self,
         session: Pipeline,
         queue: Iterator[Portion],
@@ -183,15 +142,15 @@ class _Filling:
         show: Callable[[Progress], None],
         stopping: Callable[[], bool],
     ) -> bool:
-        """Take in portions until one holds what is set aside; False: there is none left."""
+        """Store portions until one has a rejected packet; False if no portion is left."""
         counters = self.report.counters
         rejected = counters.rejected.total()
         for portion in queue:
             self._now = portion.time
             uploader.fill(portion.files)
             session.step()
-            if portion.looks:
-                self._look()
+            if portion.sweeps:
+                self._sweep()
             self._advance(portion.time)
             show(Progress(portion.time, counters.packets))
             if counters.rejected.total() > rejected or stopping():
@@ -199,7 +158,7 @@ class _Filling:
         return False
 
     def _advance(self, now: int) -> None:
-        """Remember now and then how far it is; what is sent again after that does no harm."""
+        """Save the progress now and then; packets that are sent again do no harm."""
         if now - self._demo.state.until > _REMEMBERED:
             self._demo.advance(now - 1)
 
@@ -216,8 +175,8 @@ class _Filling:
             self._settings, self._engine, self.report, self._heartbeat, _pause, patient=False
         )
 
-    def _look(self) -> None:
-        """Look for the silent, as the running server that holds the lease does."""
+    def _sweep(self) -> None:
+        """Run the sweeps for silent agents, as the server that holds the lease does."""
         if not self._sweeps:
             layout = inspect(self._engine)
             found = sweeps(self._settings, self._engine, layout, self._zone)
@@ -231,7 +190,7 @@ class _Filling:
             return sweep.step(conn, self._now, self._now)
 
     def _fold(self) -> None:
-        """Fold the ledger, as a running server has done all the time."""
+        """Fold the ledger, as a running server would have done all the time."""
         sql, after = Sql(self._engine.dialect), 0
         more = True
         while more:
@@ -244,21 +203,15 @@ class _Filling:
         return float(self._now)
 
 
-def senders(state: State, zone: tzinfo) -> list[Sender]:
-    """Who sends in this demo."""
-    world = World(state.seed, state.end, zone)
-    return [Sender(agent, zone) for agent in cast(world, state.agents)]
-
-
 def _pause(seconds: float) -> bool:
-    """The session waits for a database that is busy; it is never told to stop."""
+    """Wait, while the database is busy; False: the session is never asked to stop."""
     time.sleep(seconds)
     return False
 
 
-# -- who sends in the demo: a dozen agents, each with something to be seen in its graphs
+# -- the agents that send --
 
-#: In this order, so that a few of them show the most different things.
+#: In this order, so that the first few are as different as possible.
 _MAKERS = (
     servers.web1,
     servers.backup,
@@ -275,8 +228,14 @@ _MAKERS = (
 )
 
 
+def senders(state: State, zone: tzinfo) -> list[Sender]:
+    """The senders of this demo."""
+    world = World(state.seed, state.end, zone)
+    return [Sender(agent, zone) for agent in cast(world, state.agents)]
+
+
 def cast(world: World, agents: int) -> list[Agent]:
-    """The first ``agents`` of them; beyond the dozen, more servers that are all alike."""
+    """The first ``agents`` made-up agents; after the dozen come servers that are all alike."""
     found = [make(world) for make in _MAKERS[:agents]]
     return found + [_more(world, number) for number in range(len(found) + 1, agents + 1)]
 
@@ -291,4 +250,46 @@ def _more(world: World, number: int) -> Agent:
         kit.switch("sshd", every=15 * DAY, longest=HOUR, group=APPLICATION),
     ]
     about, host = "One of many", 120 + number % 130
-    return made(world, name, modules, alias=name, group="Servers", description=about, host=host)
+    return make_agent(
+        world, name, modules, alias=name, group="Servers", description=about, host=host
+    )
+
+
+# -- files that no server stores: what the page of rejected packets shows --
+
+_HEAD = "<?xml version='1.0' encoding='UTF-8'?>\n<agent_data"
+#: A server waits a minute for the rest of a truncated upload; this one stalled before that.
+_STALLED = 120
+
+
+def odd_files(end: int, zone: tzinfo) -> list[Due]:
+    """Some in the days before ``end`` (epoch seconds), in order of time."""
+    found = sorted(_odd(end, zone), key=lambda due: due.time)
+    # Their events have their own times, as with a running server.
+    return [due._replace(has_events=True) for due in found]
+
+
+def _odd(end: int, zone: tzinfo) -> Iterator[Due]:
+    for back in (3 * DAY + 5 * HOUR, 27 * HOUR, 2 * HOUR):
+        # A bare ampersand: a frequent mistake of home-made agents.
+        yield _due("plc-gateway", end - back, zone, "<data>pump & valve</data>")
+    cut = _due("branch-north", end - 28 * HOUR, zone, "<data>-74</data>")
+    assert cut.file is not None
+    half = cut.file.content[: len(cut.file.content) // 2]
+    yield cut._replace(file=cut.file._replace(content=half, modified=cut.time - _STALLED))
+    yield _due("", end - 5 * DAY, zone, "<data>1</data>")
+    # A clock three days ahead, and one with an empty battery.
+    yield _due("desk-31", end - 9 * HOUR, zone, "<data>1</data>", ahead=3 * DAY)
+    yield _due("web1", end - 4 * HOUR, zone, "<data>1</data>", ahead=-12 * DAY)
+
+
+def _due(agent: str, time: int, zone: tzinfo, data: str, *, ahead: int = 0) -> Due:
+    stamp = local_text(time + ahead, zone).replace("-", "/")
+    name = f" agent_name='{agent}'" if agent else ""
+    text = (
+        f"{_HEAD}{name} interval='300' timestamp='{stamp}'>\n"
+        f"<module>\n<name>Status</name>\n<type>generic_data</type>\n{data}\n</module>\n"
+        "</agent_data>\n"
+    )
+    # Beside the agent's regular packet of that second, if there is one.
+    return Due(time, File(f"{agent or 'unnamed'}-{time}.{time}.data", text.encode(), time), False)

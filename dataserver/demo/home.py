@@ -1,4 +1,4 @@
-"""The home of a demo: made in an empty folder, known again by its file ``demo.json``."""
+"""The home of a demo: created in an empty folder, recognised by its file ``demo.json``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from dataserver.runtime.heartbeat import write_atomic
 STATE = "demo.json"
 DAYS, AGENTS, SEED = 21, 12, 1
 
-_SETTINGS = "# Made by `dataserver demo`: a home to look at and throw away.\n"
+_SETTINGS = "# Made by `dataserver demo`: a disposable home to try the server.\n"
 _INSTANCE = """data_in = "../../data_in"
-# A demo's agents send in order: nothing is worth a long wait.
+# A demo's agents send in order: no need to wait long.
 settle = 1
 """
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a demo home was made with, and how far it is; times are epoch seconds.
+    """The parameters and progress of a demo home; times are epoch seconds.
 
-    ``begin`` to ``end`` is the history it was made with; all packets until ``until`` are sent.
+    Its initial history is from ``begin`` to ``end``; all packets until ``until`` are sent.
     """
 
     seed: int
@@ -47,28 +47,28 @@ class DemoHome:
 
     @property
     def data_in(self) -> Path:
-        """Where packets go."""
+        """The drop directory."""
         return self.home.root / "data_in"
 
     @property
     def var(self) -> Path:
-        """What the demo itself leaves behind: logs of its processes, files on their way."""
+        """The demo's own files: logs of its processes, files to be uploaded."""
         return self.home.var / "demo"
 
     def advance(self, until: int) -> None:
-        """Remember that all packets until then are sent."""
+        """Save that all packets until ``until`` are sent."""
         self.state = replace(self.state, until=until)
         write_atomic(self.home.root / STATE, json.dumps(asdict(self.state)) + "\n")
 
 
 @contextmanager
 def temporary() -> Iterator[Path]:
-    """A folder for as long as the block lasts."""
+    """A temporary folder, removed at the end of the block."""
     path = Path(tempfile.mkdtemp(prefix="dataserver-demo-"))
     try:
         yield path
     finally:
-        # A process that was killed a moment ago may still be at it.
+        # A process that was just killed may still be writing.
         for _ in range(3):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -76,10 +76,10 @@ def temporary() -> Iterator[Path]:
 def open_demo(
     root: Path, now: int, *, days: int | None, agents: int | None, seed: int | None
 ) -> DemoHome:
-    """The demo home ``root``: a new one in an empty folder, or the one that is there.
+    """The demo home ``root``: a new one in an empty folder, or the existing one.
 
-    ``days``, ``agents`` and ``seed``: None where nobody asked for any.  Raises UsageError where
-    ``root`` is something else, or was made with others; OSError.
+    ``days``, ``agents`` and ``seed`` are None for the default, or the existing values.  Raises
+    UsageError if ``root`` is not a demo home, or has other values; OSError.
     """
     home = Home(root)
     if root.is_dir() and any(root.iterdir()):
@@ -92,7 +92,7 @@ def open_demo(
     paths = home.instance()
     for folder in (paths.folder, paths.var, demo.data_in, demo.var):
         folder.mkdir(parents=True, exist_ok=True)
-    # First, so that whatever happens now leaves a demo home.
+    # First, so that it is a demo home even if the rest fails.
     demo.advance(begin)
     home.config.write_text(_SETTINGS, encoding="utf-8")
     paths.config.write_text(_INSTANCE, encoding="utf-8")
@@ -105,11 +105,11 @@ def _read(root: Path) -> State:
         state = State(**{key: int(value) for key, value in found.items()})
     except FileNotFoundError:
         raise UsageError(
-            f"{root} is not empty and no demo home", hint="name an empty folder or a new one"
+            f"{root} is not empty and not a demo home", hint="name an empty folder or a new one"
         ) from None
     except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise UsageError(
-            f"{root / STATE} is not what a demo wrote", hint="name an empty folder or a new one"
+            f"{root / STATE} was not written by a demo", hint="name an empty folder or a new one"
         ) from exc
     return state
 
@@ -126,5 +126,5 @@ def _check_same(
         if asked is not None and asked != has:
             raise UsageError(
                 f"{root} was made with --{name} {has}, not {asked}",
-                hint=f"leave --{name} out to continue it, or name an empty folder",
+                hint=f"omit --{name} to continue it, or name an empty folder",
             )

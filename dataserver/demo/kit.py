@@ -1,4 +1,4 @@
-"""The parts of which made-up agents are put together: levels, counters, disks, switches, texts."""
+"""The parts of made-up agents: levels, counters, disks, switches, texts, and what most share."""
 
 from __future__ import annotations
 
@@ -22,12 +22,20 @@ from dataserver.demo.noise import (
     weekday,
 )
 
+#: Seconds between packets of most agents.
+INTERVAL = 300
+MINUTE = 60
+#: Groups of modules, as Pandora's database spells them.
+NETWORK, APPLICATION, DATABASE = "Networking", "Application", "Database"
+ENVIRONMENT, PERFORMANCE = "Enviromental", "Performance"
+_LINUX = ("Linux", "Debian GNU/Linux 12 (bookworm)")
+
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What all made-up values depend on: ``end`` is when the history was made (epoch seconds).
+    """What all made-up values depend on: ``end`` is the end of the history (epoch seconds).
 
-    What is to be seen whenever somebody looks (an outage, a silence) stands relative to it.
+    What should always be visible (an outage, a silence) is placed relative to it.
     """
 
     seed: int
@@ -35,14 +43,14 @@ class World:
     zone: tzinfo
 
     def offset(self) -> int:
-        """Local seconds ahead of UTC; one for all times, so that no wave ever jumps."""
+        """The zone's offset from UTC in seconds; constant, so that no wave ever jumps."""
         offset = datetime.fromtimestamp(self.end, self.zone).utcoffset()
         return 0 if offset is None else int(offset.total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Now and then (see :func:`~dataserver.demo.noise.incident`) a level rises by ``height``."""
+    """Rises of a level by ``height``, as :func:`~dataserver.demo.noise.incident`."""
 
     height: float
     every: int
@@ -50,7 +58,7 @@ class Burst:
 
 
 class Kit:
-    """Makes modules of one agent; ``about`` are fields of :class:`Module`."""
+    """Makes the modules of one agent; ``about`` are fields of :class:`Module`."""
 
     def __init__(self, world: World, agent: str) -> None:
         self._world = world
@@ -58,11 +66,11 @@ class Kit:
         self._offset = world.offset()
 
     def key(self, name: str) -> int:
-        """Tells the chances of this agent's ``name`` from all others."""
+        """The key of the random values of this agent's ``name``."""
         return key(self._world.seed, self._agent, name)
 
     def local(self, time: int) -> int:
-        """Local seconds of ``time``."""
+        """``time`` in local seconds."""
         return time + self._offset
 
     def level(
@@ -94,11 +102,11 @@ class Kit:
         return Module(name, "generic_data", value, **about)
 
     def counter(self, name: str, rate: float, *, booted: int | None = None, **about: Any) -> Module:
-        """A counter that grows by about ``rate`` a second, more by day; anew since ``booted``."""
+        """A counter that grows by about ``rate`` per second, more by day; reset at ``booted``."""
         ours, begin = self.key(name), self._world.end - 400 * DAY
 
         def total(time: int) -> float:
-            # Written as the integral, so that no reading is less than the one before.
+            # The integral of the rate, so that no reading is less than the one before.
             grown = 0.4 * (time - begin) + daylight_since(self.local(time))
             return rate * (grown + 240 * drift(ours, time, 2 * HOUR))
 
@@ -111,9 +119,9 @@ class Kit:
     def disk(
         self, name: str, *, least: float, most: float, period: int, now: float, **about: Any
     ) -> Module:
-        """Fills up from ``least`` to ``most`` percent, is cleaned, and so on each ``period``.
+        """A disk that fills from ``least`` to ``most`` percent in each ``period``.
 
-        ``now`` is how much of a period is over at the end of the history.
+        ``now`` is the part of a period that is over at the end of the history.
         """
         ours, end = self.key(name), self._world.end
 
@@ -128,7 +136,7 @@ class Kit:
     def saw(
         self, name: str, *, least: float, most: float, period: int, step: float, **about: Any
     ) -> Module:
-        """Grows and is let go of, each ``period`` seconds anew, more or less high."""
+        """A number that grows for ``period`` seconds and drops back, to a varying height."""
         ours = self.key(name)
 
         def value(time: int) -> str:
@@ -147,9 +155,9 @@ class Kit:
         down: tuple[int, int] | None = None,
         **about: Any,
     ) -> Module:
-        """1, and 0 in outages: one in ``every`` seconds, and from and to ``down``.
+        """1, and 0 in outages: one in each ``every`` seconds, and one from and to ``down``.
 
-        The latter in seconds from the end of the history.
+        ``down`` is in seconds relative to the end of the history.
         """
         ours, end = self.key(name), self._world.end
 
@@ -160,35 +168,25 @@ class Kit:
 
         return Module(name, "generic_proc", value, **about)
 
-    def text(self, name: str, said: Callable[[int], str | None], **about: Any) -> Module:
-        """What ``said`` says of a time."""
-        return Module(name, "generic_data_string", said, **about)
+    def text(self, name: str, text: Callable[[int], str | None], **about: Any) -> Module:
+        """A text, by a function of the time."""
+        return Module(name, "generic_data_string", text, **about)
 
-    def log(self, name: str, said: Callable[[int], str | None], **about: Any) -> Module:
-        """A line now and then, each of which is stored."""
-        return replace(self.text(name, said, **about), kind="async_string")
+    def log(self, name: str, text: Callable[[int], str | None], **about: Any) -> Module:
+        """Log lines, each of which is stored."""
+        return replace(self.text(name, text, **about), kind="async_string")
+
+
+# -- what most made-up agents share --
 
 
 def above(warning: float, critical: float) -> Limits:
-    """In warning from the one, critical from the other number on."""
-    # An end below the beginning says: without end.
+    """Thresholds: warning from the first number on, critical from the second."""
+    # An end below the beginning means without limit.
     return Limits(warning=(warning, critical), critical=(critical, critical - 1))
 
 
-# -- what most made-up agents have in common
-
-#: Seconds between packets of all but the quick one.
-INTERVAL = 300
-MINUTE = 60
-
-#: Groups of modules, as Pandora's database spells them.
-NETWORK, APPLICATION, DATABASE = "Networking", "Application", "Database"
-ENVIRONMENT, PERFORMANCE = "Enviromental", "Performance"
-
-_LINUX = ("Linux", "Debian GNU/Linux 12 (bookworm)")
-
-
-def made(
+def make_agent(
     world: World,
     name: str,
     modules: list[Module],
@@ -201,6 +199,7 @@ def made(
     interval: int = INTERVAL,
     sends: Callable[[int], bool] = lambda _: True,
 ) -> Agent:
+    """An agent of these modules; ``host`` is the last byte of its address."""
     attributes = {
         "agent_alias": alias,
         "description": description,
@@ -208,7 +207,7 @@ def made(
         "os_name": system[0],
         "os_version": system[1],
         "version": "7.0NG.777",
-        # Of RFC 5737: addresses for documentation.
+        # RFC 5737: addresses for documentation.
         "address": f"192.0.2.{host}",
     }
     phase = Kit(world, name).key("phase") % interval
@@ -216,7 +215,7 @@ def made(
 
 
 def machine(kit: Kit, *, load: float = 0.6) -> list[Module]:
-    """What every server has."""
+    """The modules of every server."""
     return [
         kit.level(
             "Load average",
@@ -236,4 +235,5 @@ def machine(kit: Kit, *, load: float = 0.6) -> list[Module]:
 
 
 def version(kit: Kit, name: str, changed: int, before: str, after: str) -> Module:
+    """The text ``before``, and from the time ``changed`` on ``after``."""
     return kit.text(name, lambda time: after if time >= changed else before, group=APPLICATION)

@@ -1,7 +1,7 @@
 """Made-up agents as records, and the packets that they send; pure.
 
-A module's value is a function of time, so what an agent sends at a moment is the same however
-often and in whatever pieces it is asked for.  Times are epoch seconds.
+A module's value is a function of time, so an agent's packet of a time is always the same, however
+the history is divided.  Times are epoch seconds.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from xml.sax.saxutils import escape, quoteattr
 
 from dataserver.rules.times import local_text
 
-#: Intervals of silence after which a server calls an agent's modules unknown.
+#: Intervals of silence after which a server sets an agent's modules to unknown.
 UNKNOWN_AFTER = 2
 
-#: What a module is at a time; None: the packet does not carry it.
+#: A module's value at a time, or None if the packet does not contain the module.
 Value = Callable[[int], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a module is in warning or critical.
+    """The thresholds of a module.
 
-    Numbers: from the first up to, not including, the second, or without end where that is less;
-    texts: where the pattern is found.
+    Numbers: from the first up to, not including, the second, or without limit if that is less;
+    texts: if the pattern matches.
     """
 
     warning: tuple[float, float] | None = None
@@ -37,7 +37,7 @@ class Limits:
     critical_text: str = ""
 
     def tags(self) -> Iterator[tuple[str, str]]:
-        """As a packet's module has them."""
+        """The thresholds as tags of a packet's module."""
         for name, bounds in (("warning", self.warning), ("critical", self.critical)):
             if bounds is not None:
                 yield f"min_{name}", f"{bounds[0]:g}"
@@ -47,7 +47,7 @@ class Limits:
                 yield f"str_{name}", text
 
     def level(self, kind: str, value: str) -> int:
-        """0: normal, 1: warning, 2: critical.  When it changes, servers tell an event."""
+        """0: normal, 1: warning, 2: critical.  A change makes an event."""
         if kind.endswith("_string"):
             if self.critical_text and re.search(self.critical_text, value):
                 return 2
@@ -94,9 +94,9 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One agent: sends every ``interval`` seconds, ``phase`` seconds into each, where ``sends``.
+    """One agent: sends every ``interval`` seconds, at ``phase`` seconds, if ``sends(time)``.
 
-    ``attributes`` are those of its packets' root, but for its name, interval and times.
+    ``attributes`` are those of its packets' root, except for name, interval and time.
     """
 
     name: str
@@ -107,12 +107,12 @@ class Agent:
     sends: Callable[[int], bool] = field(default=lambda _: True)
 
     def times(self, start: int, end: int) -> Iterator[int]:
-        """When it sends, after ``start`` and until ``end``."""
+        """The times of its packets after ``start`` and until ``end``."""
         first = start + 1 + (self.phase - start - 1) % self.interval
         return (time for time in range(first, end + 1, self.interval) if self.sends(time))
 
     def values(self, time: int) -> list[tuple[Module, str]]:
-        """What its packet of ``time`` carries."""
+        """The modules of its packet of ``time``, with their values."""
         found = ((module, module.value(time)) for module in self.modules)
         return [(module, value) for module, value in found if value is not None]
 
@@ -126,14 +126,14 @@ class File(NamedTuple):
 
 
 class Due(NamedTuple):
-    """What happens at ``time``: a file arrives, or (None) somebody's silence becomes news.
+    """What happens at ``time``: a file arrives, or, if it is None, a silence is noticed.
 
-    ``tells``: a server that takes it in tells events, which are to have this time.
+    ``has_events``: storing it creates events, which must have this time.
     """
 
     time: int
     file: File | None
-    tells: bool
+    has_events: bool
 
 
 class Sender:
@@ -143,10 +143,10 @@ class Sender:
         self.agent = agent
         self._zone = zone
         self._elements = {module.name: module.element() for module in agent.modules}
-        told = {**agent.attributes, "agent_name": agent.name, "interval": str(agent.interval)}
-        written = " ".join(f"{name}={quoteattr(text)}" for name, text in told.items())
+        root = {**agent.attributes, "agent_name": agent.name, "interval": str(agent.interval)}
+        written = " ".join(f"{name}={quoteattr(text)}" for name, text in root.items())
         self._head = f"<?xml version='1.0' encoding='UTF-8'?>\n<agent_data {written}"
-        #: Of each module, the level of its last value.
+        #: The level of each module's last value.
         self._levels: dict[str, int] = {}
 
     def packet(self, time: int) -> File:
@@ -154,8 +154,8 @@ class Sender:
         return self._file(time, self.agent.values(time))
 
     def dues(self, start: int, end: int) -> Iterator[Due]:
-        """All its packets after ``start`` and until ``end``, and when its silences are noticed."""
-        # From earlier on: whether the first one is news depends on those before it.
+        """Its packets after ``start`` and until ``end``, and the times its silences are noticed."""
+        # From earlier on: whether the first one has events depends on those before it.
         before = start - (UNKNOWN_AFTER + 1) * self.agent.interval
         return (due for due in self._dues(before, end) if due.time > start)
 
@@ -168,7 +168,7 @@ class Sender:
                 silent = time - held.time > allowed
                 yield from self._followed(held, silent)
             values = self.agent.values(time)
-            held = Due(time, self._file(time, values), self._is_news(values) or silent)
+            held = Due(time, self._file(time, values), self._changes_level(values) or silent)
             silent = False
         if held is not None:
             yield from self._followed(held, end - held.time > allowed)
@@ -177,11 +177,11 @@ class Sender:
         if not by_silence:
             yield due
             return
-        # Of the last one before a silence the time of taking it in counts, too.
-        yield due._replace(tells=True)
+        # The last one before a silence must be stored at its own time, too.
+        yield due._replace(has_events=True)
         yield Due(due.time + UNKNOWN_AFTER * self.agent.interval + 1, None, True)
 
-    def _is_news(self, values: list[tuple[Module, str]]) -> bool:
+    def _changes_level(self, values: list[tuple[Module, str]]) -> bool:
         before = dict(self._levels)
         for module, value in values:
             if module.limits is not NO_LIMITS or module.kind.endswith("_proc"):
@@ -199,30 +199,30 @@ class Sender:
 
 
 class Portion(NamedTuple):
-    """Files that are taken in together at ``time``; ``looks``: silences are news then."""
+    """Files that are stored together at ``time``; ``sweeps``: silences are noticed then."""
 
     time: int
     files: tuple[File, ...]
-    looks: bool
+    sweeps: bool
 
 
 def portions(dues: list[Iterator[Due]], most: int, longest: int) -> Iterator[Portion]:
-    """What happens, in order of time: at most ``most`` files or ``longest`` seconds together.
+    """All that happens, in order of time: at most ``most`` files or ``longest`` seconds together.
 
-    A portion ends with whatever tells an event, so that this has its time.
+    A portion ends with whatever creates an event, so that the event has the right time.
     """
     files: list[File] = []
-    begin, now, ends, looks = 0, 0, False, False
+    begin, now, ends, sweeps = 0, 0, False, False
     for due in merge(*dues, key=lambda due: due.time):
         is_full = len(files) >= most or due.time - begin > longest
-        if (files or looks) and due.time > now and (ends or is_full):
-            yield Portion(now, tuple(files), looks)
-            files, begin, ends, looks = [], due.time, False, False
+        if (files or sweeps) and due.time > now and (ends or is_full):
+            yield Portion(now, tuple(files), sweeps)
+            files, begin, ends, sweeps = [], due.time, False, False
         begin, now = begin or due.time, due.time
-        ends |= due.tells
+        ends |= due.has_events
         if due.file is None:
-            looks = True
+            sweeps = True
         else:
             files.append(due.file)
-    if files or looks:
-        yield Portion(now, tuple(files), looks)
+    if files or sweeps:
+        yield Portion(now, tuple(files), sweeps)

@@ -1,7 +1,7 @@
-"""What made-up values are made of: noise, waves and incidents, as functions of time.
+"""Noise, waves and incidents, of which made-up values are computed.
 
-Everything is a pure function of a key and a time, so that any second can be asked for on its own,
-in any order, with the same answer every time.  Times are epoch seconds.
+Everything is a pure function of a key and a time, so that values can be computed in any order with
+the same result.  Times are epoch seconds.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ HOUR, DAY, WEEK = 3_600, 86_400, 604_800
 
 _MASK = (1 << 64) - 1
 _TURN = 2 * math.pi / DAY
-#: 1970-01-01 was a Thursday: so many days before it a week began.
+#: Days from the beginning of a week to 1970-01-01, a Thursday.
 _MONDAY = 3
 
 
 def key(*parts: object) -> int:
-    """One number for what is told apart by ``parts``."""
+    """A number that identifies ``parts``."""
     return crc32(":".join(map(str, parts)).encode())
 
 
 def chance(key: int, place: int) -> float:
-    """A number from 0 (with) to 1 (without), as good as by chance, for each ``place``."""
-    # The mixing of splitmix64: neighbours have nothing in common.
+    """A pseudorandom number in [0, 1) for each ``place``."""
+    # The mixing of splitmix64, so that neighbours are independent.
     mixed = (key * 0x9E3779B97F4A7C15 + place * 0xD1B54A32D192ED03) & _MASK
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -32,9 +32,9 @@ def chance(key: int, place: int) -> float:
 
 
 def drift(key: int, time: int, period: int) -> float:
-    """A smooth up and down between -1 and 1 that turns about every ``period`` seconds.
+    """A smooth curve between -1 and 1 that turns about every ``period`` seconds.
 
-    Its slope is 3 / ``period`` at most.
+    Its slope is at most 3 / ``period``.
     """
     place, into = divmod(time, period)
     part = into / period
@@ -43,12 +43,12 @@ def drift(key: int, time: int, period: int) -> float:
 
 
 def daylight(local: int) -> float:
-    """0 at two at night, 1 at two in the afternoon; ``local``: local seconds."""
+    """A wave with 0 at 2:00 and 1 at 14:00; ``local``: local seconds."""
     return 0.5 + 0.5 * math.sin((local - 8 * HOUR) * _TURN)
 
 
 def daylight_since(local: int) -> float:
-    """The integral of :func:`daylight`, in seconds; only differences of it mean something."""
+    """The integral of :func:`daylight`, in seconds; only differences are meaningful."""
     return 0.5 * local - 0.5 * math.cos((local - 8 * HOUR) * _TURN) / _TURN
 
 
@@ -63,9 +63,9 @@ def weekday(local: int) -> int:
 
 
 def incident(key: int, time: int, every: int, longest: int) -> float:
-    """How much of an incident is over (0 to 1) that has begun by ``time``; -1: there is none.
+    """The elapsed part (0 to 1) of the incident at ``time``, or -1 without one.
 
-    There is one in each ``every`` seconds, of a quarter of ``longest`` seconds to all of them.
+    There is one in each ``every`` seconds; it lasts from a quarter of ``longest`` seconds to all.
     """
     into = time % every
     begin, length = _incident(key, time // every, every, longest)
@@ -73,7 +73,7 @@ def incident(key: int, time: int, every: int, longest: int) -> float:
 
 
 def incidents(key: int, time: int, every: int, longest: int) -> int:
-    """How many of the same incidents have begun by ``time``, since 1970."""
+    """The number of these incidents that have begun from 1970 to ``time``."""
     return time // every + (time % every >= _incident(key, time // every, every, longest)[0])
 
 
@@ -83,5 +83,5 @@ def _incident(key: int, place: int, every: int, longest: int) -> tuple[float, fl
 
 
 def rounded(value: float, step: float) -> str:
-    """The nearest multiple of ``step`` as an agent writes it."""
+    """The nearest multiple of ``step``, as an agent writes it."""
     return f"{round(value / step) * step:.10g}"

@@ -1,4 +1,4 @@
-"""The made-up agents that are no servers: network, sensors, a workstation, a branch office."""
+"""Made-up agents other than servers: network devices, a sensor, a workstation, a branch office."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataserver.demo.kit import (
     World,
     above,
     machine,
-    made,
+    make_agent,
     version,
 )
 from dataserver.demo.model import Agent, Module
@@ -42,7 +42,7 @@ def router1(world: World) -> Agent:
         version(kit, "Firmware", world.end - 4 * DAY - 7 * HOUR, "17.9.4a", "17.9.5"),
     ]
     about = "The way out; its link fails now and then"
-    return made(
+    return make_agent(
         world,
         "router1",
         modules,
@@ -57,7 +57,7 @@ def router1(world: World) -> Agent:
 def coldstore(world: World) -> Agent:
     kit = Kit(world, "coldstore")
     failures = (kit.key("compressor"), int(5.6 * DAY), 5 * HOUR)
-    # A failure warms the hall by what the burst of the same chances does.
+    # A failure warms the hall, by the same random incidents.
     cold = kit.level(
         "Temperature", -21.5, day=3.6, slow=1.3, quick=0.3, step=0.1, unit="°C", low=-40
     )
@@ -86,7 +86,7 @@ def coldstore(world: World) -> Agent:
         kit.level("Supply voltage", 230, slow=3, quick=1.5, step=0.5, unit="V", group=ENVIRONMENT),
     ]
     about = "A sensor: warmer by day, and too warm when the compressor fails"
-    return made(
+    return make_agent(
         world,
         "coldstore",
         modules,
@@ -103,7 +103,7 @@ def desk(world: World) -> Agent:
 
     def is_on(time: int) -> bool:
         local = kit.local(time)
-        # Somebody comes a bit sooner or later each day.
+        # The user comes a little earlier or later each day.
         late = chance(kit.key("late"), local // DAY)
         return weekday(local) < 5 and 7.4 + late <= hour(local) < 16.6 + late
 
@@ -113,7 +113,7 @@ def desk(world: World) -> Agent:
         kit.switch("Virus scanner", every=6 * DAY, longest=2 * HOUR, group="Security"),
     ]
     about = "A workstation: switched off at night and at the weekend, which is no fault"
-    return made(
+    return make_agent(
         world,
         "desk-12",
         modules,
@@ -134,7 +134,7 @@ def branch(world: World) -> Agent:
         if incident(line, time, int(2.7 * DAY), 3 * HOUR) >= 0:
             return False
         place = time // INTERVAL
-        # One here and one there, hardly ever two in a row.
+        # Single packets are lost, hardly ever two in a row.
         return chance(line, place) > 0.16 or chance(line, place - 1) <= 0.16
 
     modules = [
@@ -146,7 +146,7 @@ def branch(world: World) -> Agent:
         kit.switch("VPN", every=int(3.1 * DAY), longest=70 * MINUTE, group=NETWORK),
     ]
     about = "A branch office behind a shaky line: packets get lost"
-    return made(
+    return make_agent(
         world,
         "branch-north",
         modules,
@@ -172,7 +172,7 @@ def press(world: World) -> Agent:
         kit.switch("Guard closed", every=4 * HOUR, longest=6 * MINUTE, group="Security"),
     ]  # fmt: skip
     about = "A machine that sends every 30 seconds, new since yesterday"
-    return made(
+    return make_agent(
         world,
         "press-7",
         modules,
@@ -196,7 +196,7 @@ def firewall(world: World) -> Agent:
         version(kit, "Rules", world.end - 2 * DAY - 3 * HOUR, "revision 1184", "revision 1185"),
     ]
     about = "Between inside and outside"
-    return made(
+    return make_agent(
         world,
         "fw1",
         modules,

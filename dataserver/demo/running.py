@@ -1,4 +1,4 @@
-"""A demo that runs: a server, a console, and packets that keep coming until it is to end."""
+"""A running demo: a server, a console, and packets that keep coming until it is stopped."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from dataserver.demo.children import Child, Children, Ending
+from dataserver.demo.children import Child, Children, ShutdownSignal
 from dataserver.demo.home import DemoHome
 from dataserver.demo.model import File, Sender
 from dataserver.demo.uploading import Uploader
 from dataserver.errors import NotRunning
 
-#: Where the console listens unless somebody asks for another place.
+#: The default address of the console.
 HOST, PORT = "127.0.0.1", 8080
-#: Seconds between two looks at the clock, and between two notes of how far it is.
+#: Seconds between two checks of the clock, and between two updates of the demo's state.
 _LOOK, _NOTE = 1.0, 60
 #: Seconds in which the console has to answer.
 _PATIENCE = 60.0
-#: With the end of its line, so that no half of an address is taken for one.
+#: Including the line end, so that half of an address does not match.
 _ADDRESS = re.compile(r"(https?://[^\s\"',;]+)[^\n]*\n")
-#: Addresses that mean every one of this machine.
+#: Wildcard addresses, and the address under which they can be reached.
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def port_is_free(host: str = HOST, port: int = PORT) -> bool:
     """Whether a console could listen there."""
     with socket.socket() as sock:
-        # As servers do it: what an earlier one left in TIME_WAIT does not count.
+        # As servers do: connections in TIME_WAIT do not count.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, port))
@@ -41,20 +41,20 @@ def port_is_free(host: str = HOST, port: int = PORT) -> bool:
 
 
 class Running:
-    """One running demo; its processes are in ``children``, which outlives it."""
+    """A running demo; its processes are in ``children``, which outlives it."""
 
     def __init__(
         self,
         demo: DemoHome,
         children: Children,
-        ending: Ending,
+        shutdown: ShutdownSignal,
         environment: Mapping[str, str],
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._demo = demo
         self._children = children
-        self._ending = ending
+        self._shutdown = shutdown
         self._environment = environment
         self._clock = clock
 
@@ -65,13 +65,13 @@ class Running:
         return self._children.add(Child(name, command, log, self._environment))
 
     def check(self) -> None:
-        """Raise NotRunning where a process ended."""
+        """Raise NotRunning if a process has ended."""
         self._children.check()
 
     def address(self, console: Child) -> str | None:
-        """Where the console answers, once it does; None: told to end before that.
+        """The console's URL, once it answers, or None if stopped before that.
 
-        Raises NotRunning where it does not answer, or where a process ended.
+        Raises NotRunning if it does not answer, or if a process has ended.
         """
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
@@ -79,21 +79,21 @@ class Running:
             found = _ADDRESS.search(console.log.read_text("utf-8", errors="replace"))
             if found is not None and _answers(found[1]):
                 return found[1].rstrip("/") + "/"
-            if self._ending.wait(0.1):
+            if self._shutdown.wait(0.1):
                 return None
         raise NotRunning(
-            f"the console does not answer: {console.last_word() or 'it said nothing'}",
-            hint=f"{console.log} has what it said",
+            f"the console does not answer: {console.last_line() or 'it printed nothing'}",
+            hint=f"see {console.log}",
         )
 
     def keep_sending(self, senders: Sequence[Sender], uploader: Uploader) -> None:
-        """Upload each packet when its time comes, until it is to end.
+        """Upload each packet when its time comes, until the demo is stopped.
 
-        Raises NotRunning where a process ended, OSError where nothing can be uploaded.
+        Raises NotRunning if a process has ended, OSError if nothing can be uploaded.
         """
         sent = noted = self._demo.state.until
         try:
-            while not self._ending.asked:
+            while not self._shutdown.is_requested:
                 self.check()
                 now = int(self._clock())
                 if now > sent:
@@ -102,13 +102,13 @@ class Running:
                 if sent - noted > _NOTE:
                     self._demo.advance(sent)
                     noted = sent
-                self._ending.wait(_LOOK)
+                self._shutdown.wait(_LOOK)
         finally:
             self._demo.advance(sent)
 
 
 def _packets(senders: Sequence[Sender], start: int, end: int) -> list[File]:
-    """All that is sent after ``start`` and until ``end``, in order of time."""
+    """All packets sent after ``start`` and until ``end``, in order of time."""
     found = [
         (time, sender.packet(time)) for sender in senders for time in sender.agent.times(start, end)
     ]
@@ -116,7 +116,7 @@ def _packets(senders: Sequence[Sender], start: int, end: int) -> list[File]:
 
 
 def _answers(url: str) -> bool:
-    """Whether somebody speaks HTTP there, whatever he says."""
+    """Whether a server answers HTTP there, with any status."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or HOST, parts.port or 80

@@ -1,4 +1,4 @@
-"""The servers among the made-up agents."""
+"""Made-up agents: the servers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataserver.demo.kit import (
     World,
     above,
     machine,
-    made,
+    make_agent,
     version,
 )
 from dataserver.demo.model import Agent, Limits, Module
 from dataserver.demo.noise import DAY, HOUR, chance, hour, incident, incidents
 
-#: Seconds between two deployments, and how long one takes at most.
+#: Seconds between two deployments, and the longest duration of one.
 _DEPLOYMENTS = (int(2.5 * DAY), 50 * MINUTE)
 
 
@@ -35,7 +35,7 @@ def web1(world: World) -> Agent:
         version(kit, "nginx version", world.end - 9 * DAY, "1.26.2", "1.26.3"),
     ]
     about = "The shop's pages: busy by day, quiet at night"
-    return made(
+    return make_agent(
         world, "web1", modules, alias="web1 (shop)", group="Web", description=about, host=11
     )
 
@@ -48,11 +48,11 @@ def web2(world: World) -> Agent:
         kit.counter("Requests", 27.0, booted=rebooted, unit="1/s", group=APPLICATION),
         kit.counter("Bytes sent", 190_000.0, booted=rebooted, unit="B/s", group=NETWORK),
         _response_time(kit),
-        # Down while the newcomer looks, and back a while later.
+        # Down at the end of the history, and up again a while later.
         kit.switch("nginx", down=(-40 * MINUTE, 25 * MINUTE), group=APPLICATION),
     ]
-    about = "The shop's second server; rebooted some days ago, its counters began anew"
-    return made(
+    about = "The shop's second server; rebooted some days ago, its counters were reset"
+    return make_agent(
         world,
         "web2",
         modules,
@@ -108,7 +108,9 @@ def db1(world: World) -> Agent:
         kit.switch("MariaDB", every=int(9.1 * DAY), longest=15 * MINUTE, group=DATABASE),
     ]
     about = "The shop's database; its replica falls behind now and then"
-    return made(world, "db1", modules, alias="db1", group="Databases", description=about, host=21)
+    return make_agent(
+        world, "db1", modules, alias="db1", group="Databases", description=about, host=21
+    )
 
 
 def backup(world: World) -> Agent:
@@ -129,7 +131,7 @@ def backup(world: World) -> Agent:
         local = kit.local(time)
         return 0 <= (hour(local) - ends(local // DAY)) * HOUR < INTERVAL
 
-    def told(time: int) -> str | None:
+    def log_line(time: int) -> str | None:
         if not has_ended(time):
             return None
         night = kit.local(time) // DAY
@@ -143,14 +145,14 @@ def backup(world: World) -> Agent:
     group = APPLICATION
     modules = [
         *machine(kit, load=0.3),
-        # Filling up while the newcomer looks.
+        # Filling up at the end of the history.
         kit.disk("Disk /backup", least=34, most=93, period=int(6.3 * DAY), now=0.87),
         kit.text("Job", job, group=group, limits=Limits(warning_text="^verifying$")),
         Module("Duration", "async_data", took, "min", "Of the last backup", group),
-        kit.log("Log", told, group=group, limits=Limits(warning_text=r"[1-9]\d* errors")),
+        kit.log("Log", log_line, group=group, limits=Limits(warning_text=r"[1-9]\d* errors")),
     ]
     about = "Fills its disk until old backups are removed; runs at night"
-    return made(
+    return make_agent(
         world, "backup1", modules, alias="backup1", group="Servers", description=about, host=51
     )
 
@@ -164,8 +166,8 @@ def erp(world: World) -> Agent:
         kit.level("Users", 3, day=37, quick=4, step=1, group=APPLICATION),
         kit.switch("Print queue", every=3 * DAY, longest=2 * HOUR, group=APPLICATION),
     ]
-    about = "Went silent some hours ago: what it last said is not known to be true any more"
-    return made(
+    about = "Went silent some hours ago: its last values may no longer be true"
+    return make_agent(
         world,
         "erp-old",
         modules,
@@ -205,6 +207,6 @@ def shop(world: World) -> Agent:
         kit.text("Release", release, group=APPLICATION),
     ]  # fmt: skip
     about = "The shop itself: a new release every few days, some of which go wrong"
-    return made(
+    return make_agent(
         world, "shop-app", modules, alias="Shop", group="Applications", description=about, host=13
     )

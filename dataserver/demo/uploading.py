@@ -1,4 +1,4 @@
-"""How made-up packets get into a drop directory: whole, under their final names."""
+"""Uploading made-up packets into a drop directory: complete, under their final names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataserver.demo.model import File
 
 
 class Uploader:
-    """Puts files into ``data_in``; ``spare`` is a folder of ours on the same file system."""
+    """Writes files into ``data_in``; ``spare`` is our own folder on the same file system."""
 
     def __init__(self, data_in: Path, spare: Path) -> None:
         self._data_in = data_in
@@ -19,18 +19,17 @@ class Uploader:
         spare.mkdir(parents=True, exist_ok=True)
 
     def send(self, files: Iterable[File]) -> None:
-        """As a careful agent: written elsewhere, then renamed."""
+        """Upload like a careful agent: write elsewhere, then rename."""
         for file in files:
             part = self._spare / "part"
             part.write_bytes(file.content)
             part.rename(self._data_in / file.name)
 
     def fill(self, files: Iterable[File]) -> None:
-        """The same for files of the past, with their times.
+        """Upload files of the past, with their modification times.
 
-        Their names are links to a few files of ours, which are written again once the server
-        has let go of them: tens of thousands of new inodes, each of which is freed in a moment,
-        take ext4 half a millisecond apiece.
+        Their names are links to a few files of ours, which are reused once the server has unlinked
+        them: creating and freeing tens of thousands of inodes takes ext4 half a millisecond each.
         """
         for place, file in enumerate(files):
             ours = self._spare / f"{place}"
@@ -41,18 +40,18 @@ class Uploader:
                 os.utime(fd, (file.modified, file.modified))
             finally:
                 os.close(fd)
-            # One of that name that an earlier run left is this one.
+            # Replaces a file of that name from an earlier run.
             part = self._spare / "part"
             os.link(ours, part)
             part.rename(self._data_in / file.name)
 
     def close(self) -> None:
-        """Remove what is ours."""
+        """Remove our folder."""
         shutil.rmtree(self._spare, ignore_errors=True)
 
 
 def _open_unshared(path: Path) -> int:
-    """The file, opened for writing; a new one where it still has another name (set aside)."""
+    """The file, opened for writing; a new one if it still has another name (was rejected)."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o640)
     if os.fstat(fd).st_nlink == 1:
         return fd

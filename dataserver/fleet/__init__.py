@@ -1,1 +1,1 @@
-"""The instances of this machine: their folders, who runs them, how agents reach them."""
+"""The instances of this machine: their folders, and the processes that run them."""

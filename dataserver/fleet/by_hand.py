@@ -1,4 +1,4 @@
-"""Signals for the process that runs an instance, whoever started it."""
+"""Sending signals to the process that runs an instance, however it was started."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dataserver.spool.lock import holder
 
 
 def send(paths: Paths, number: signal.Signals) -> int | None:
-    """Signal the holder of the instance's lock; its process, None: nobody has it (any more).
+    """Signal the process that holds the instance's lock; its pid, or None if none holds it.
 
-    The lock says a number; that it still is the process which has the lock open is looked at
-    once the number cannot become another's.  Raises DataserverError where it cannot be signalled,
-    OSError where the lock cannot be read.
+    The lock contains a pid.  Once a pidfd is open, so that the pid cannot be reused, we check
+    that this process has the lock open.  Raises DataserverError if it cannot be signalled, OSError
+    if the lock cannot be read.
     """
     pid = holder(paths.var)
     if pid is None:
@@ -25,7 +25,7 @@ def send(paths: Paths, number: signal.Signals) -> int | None:
     try:
         fd = os.pidfd_open(pid)
     except (OSError, ValueError) as exc:
-        # It ended meanwhile, or is in another container.
+        # It has just ended, or is in another container.
         if holder(paths.var) is None:
             return None
         raise _unreachable(paths, pid) from exc
@@ -48,15 +48,15 @@ def send(paths: Paths, number: signal.Signals) -> int | None:
 
 
 def _unreachable(paths: Paths, pid: int) -> DataserverError:
-    who = f"process {pid}" if pid else "another process"
+    process = f"process {pid}" if pid else "another process"
     return DataserverError(
-        f"{paths.name} is run by {who}, which cannot be reached from here",
-        hint="is it in another container, or another user's? Stop it there",
+        f"{paths.name} is run by {process}, which cannot be signalled from here",
+        hint="it may be in another container or another user's: stop it there",
     )
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Whether the process has this very file open, by /proc (proc(5)); PermissionError."""
+    """Whether the process has this file open, according to proc(5); PermissionError."""
     wanted = path.stat()
     try:
         numbers = os.listdir(f"/proc/{pid}/fd")

@@ -1,4 +1,4 @@
-"""Starting, stopping and restarting instances, and waiting until they have done so."""
+"""Starting, stopping and restarting instances, and waiting for the outcome."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dataserver.fleet.overview import Condition, Row, overview
 from dataserver.fleet.registry import Registry, disable, enable
 from dataserver.runtime.heartbeat import process_start
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 _PAUSE = 0.1
-#: An instance that has been waiting to restart, or has failed, for so long (seconds) since we
-#: asked does not come up: the first pauses of whoever runs it are shorter.
+#: Seconds after which an instance that is waiting to restart, or has failed, counts as not
+#: starting: the first pauses of the supervisor and systemd are shorter.
 _SETTLED = 2.0
 
 _DOWN = frozenset(
@@ -35,7 +35,7 @@ _NOT_UP = frozenset({Condition.WAITING_TO_RESTART, Condition.FAILED, Condition.B
 
 
 class Target(Enum):
-    """What an instance was asked for."""
+    """The requested state of an instance."""
 
     UP = "running"
     DOWN = "stopped"
@@ -43,44 +43,44 @@ class Target(Enum):
 
 @dataclass(slots=True)
 class Request:
-    """One instance on its way to what it was asked for."""
+    """An instance on its way to the requested state."""
 
     name: str
-    aim: Target
-    #: The process that has to end: of a restart, or one that was told by hand.
+    target: Target
+    #: The process that has to end: before a restart, or one that was signalled directly.
     before: int | None = None
-    #: What it was last seen in, and when (monotonic seconds).
+    #: The state in which it was last seen, and since when (monotonic seconds).
     seen: tuple[object, float] | None = None
 
     def reached(self, row: Row) -> bool:
-        """Whether it has got there."""
+        """Whether the instance has reached the requested state."""
         if self.before is not None and process_start(self.before) is not None:
             return False
-        if self.aim is Target.UP:
+        if self.target is Target.UP:
             # The row may have been read before that process ended.
             return row.runs and row.pid != self.before
         return row.state in _DOWN and row.pid is None
 
-    def hopeless(self, row: Row, now: float) -> bool:
-        """Whether it will not get there by itself; ``now`` is monotonic seconds."""
+    def cannot_succeed(self, row: Row, now: float) -> bool:
+        """Whether it will not reach that state by itself; ``now`` is monotonic seconds."""
         state = (row.state, row.since, row.restarts)
         if self.seen is None or self.seen[0] != state:
             self.seen = state, now
         settled = now - self.seen[1] >= _SETTLED
-        return self.aim is Target.UP and row.pid is None and row.state in _NOT_UP and settled
+        return self.target is Target.UP and row.pid is None and row.state in _NOT_UP and settled
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one; ``row`` is None where it is gone."""
+    """The outcome of a request; ``row`` is None if the instance no longer exists."""
 
-    goal: Request
+    request: Request
     row: Row | None
     reached: bool
 
 
 class Control:
-    """The instances of a home and whoever runs them (``manager``; None: nobody does)."""
+    """Control over the instances of a home; ``manager`` is None if none runs the home."""
 
     def __init__(
         self,
@@ -100,12 +100,12 @@ class Control:
         self._sleep = sleep
 
     def rows(self, instances: Sequence[Instance]) -> list[Row]:
-        """How they do; DataserverError where whoever runs them does not answer."""
+        """The state of each instance; DataserverError if the manager does not answer."""
         managed = self.manager.states(instances) if self.manager else {}
         return overview(instances, managed, self._clock(), self._environment)
 
     def start(self, instance: Instance) -> Request:
-        """Have it run.  Raises NotRunning where nobody would start it, other DataserverErrors."""
+        """Start the instance; NotRunning if no manager would start it, other DataserverErrors."""
         if self.manager is not None:
             self.manager.start(instance)
             return Request(instance.name, Target.UP)
@@ -114,12 +114,12 @@ class Control:
         if row.pid is None:
             raise NotRunning(
                 f"{instance.name} is enabled, but nothing runs this home",
-                hint="`dataserver up` does",
+                hint="start it with `dataserver up`",
             )
         return Request(instance.name, Target.UP)
 
     def stop(self, instance: Instance) -> Request:
-        """Have it not run, whoever started it; DataserverError."""
+        """Stop the instance, however it was started; DataserverError."""
         [row] = self.rows([instance])
         if self.manager is not None:
             self.manager.stop(instance)
@@ -128,51 +128,49 @@ class Control:
         if row.supervised:
             return Request(instance.name, Target.DOWN)
         try:
-            told = by_hand.send(instance.paths, signal.SIGTERM)
+            signalled = by_hand.send(instance.paths, signal.SIGTERM)
         except OSError as exc:
             raise DataserverError(
-                f"who runs {instance.name} cannot be told: {exc.filename}: {exc.strerror}"
+                f"cannot find out which process runs {instance.name}: "
+                f"{exc.filename}: {exc.strerror}"
             ) from exc
-        return Request(instance.name, Target.DOWN, before=told)
+        return Request(instance.name, Target.DOWN, before=signalled)
 
     def restart(self, instance: Instance) -> Request:
-        """Have it end in good order and start again; DataserverError."""
-        if self.manager is None:
-            return self._restart_by_nobody(instance)
-        return Request(instance.name, Target.UP, before=self.manager.restart(instance))
-
-    def _restart_by_nobody(self, instance: Instance) -> Request:
+        """Restart the instance gracefully; DataserverError."""
+        if self.manager is not None:
+            return Request(instance.name, Target.UP, before=self.manager.restart(instance))
         [row] = self.rows([instance])
         if row.pid is None:
             return self.start(instance)
         raise NotRunning(
-            f"{instance.name} is run by process {row.pid}, and nobody would start it again",
+            f"{instance.name} is run by process {row.pid}, and no manager would restart it",
             hint=f"`dataserver instances stop {instance.name}`, then `dataserver up`",
         )
 
     def wait(
         self,
-        goals: Sequence[Request],
+        requests: Sequence[Request],
         seconds: float,
         progress: Callable[[Sequence[Request]], None],
     ) -> Iterator[Outcome]:
-        """What becomes of each, as it becomes known; all within ``seconds``.
+        """The outcome of each request as it becomes known; all within ``seconds``.
 
-        ``progress`` is told, again and again, who is waited for.
+        ``progress`` is called repeatedly with the pending requests.
         """
-        pending = {goal.name: goal for goal in goals}
+        pending = {request.name: request for request in requests}
         deadline = self._monotonic() + seconds
         while pending:
             instances = [i for i in self._listed() if i.name in pending]
             rows = {row.name: row for row in self.rows(instances)}
             now = self._monotonic()
-            for name, goal in list(pending.items()):
+            for name, request in list(pending.items()):
                 row = rows.get(name)
-                reached = row is not None and goal.reached(row)
-                lost = row is None or goal.hopeless(row, now) or now >= deadline
+                reached = row is not None and request.reached(row)
+                lost = row is None or request.cannot_succeed(row, now) or now >= deadline
                 if reached or lost:
                     del pending[name]
-                    yield Outcome(goal, row, reached)
+                    yield Outcome(request, row, reached)
             if pending:
                 progress(list(pending.values()))
                 self._sleep(_PAUSE)

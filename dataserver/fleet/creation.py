@@ -1,4 +1,4 @@
-"""Making an instance: its folder appears whole, and checked, or not at all."""
+"""Creating an instance: its folder appears complete and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from dataserver.fleet.aside import NEW, erase, move
 from dataserver.uploads.rights import prepare_data_in
 
 _HEAD = """\
-# The instance `{name}`: what differs from ../../dataserver.toml. Every setting may stand here;
-# `dataserver config show {name} --origin` lists all with where they come from.
+# The instance `{name}`: settings that differ from ../../dataserver.toml. Every setting is allowed;
+# `dataserver config show {name} --origin` lists all settings and their origins.
 
 # Where agents drop their packets, relative to this file.
 """
-#: A basic string of TOML cannot hold this; JSON's can.
+#: A basic string of TOML cannot contain this character; one of JSON can.
 _DELETE = {0x7F: "\\u007f"}
 
 
 def create(
     home: Home, paths: Paths, data_in: Path | None, values: Mapping[str, str], others: list[Paths]
 ) -> None:
-    """Make the instance of ``paths``; for whoever holds :func:`dataserver.fleet.aside.changing`.
+    """Create the instance; the caller holds :func:`dataserver.fleet.aside.changing`.
 
-    ``data_in`` is absolute, None: a directory in the instance's folder.  ``values`` are settings
-    as text.  Raises UsageError, ConfigError, or DataserverError where the disk says no; then
-    nothing is left of it.
+    ``data_in`` is absolute, or None for a directory in the instance's folder.  ``values`` are
+    settings as text.  Raises UsageError, ConfigError, or DataserverError if something cannot be
+    written; then nothing is left behind.
     """
     _must_be_free(home, paths, others)
     settings = decode(values)
@@ -51,20 +51,20 @@ def create(
                     make(folder)
                 prepare_data_in(data_in)
             elif not data_in.is_dir():
-                raise UsageError(f"{data_in} cannot be a data_in: it is no directory")
+                raise UsageError(f"{data_in} cannot be a data_in: it is not a directory")
             _write(aside.config, _text(paths.name, data_in, settings), home)
             _check(aside, paths)
             move(aside.folder, paths.folder)
     except OSError as exc:
-        where = _told(os.fsdecode(exc.filename or ""), aside, paths)
+        where = _final(os.fsdecode(exc.filename or ""), aside, paths)
         raise DataserverError(
-            f"instance {paths.name} cannot be made: {where}: {exc.strerror}",
-            hint="nothing was made",
+            f"instance {paths.name} cannot be created: {where}: {exc.strerror}",
+            hint="nothing was created",
         ) from exc
 
 
 def decode(values: Mapping[str, str]) -> dict[str, object]:
-    """Settings given as text as TOML has them; ConfigError names one that cannot be."""
+    """Settings given as text, decoded; ConfigError names one that is invalid."""
     return {key: _decoded(key, text) for key, text in values.items()}
 
 
@@ -76,8 +76,8 @@ def _decoded(key: str, text: str) -> object:
         raise ConfigError(f"there is no setting {key!r}", hint=hint)
     if about.secret:
         raise ConfigError(
-            f"{key} must not stand in an instance's file",
-            hint=f"put it into a file of its own and name that in {key}_file",
+            f"{key} is not allowed in an instance's file",
+            hint=f"put it into a file of its own and name that file in {key}_file",
         )
     if key == "data_in":
         raise ConfigError("data_in is set by --data-in, not by --set")
@@ -95,18 +95,18 @@ def _decoded(key: str, text: str) -> object:
 def _must_be_free(home: Home, paths: Paths, others: Iterable[Paths]) -> None:
     if paths.name in [other.name for other in others]:
         raise UsageError(
-            f"there is an instance {paths.name!r} in {home.root} already",
+            f"instance {paths.name!r} exists already in {home.root}",
             hint=f"`dataserver instances start {paths.name}` starts it",
         )
     if os.path.lexists(paths.folder):
         raise UsageError(
-            f"{paths.folder} is in the way: it is there already and no instance",
+            f"{paths.folder} exists already and is not an instance",
             hint="move it away, or choose another name",
         )
 
 
 def _missing(path: Path) -> list[Path]:
-    """The directories that have to be made for ``path``, outermost first."""
+    """The directories that have to be created for ``path``, outermost first."""
     missing = []
     while not os.path.lexists(path):
         missing.append(path)
@@ -116,7 +116,7 @@ def _missing(path: Path) -> list[Path]:
 
 @contextmanager
 def _undone_on_failure(home: Home, aside: Path) -> Iterator[_Make]:
-    """Gives what makes directories; they are removed again if the block fails."""
+    """Yield a function that creates directories; they are removed if the block fails."""
     make = _Make(home)
     try:
         yield make
@@ -124,14 +124,14 @@ def _undone_on_failure(home: Home, aside: Path) -> Iterator[_Make]:
         with suppress(OSError):
             erase(aside)
         for folder in reversed(make.made):
-            # Only what is empty: an upload may have come into a new drop directory.
+            # Only empty ones: an upload may have arrived in a new drop directory.
             with suppress(OSError):
                 folder.rmdir()
         raise
 
 
 class _Make:
-    """Makes directories and remembers them; made by root, they belong to the home's owner."""
+    """Creates directories and remembers them; those of root are given to the home's owner."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -146,7 +146,7 @@ class _Make:
 
 
 def _give(path: Path, home: Home) -> None:
-    """As root, give what was made to whoever owns the instances: they run as that user."""
+    """As root, give a new file to the owner of ``instances/``: the instances run as that user."""
     if os.geteuid() == 0:
         owner = home.instances.stat()
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
@@ -158,7 +158,7 @@ def _text(name: str, data_in: Path | None, settings: Mapping[str, object]) -> st
 
 
 def _toml(value: object) -> str:
-    # What JSON writes for these is TOML as well, but for one character.
+    # The JSON of these types is valid TOML, except for one character.
     return json.dumps(value, ensure_ascii=False).translate(_DELETE)
 
 
@@ -172,12 +172,12 @@ def _write(path: Path, text: str, home: Home) -> None:
 
 
 def _check(aside: Paths, paths: Paths) -> None:
-    """Read the finished file as the instance will; ConfigError, as if it stood in its place."""
+    """Read the new file as the instance will; ConfigError names its final path."""
     try:
         read(aside, {})
     except ConfigError as exc:
-        raise ConfigError(_told(exc.message, aside, paths), hint=exc.hint) from exc
+        raise ConfigError(_final(exc.message, aside, paths), hint=exc.hint) from exc
 
 
-def _told(text: str, aside: Paths, paths: Paths) -> str:
+def _final(text: str, aside: Paths, paths: Paths) -> str:
     return text.replace(os.fspath(aside.folder), os.fspath(paths.folder))

@@ -1,4 +1,4 @@
-"""What is known of instances: what their folders say, and what runs them."""
+"""Instances as records, and the interface of the managers that run them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dataserver.runtime.heartbeat import process_start, write_atomic
 
 
 class RunState(StrEnum):
-    """What whoever runs an instance says of it."""
+    """The state of an instance according to its manager."""
 
-    #: It is meant not to run.
+    #: It is not meant to run.
     STOPPED = "stopped"
-    #: Its process is there and not ready yet.
+    #: Its process exists and is not ready yet.
     STARTING = "starting"
     RUNNING = "running"
-    #: Told to leave, not gone yet.
+    #: Its process was asked to end and has not ended yet.
     STOPPING = "stopping"
-    #: It ended by itself and is started again after a pause.
+    #: It ended by itself and will be restarted after a pause.
     WAITING = "waiting"
-    #: It ended too often; nothing more is tried until it is started by hand or changed.
+    #: It ended too often; it is not restarted until it is started by hand or changed.
     FAILED = "failed"
-    #: Another process, not one of the supervisor's, has its lock.
+    #: A process that the supervisor did not start holds its lock.
     HELD = "held"
 
 
@@ -36,9 +36,9 @@ class Instance:
     """One folder below ``instances/``."""
 
     paths: Paths
-    #: Without the marker ``disabled``: it is meant to run.
+    #: It has no marker ``disabled``: it is meant to run.
     enabled: bool
-    #: Another one whenever the instance's own settings, or the wish to start it, changed.
+    #: Changes whenever the instance's own settings change, or it is to be started.
     fingerprint: str
 
     @property
@@ -49,52 +49,51 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Managed:
-    """What whoever runs an instance knows of it.  ``since`` is epoch seconds."""
+    """What a manager knows about an instance.  ``since`` is epoch seconds."""
 
     state: RunState
     pid: int | None = None
     since: float | None = None
-    #: How often it was started again because it had ended or was stuck.
+    #: How often it was restarted because it had ended or was stuck.
     restarts: int = 0
-    #: Why it is not running, in one line; None where there is nothing to say.
+    #: Why it is not running, in one line, or None.
     detail: str | None = None
 
 
 class Manager(Protocol):
-    """Whoever runs the instances of a home: systemd, or ``dataserver up``.
+    """What runs the instances of a home: systemd, or ``dataserver up``.
 
-    Requests return when they were made, not when they took effect; errors are
-    DataserverErrors.
+    Requests return before they take effect; errors are DataserverErrors.
     """
 
-    #: What to call it.
+    #: Its name in messages.
     name: str
 
     def start(self, instance: Instance) -> None:
-        """Have it run, now and after a restart of the machine; one that failed is tried anew."""
+        """Start the instance, now and after each boot; a failed one is started again."""
 
     def stop(self, instance: Instance) -> None:
-        """Have it not run, until it is started again."""
+        """Stop the instance until it is started again."""
 
     def restart(self, instance: Instance) -> int | None:
-        """Have it end in good order and start again; start it where it does not run.
+        """Restart the instance gracefully; start it if it does not run.
 
-        Returns the process that was told to end; None: there was none.
+        Returns the pid of the process that was asked to end, or None if there was none.
         """
 
     def states(self, instances: Sequence[Instance]) -> dict[str, Managed]:
-        """What it knows of them, by name; one that it does not know is missing."""
+        """The states of the instances by name; unknown instances are missing."""
 
     def follow(self, instance: Instance, lines: int, *, follow: bool) -> Iterator[str]:
-        """The last ``lines`` of what it said, without line ends; then, what it says, for ever."""
+        """The last ``lines`` of its log without line ends; with ``follow`` new ones, for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorState:
-    """What the supervisor last wrote into ``var/supervisor.json``.  Times are epoch seconds."""
+    """The content of ``var/supervisor.json``.  Times are epoch seconds."""
 
     pid: int
-    #: As :func:`dataserver.runtime.heartbeat.process_start`: tells a reused pid apart.
+    #: As :func:`dataserver.runtime.heartbeat.process_start`: detects a reused pid.
     process_start: int | None
     started: float
     written: float
@@ -102,12 +101,12 @@ class SupervisorState:
 
     @property
     def alive(self) -> bool:
-        """Whether the process that wrote this is still there."""
+        """Whether the process that wrote this still runs."""
         return self.process_start is not None and process_start(self.pid) == self.process_start
 
     @classmethod
     def read(cls, path: Path) -> SupervisorState | None:
-        """The state in ``path``; None where there is none, or one of another version."""
+        """The state in ``path``, or None if the file is missing or of another version."""
         try:
             data = json.loads(path.read_text("utf-8"))
             instances = {
@@ -119,15 +118,15 @@ class SupervisorState:
             return None
 
     def write(self, path: Path) -> None:
-        """Replace ``path`` with this; OSError where it cannot be."""
+        """Replace ``path`` with this state; OSError."""
         write_atomic(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def supervisor_file(home: Home) -> Path:
-    """Where the supervisor says how things stand."""
+    """The file into which the supervisor writes its state."""
     return home.var / "supervisor.json"
 
 
 def log_file(paths: Paths) -> Path:
-    """Where the supervisor keeps what an instance says; the part before it ends in ``.1``."""
+    """The log of an instance that the supervisor runs; the older part has the suffix ``.1``."""
     return paths.var / "log"

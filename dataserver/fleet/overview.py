@@ -1,7 +1,7 @@
-"""How each instance does, put together from all that is known without asking it or the database.
+"""The state of each instance, from files and its manager, without asking it or the database.
 
-Its folder (is it meant to run? can its settings be read?), whoever runs it, its lock, its
-heartbeat and its status file: each may be missing, old or unreadable, and none hides the others.
+The sources are its folder (enabled? valid settings?), its manager, its lock, its heartbeat and
+its status file: each may be missing, old or unreadable without hiding the others.
 """
 
 from __future__ import annotations
@@ -25,62 +25,61 @@ _T = TypeVar("_T")
 
 
 class Condition(StrEnum):
-    """How an instance does, in the words of ``dataserver instances list``."""
+    """The state of an instance, in the words of ``dataserver instances list``."""
 
     RUNNING = "running"
     STARTING = "starting"
     WAITING_FOR_DATABASE = "waiting for database"
-    #: Its process is there and does not move.
+    #: Its process exists and makes no progress.
     STUCK = "stuck"
     STOPPING = "stopping"
-    #: It ended by itself and is started again after a pause.
+    #: It ended by itself and will be restarted after a pause.
     WAITING_TO_RESTART = "waiting to restart"
-    #: It ended too often, or cannot start: nothing more is tried.
+    #: It ended too often, or cannot start; it is not restarted.
     FAILED = "failed"
-    #: It is meant to run, and does not: nobody has started it.
+    #: It is enabled, and no manager has started it.
     STOPPED = "stopped"
-    #: It is meant not to run.
     DISABLED = "disabled"
-    #: Its configuration cannot be used.
+    #: Its configuration is invalid.
     BROKEN = "broken"
-    #: Its process ended without saying so, and nobody starts it again.
+    #: Its process died, and nothing will restart it.
     DEAD = "dead"
-    #: This user may not look.
+    #: This user may not read its files.
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One instance.  Times are epoch seconds; None: not known, or there is none."""
+    """One instance.  Times are epoch seconds; None means unknown or absent."""
 
     name: str
     state: Condition
     #: Why it is in this state, or what else is wrong, in one line.
     detail: str | None
     enabled: bool
-    #: Its process is one that whoever runs this home has started; None: it has no process.
+    #: Whether its process was started by the manager, or None without a process.
     supervised: bool | None
     pid: int | None
     since: float | None
     #: Packets in the drop directory, complete or not.
     queue: int | None
-    #: There are more: only so many were counted.
+    #: Whether there are more than were counted.
     queue_more: bool
     #: The time of the oldest of them.
     oldest: float | None
-    #: How many of them are held until their agent's backlog has settled, and until when.
+    #: The number of packets that are held until their agent's backlog has settled, and until when.
     held: int | None
     held_until: float | None
     packets_per_second: float | None
     restarts: int | None
     data_in: str | None
-    #: What its main loop is doing.
+    #: The phase of its main loop.
     phase: str | None
     database_error: str | None
 
     @property
     def runs(self) -> bool:
-        """Whether it takes packets, or would if the database let it."""
+        """Whether it processes packets, or only waits for the database."""
         return self.state in (Condition.RUNNING, Condition.WAITING_FOR_DATABASE)
 
 
@@ -90,10 +89,10 @@ def overview(
     now: float,
     environment: Mapping[str, str],
 ) -> list[Row]:
-    """A row for each instance; ``managed`` is what whoever runs them says.
+    """A row for each instance; ``managed`` is what the manager knows about them.
 
-    ``now`` is epoch seconds, ``environment`` may hold settings.  Never raises for what is wrong
-    with an instance.
+    ``now`` is epoch seconds, ``environment`` may contain settings.  Problems of an instance never
+    raise an error.
     """
     return [
         _row(_Known(instance, managed.get(instance.name), environment), now)
@@ -102,14 +101,14 @@ def overview(
 
 
 class _Known:
-    """All that is known of one instance."""
+    """All that is known about one instance."""
 
     def __init__(
         self, instance: Instance, managed: Managed | None, environment: Mapping[str, str]
     ) -> None:
         self.instance = instance
         self.managed = managed
-        #: Why something could not be looked at.
+        #: Why a source could not be read.
         self.hidden: str | None = None
         self.holder = self._look(lambda paths: holder(paths.var))
         self.beat = self._look(lambda paths: Beat.read(paths.heartbeat))
@@ -133,7 +132,7 @@ class _Known:
         """Its process."""
         if self.holder:
             return self.holder
-        # 0: somebody whose number the lock does not tell.
+        # 0: a process whose pid is not in the lock.
         if self.managed is not None and self.managed.pid is not None:
             return self.managed.pid
         return self.beat.pid if self.holder == 0 and self.beat else None
@@ -152,7 +151,7 @@ def _row(known: _Known, now: float) -> Row:
     beat = known.beat if known.beat and known.beat.pid == pid else None
     status = known.status if known.status and known.status.pid == pid else None
     runs = condition is Condition.RUNNING and status is not None
-    queue = _queue_told(status) if runs and status else _queue_counted(known)
+    queue = _queue_reported(status) if runs and status else _queue_counted(known)
     held, held_until = _held(status) if runs and status else (None, None)
     if held and held_until:
         left = duration_text(held_until - now)
@@ -194,18 +193,18 @@ def _condition(known: _Known, now: float) -> tuple[Condition, str | None]:
     if not known.instance.enabled:
         return Condition.DISABLED, None
     beat = known.beat.state(now) if known.beat else State.STOPPED
-    # Without its lock it is no running instance, whatever its heartbeat says, but for the moment
-    # in which it reads its configuration again.
+    # Without its lock it does not run, whatever its heartbeat says, except for the moment in
+    # which it reloads its configuration.
     return {
         State.RUNNING: (Condition.STARTING, None),
         State.STUCK: (Condition.STUCK, None),
-        State.DEAD: (Condition.DEAD, "it ended without saying so, and nobody starts it again"),
+        State.DEAD: (Condition.DEAD, "its process died and nothing will restart it"),
         State.STOPPED: (Condition.STOPPED, known.managed.detail if known.managed else None),
     }[beat]
 
 
 def _of_process(known: _Known, now: float) -> tuple[Condition, str | None]:
-    """The condition of one whose lock somebody holds."""
+    """The condition of an instance whose lock is held."""
     beat = known.beat if known.beat and known.beat.pid == known.pid else None
     # Its next start would fail.
     detail = known.broken or known.hidden
@@ -216,7 +215,7 @@ def _of_process(known: _Known, now: float) -> tuple[Condition, str | None]:
     if beat.phase is Phase.STOPPING:
         return Condition.STOPPING, detail
     if beat.state(now) is not State.RUNNING:
-        return Condition.STUCK, "its process is there and does not move"
+        return Condition.STUCK, "its process exists but makes no progress"
     if beat.phase is Phase.WAITING_FOR_DATABASE:
         error = known.status.database_error if known.status else None
         return Condition.WAITING_FOR_DATABASE, error or detail
@@ -224,15 +223,15 @@ def _of_process(known: _Known, now: float) -> tuple[Condition, str | None]:
 
 
 def _troubles(known: _Known) -> str | None:
-    """What a running instance says is wrong."""
+    """The troubles that a running instance reports."""
     status = known.status if known.status and known.status.pid == known.pid else None
     if status is None:
         return None
-    said = ((what, status.trouble(what)) for what in Trouble)
-    return "; ".join(f"{what}: {text}" for what, text in said if text) or None
+    found = ((what, status.trouble(what)) for what in Trouble)
+    return "; ".join(f"{what}: {text}" for what, text in found if text) or None
 
 
-#: What whoever runs it says of one whose lock nobody holds; the rest tells nothing.
+#: States that the manager reports of an instance whose lock is free; the others mean nothing then.
 _MANAGED: Mapping[RunState, Condition] = {
     RunState.STARTING: Condition.STARTING,
     RunState.RUNNING: Condition.RUNNING,
@@ -244,7 +243,7 @@ _MANAGED: Mapping[RunState, Condition] = {
 
 
 def _since(known: _Known, status: Status | None) -> float | None:
-    """Since when its process is there; where there is none, since when it is so."""
+    """Since when its process runs; without a process, since when it is in its state."""
     if status is not None:
         return status.started
     if known.managed is not None:
@@ -252,8 +251,8 @@ def _since(known: _Known, status: Status | None) -> float | None:
     return known.beat.time if known.beat else None
 
 
-def _queue_told(status: Status) -> Queue | None:
-    """What the instance itself counted."""
+def _queue_reported(status: Status) -> Queue | None:
+    """The queue as the instance itself counted it."""
     try:
         files = int(status.gauges["queue"])
         oldest = status.written - float(status.gauges["oldest_age_seconds"])
@@ -263,7 +262,7 @@ def _queue_told(status: Status) -> Queue | None:
 
 
 def _held(status: Status) -> tuple[int | None, float | None]:
-    """How many files are held, and until when; an older version does not say."""
+    """The number of held files, and until when; None from an older version."""
     try:
         held = int(status.gauges["held"])
         until = float(status.gauges["held_until_time_seconds"])
@@ -273,7 +272,7 @@ def _held(status: Status) -> tuple[int | None, float | None]:
 
 
 def _queue_counted(known: _Known) -> Queue | None:
-    """Counted now: it does not run, or not so that it would count."""
+    """The queue counted now, if the instance does not count it itself."""
     with suppress(OSError):
         return count_queue(known.data_in, BOUND)
     return None

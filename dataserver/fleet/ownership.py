@@ -1,7 +1,7 @@
-"""Whose drop directory is it?  One that belongs to an instance already is no other's.
+"""Which instance owns a drop directory: no two instances may share one.
 
-Directories are compared by device and inode, each with all of its parents, so that neither links
-nor bind mounts make one directory look like two.
+Directories are compared by device and inode, each with all of its parents, so that links and bind
+mounts cannot make one directory look like two.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from dataserver.config.load import load, toml
+from dataserver.config.load import load, read_toml
 from dataserver.config.paths import Home, Paths
 from dataserver.errors import DataserverError, UsageError
 from dataserver.runtime.heartbeat import Status
 
-#: Device and inode, or the path of what is not there or cannot be looked at.
+#: Device and inode, or the path if it does not exist or cannot be read.
 _Key = tuple[int, int] | str
-#: Folders of a home in which no agent may write.
+#: Folders of a home into which agents must not write.
 _KEPT = ("var", "uploads", "keepalived")
 
 
 def check(home: Home, name: str, data_in: Path, others: Iterable[Paths]) -> None:
     """Raise UsageError unless ``data_in`` (absolute) can be the instance ``name``'s own.
 
-    ``others`` are the instances of the home; those whose files are broken are gone by as far as
-    they can be read.
+    ``others`` are the instances of the home; of broken ones, what can be read counts.
     """
     lineage = _lineage(data_in)
     _check_home(home, data_in, lineage)
@@ -43,24 +42,24 @@ def check(home: Home, name: str, data_in: Path, others: Iterable[Paths]) -> None
 
 
 def configured(paths: Paths) -> Path:
-    """The instance's drop directory as its own file names it, links not followed.
+    """The instance's drop directory according to its own file, without following links.
 
-    The default where the file says nothing, or nothing that can be read.
+    It is the default if the file does not set it, or cannot be read.
     """
     raw: object = None
     with suppress(OSError, ValueError):
-        raw = toml(paths.config).get("data_in")
+        raw = read_toml(paths.config).get("data_in")
     usable = isinstance(raw, str) and raw and "\0" not in raw
     return paths.folder / (str(raw) if usable else "data_in")
 
 
 def claims(paths: Paths) -> list[Path]:
-    """The drop directories that an instance has or may have, its settings being broken or not."""
+    """The drop directories that an instance uses or may use, even with broken settings."""
     try:
         return [load(paths, {}).data_in]
     except (DataserverError, OSError):
         found = [configured(paths)]
-    # What it was started with, if it still runs.
+    # The one with which it was started, if it still runs.
     with suppress(OSError):
         status = Status.read(paths.status)
         found += [Path(status.data_in)] if status else []
@@ -83,7 +82,7 @@ def _check_home(home: Home, data_in: Path, lineage: list[_Key]) -> None:
 
 def _refusal(data_in: Path, why: str) -> UsageError:
     return UsageError(
-        f"{data_in} cannot be a data_in: it {why}", hint="name a directory that is nobody's"
+        f"{data_in} cannot be a data_in: it {why}", hint="choose a directory of its own"
     )
 
 
@@ -98,7 +97,7 @@ def _relation(mine: list[_Key], other: list[_Key]) -> str | None:
 
 
 def _lineage(path: Path) -> list[_Key]:
-    """What tells a directory apart, then each of its parents."""
+    """The keys of a directory and all of its parents."""
     real = Path(os.path.realpath(path))
     return [_key(each) for each in (real, *real.parents)]
 

@@ -1,4 +1,4 @@
-"""Removing an instance that does not run, so that no packet is lost unasked."""
+"""Removing an instance that does not run; packets are lost only on request."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from pathlib import Path
 
 from dataserver.config.paths import MAIN, Paths
 from dataserver.errors import DataserverError, LockedError, UsageError
-from dataserver.fleet import aside as queued
 from dataserver.fleet import ownership
-from dataserver.fleet.aside import REMOVED, erase, flock_patiently, move, own_part
+from dataserver.fleet.aside import (
+    REMOVED,
+    count_leaving,
+    count_rejected,
+    erase,
+    flock_patiently,
+    foreign_names,
+    move,
+    own_part,
+)
 from dataserver.spool.queue import count_queue
 
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What would be lost with an instance, or be taken by nobody any more."""
+    """What would be lost with an instance, or never be stored."""
 
     queued: int
     rejected: int
-    #: Names of what lies in ``var/NAME`` and is not of an instance's making.
+    #: Entries of ``var/NAME`` that no instance creates.
     foreign: Sequence[str]
 
     def __bool__(self) -> bool:
@@ -47,34 +55,34 @@ def check_removable(paths: Paths) -> None:
     """Raise UsageError for an instance that is never removed."""
     if paths.name == MAIN:
         raise UsageError(
-            f"{MAIN} is never removed: commands mean it when none is named",
-            hint=f"`dataserver instances stop {MAIN}` has it not run",
+            f"{MAIN} is never removed: it is the default instance of all commands",
+            hint=f"use `dataserver instances stop {MAIN}` to keep it from running",
         )
 
 
-def remains(paths: Paths) -> Leftovers:
-    """What is there now; OSError where it cannot be told."""
-    return _remains(paths, ownership.configured(paths))
+def leftovers(paths: Paths) -> Leftovers:
+    """What the instance would leave now; OSError if it cannot be read."""
+    return _leftovers(paths, ownership.configured(paths))
 
 
 def refusal(name: str, found: Leftovers) -> UsageError:
-    """Why an instance with packets is not removed, and what to do."""
+    """The error for an instance with leftovers: why it is not removed, and what to do."""
     ways = []
     if found.queued:
-        ways.append(f"take them in with `dataserver run {name} --once`")
+        ways.append(f"store them with `dataserver run {name} --once`")
     if found.rejected:
         ways.append(f"see `dataserver rejected list --instance {name}`")
     if found.foreign:
         ways.append("move them away")
     return UsageError(
-        f"{name} is not removed: {found}", hint=f"{', '.join(ways)}; --force loses what is left"
+        f"{name} is not removed: {found}", hint=f"{', '.join(ways)}; --force deletes what is left"
     )
 
 
 def remove(paths: Paths, others: Sequence[Paths], *, force: bool) -> list[str]:
-    """Remove it; for whoever holds :func:`dataserver.fleet.aside.changing`.
+    """Remove the instance; the caller holds :func:`dataserver.fleet.aside.changing`.
 
-    Returns what stays, a line each.  Raises UsageError, LockedError, DataserverError.
+    Returns what is kept, a line each.  Raises UsageError, LockedError, DataserverError.
     """
     check_removable(paths)
     try:
@@ -84,7 +92,7 @@ def remove(paths: Paths, others: Sequence[Paths], *, force: bool) -> list[str]:
         where = os.fsdecode(exc.filename or "")
         raise DataserverError(
             f"{paths.name} cannot be removed: {where}: {exc.strerror}",
-            hint="mend that and remove it again",
+            hint="fix that and remove it again",
         ) from exc
 
 
@@ -93,39 +101,39 @@ def _remove(paths: Paths, others: Sequence[Paths], force: bool) -> list[str]:
     part = own_part(paths.folder, data_in)
     if part is not None and (paths.folder / part).is_mount():
         raise UsageError(f"{data_in} is a mount point", hint="unmount it first")
-    # 1. Out of the agents' way, so that nothing comes between the look and the deletion.
+    # 1. Renamed, so that no agent can upload between the check and the deletion.
     folder = paths.folder.with_name(REMOVED + paths.name)
     with ExitStack() as undo:
         move(paths.folder, folder)
         undo.callback(move, folder, paths.folder)
-        # 2. The look that counts.
-        found = _remains(paths, data_in if part is None else folder / part)
+        # 2. The check that counts.
+        found = _leftovers(paths, data_in if part is None else folder / part)
         if found and not force:
             raise refusal(paths.name, found)
-        # 3. What running left behind: from here on a crash leaves what tidying up removes.
+        # 3. Its var folder: from here on the next command would clean up after a crash.
         var = paths.var.with_name(REMOVED + paths.name)
         if os.path.lexists(paths.var):
             move(paths.var, var)
         undo.pop_all()
-    stays = list(_links((paths.folder, folder), (paths.var, var)))
+    kept = list(_links((paths.folder, folder), (paths.var, var)))
     erase(folder)
     if os.path.lexists(var):
         erase(var)
     if part is None:
-        stays += _leave_data_in(data_in, others)
-    return stays
+        kept += _leave_data_in(data_in, others)
+    return kept
 
 
 @contextmanager
 def _held(paths: Paths) -> Iterator[None]:
-    """Hold the lock that whoever runs the instance would need; LockedError where it runs."""
+    """Hold the lock that a process of the instance would need; LockedError if one runs."""
     try:
         fd = os.open(paths.lock, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         yield  # it never ran
         return
     try:
-        # More than one try: those who ask who runs it have the lock for a moment.
+        # More than one try: commands that check who runs it hold the lock for a moment.
         if not flock_patiently(fd, 10):
             raise LockedError(f"{paths.name} is not removed: it runs", hint="stop it first")
         yield
@@ -133,13 +141,13 @@ def _held(paths: Paths) -> Iterator[None]:
         os.close(fd)
 
 
-def _remains(paths: Paths, data_in: Path) -> Leftovers:
+def _leftovers(paths: Paths, data_in: Path) -> Leftovers:
     try:
         files = count_queue(data_in).files
     except (FileNotFoundError, NotADirectoryError):
         files = 0
     return Leftovers(
-        files + queued.leaving(paths), queued.rejected(paths), tuple(queued.foreign(paths))
+        files + count_leaving(paths), count_rejected(paths), tuple(foreign_names(paths))
     )
 
 
@@ -150,7 +158,7 @@ def _links(*moved: tuple[Path, Path]) -> Iterator[str]:
 
 
 def _leave_data_in(data_in: Path, others: Sequence[Paths]) -> list[str]:
-    """Remove a drop directory elsewhere if it is empty and nobody else's."""
+    """Remove a drop directory elsewhere if it is empty and no other instance's."""
     if not data_in.exists():
         return []
     shared = any(ownership.same(data_in, claim) for o in others for claim in ownership.claims(o))

@@ -1,1 +1,1 @@
-"""What graphs show: modules as step functions, agents' packets, both with the spans of silence."""
+"""The data of graphs: modules as step functions and agents' packets, with spans of silence."""

@@ -1,4 +1,4 @@
-"""What a graph shows, as records: whoever draws (console, picture, JSON) computes nothing.
+"""The records of graphs.  Console, pictures and JSON draw them without computing anything.
 
 Times are epoch seconds; a span is [start, end).
 """
@@ -38,11 +38,11 @@ class Point(NamedTuple):
 
 
 class Column(NamedTuple):
-    """What the step function does in [start, end), one column of a reduced graph.
+    """The step function in [start, end), one column of a reduced graph.
 
-    ``minimum`` and ``maximum`` are over all values held or taken in it, however shortly; ``mean``
-    is weighted by time; ``last`` is the value at its end; ``changes`` how many points lie in it.
-    None: before the first value.
+    ``minimum`` and ``maximum`` are over all values that hold in it, however briefly; ``mean`` is
+    weighted by time; ``last`` is the value at its end; ``changes`` counts the points in it.
+    None before the first value.
     """
 
     start: int
@@ -57,8 +57,8 @@ class Column(NamedTuple):
 class Band(NamedTuple):
     """A text that holds in [start, end).
 
-    ``changes``: how many texts follow each other within it; where more than one, they are too
-    many to be told apart at this width, and ``text`` is the last of them.
+    ``changes``: the number of texts that follow each other within it; if more than one, there is
+    no room for each at this width, and ``text`` is the last of them.
     """
 
     start: int
@@ -70,7 +70,7 @@ class Band(NamedTuple):
 class StatusSpan(NamedTuple):
     """A status that holds in [start, end): "normal", "warning", "critical", "unknown".
 
-    None: not known.
+    None if the status cannot be determined.
     """
 
     start: int
@@ -79,7 +79,7 @@ class StatusSpan(NamedTuple):
 
 
 class Zone(NamedTuple):
-    """Values in which a module is "warning" or "critical"; None: without bound on that side."""
+    """A range of values in which a module is "warning" or "critical"; None is no bound."""
 
     status: str
     low: float | None
@@ -98,9 +98,9 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Silences:
-    """When an agent sent no packet, as far as the ledger tells.
+    """The spans in which an agent sent no packet, as far as the ledger goes back.
 
-    ``known_since``: nothing is known of the time before; None: of no time at all.
+    ``known_since``: the time from which packets are known, or None if none are known.
     """
 
     known_since: int | None
@@ -111,16 +111,16 @@ class Silences:
 class ModuleGraph:
     """One module from ``start`` to ``end``.
 
-    A number or boolean is told by ``points`` where all that is stored fits the width asked for
-    (``is_exact``), else by ``columns``; a text by ``bands`` in either case.  All end at
-    ``until``, where ``end`` is later than now, and the last value holds until then.  ``changes``
-    is how many points are stored in the span.  A module whose type changed between numbers and
-    text shows what its type of today is.  ``shares`` are the parts of the span (0 to 1) in each
-    status: "normal", "warning", "critical", "unknown", and "not known"; they add up to 1.
-    ``marks`` are the newest events of the span in order of time, ``has_more_marks``: there are
-    older ones.
-    ``step`` is the length of a column in seconds; from a day on columns are local days, which begin
-    at midnight.
+    A number or boolean is given by ``points`` if all stored points fit the requested width
+    (``is_exact``), else by ``columns``; a text by ``bands`` in either case.  If ``end`` is in the
+    future, all of these end at ``until``, and the last value holds until then.  ``changes`` is
+    the number of points stored in the span.  A module whose type changed between numbers and text
+    shows only the points of its current type.
+
+    ``shares`` are the parts of the span (0 to 1) in each status: "normal", "warning", "critical",
+    "unknown", and "not known"; they add up to 1.  ``marks`` are the newest events of the span in
+    order of time; ``has_more_marks``: there are older ones.  ``step`` is the length of a column
+    in seconds; from a day on, columns are local days, which begin at midnight.
     """
 
     agent_id: int
@@ -146,7 +146,7 @@ class ModuleGraph:
 
 
 class PacketColumn(NamedTuple):
-    """Packets of [start, end), and how many were due in it (not a whole number at the ends)."""
+    """Packets of [start, end), and the number that was due in it (may be fractional)."""
 
     start: int
     end: int
@@ -159,7 +159,7 @@ class AccessGraph:
     """An agent's packets from ``start`` to ``end``, in columns of ``step`` seconds, or local days.
 
     ``share`` is the part (0 to 1) of the expected packets that arrived, no column counted as
-    more than full; None: none was expected.
+    more than full; None if none was expected.
     """
 
     agent_id: int
@@ -177,12 +177,12 @@ class AccessGraph:
 
 
 class SparkColumn(NamedTuple):
-    """A module in one column of a sparkline."""
+    """The values of a module in one column of a sparkline."""
 
     minimum: float
     maximum: float
     last: float
 
 
-#: One for each column, None where there was no number yet.
+#: One entry for each column, None before the first number.
 Sparkline = tuple[SparkColumn | None, ...]

@@ -1,4 +1,8 @@
-"""One module's history made into what its graph shows: every change, or columns."""
+"""Turns a module's history into the data of its graph.
+
+:class:`ModuleDrawing` gives every change if there is room, else columns; with them the statuses
+over time, which follow from the module's thresholds (:class:`Zones`) and its agent's silence.
+"""
 
 from __future__ import annotations
 
@@ -17,91 +21,19 @@ from dataserver.rules.values import Kind, TypeRule, type_rule
 from dataserver.store.read.history import Buckets, HistorySpan
 from dataserver.store.read.modules import ModuleRecord
 
-# -- a module's thresholds as a graph needs them: zones of values, and the status of one; pure
-
+#: Up to this many points for each column of the width, every point is shown.
+_POINTS_PER_COLUMN = 2
+#: Characters of a text that a graph shows.
+_TEXT_LENGTH = 200
 NORMAL = Status.NORMAL.name.lower()
 CRITICAL, WARNING = Status.CRITICAL.name.lower(), Status.WARNING.name.lower()
-
-
-class Zones(NamedTuple):
-    """Where numbers are critical, where warning; neither is of percents.  None: nowhere."""
-
-    critical: Interval | None = None
-    warning: Interval | None = None
-
-    @property
-    def edges(self) -> tuple[float, ...]:
-        """The values at which the status may change, from the lowest."""
-        zones = [zone for zone in self if zone is not None]
-        return tuple(sorted({edge for zone in zones for edge in (zone.low, zone.high)}))
-
-    def status(self, value: float) -> str:
-        """The status of a number."""
-        if self.critical is not None and self.critical.holds(value, None):
-            return CRITICAL
-        if self.warning is not None and self.warning.holds(value, None):
-            return WARNING
-        return NORMAL
-
-    def seconds(self, whole: float, over: Sequence[float]) -> dict[str | None, float]:
-        """Seconds by status, of ``whole`` seconds of which ``over`` were at or above each edge.
-
-        Between two edges the status is that of the lower one: intervals have their lower end.
-        """
-        found: dict[str | None, float] = {}
-        above = [whole, *over]
-        for place, value in enumerate((-math.inf, *self.edges)):
-            held = above[place] - (above[place + 1] if place + 1 < len(above) else 0)
-            status = self.status(value)
-            found[status] = found.get(status, 0.0) + held
-        return found
-
-
-def zones_of(rules: Rules, *, is_proc: bool) -> Zones | None:
-    """Where numbers are critical and warning; None: that depends on the value before."""
-    critical, warning = rules.critical, rules.warning
-    if critical is None and is_proc:
-        critical = rules.down
-    if any(zone is not None and zone.percent for zone in (critical, warning)):
-        return None
-    return Zones(critical, warning)
-
-
-def shown(zones: Zones | None) -> tuple[Zone, ...]:
-    """The zones as they are drawn, warning first: critical lies over it."""
-    if zones is None:
-        return ()
-    return (*_shown(WARNING, zones.warning), *_shown(CRITICAL, zones.critical))
-
-
-def text_status(rules: Rules, text: str) -> str:
-    """The status of a text."""
-    return judge_text(rules, text).name.lower()
-
-
-def _shown(status: str, zone: Interval | None) -> Iterator[Zone]:
-    if zone is None:
-        return
-    high = zone.high if zone.high >= zone.low else None
-    if not zone.inverse:
-        yield Zone(status, zone.low, high)
-        return
-    yield Zone(status, None, zone.low)
-    if high is not None:
-        yield Zone(status, high, None)
-
-
-# -- module --
-
-#: So many points for each column of the width are shown as they are.
-_EACH = 2
-#: Characters of a text that a graph shows.
-_LONGEST = 200
+UNKNOWN = "unknown"
+NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked for: [start, end) of a module, known up to ``until``."""
+    """A requested graph: [start, end) of a module, with data up to ``until``."""
 
     module: ModuleRecord
     rules: Rules
@@ -109,35 +41,35 @@ class Query:
     end: int
     until: int
     width: int
-    #: All of [start, end): where they begin, and their length.
+    #: The columns of [start, end).
     columns: Columns
 
     @property
     def rule(self) -> TypeRule:
-        """What follows from the module's type."""
+        """The rule of the module's type."""
         return type_rule(self.module.type or "")
 
     @property
     def shape(self) -> Shape:
-        """How it is drawn."""
+        """How the module is drawn."""
         if self.rule.kind is Kind.TEXT:
             return Shape.TEXT
         return Shape.BOOLEAN if self.rule.is_proc else Shape.NUMBER
 
     @property
     def last(self) -> int:
-        """The last second that is looked at."""
+        """The last second that is read."""
         return max(self.start, self.until - 1)
 
     @property
     def lefts(self) -> Sequence[int]:
-        """Where the columns begin that are known."""
+        """The beginnings of the columns that have data."""
         lefts = self.columns.lefts
         return lefts[: bisect_left(lefts, self.until)]
 
 
-class Drawing:
-    """Draws one module; ``unknown`` are the spans in which its agent was silent for too long."""
+class ModuleDrawing:
+    """The data of one module's graph; ``unknown``: spans in which its agent was silent too long."""
 
     def __init__(self, buckets: Buckets, query: Query, unknown: Sequence[Span]) -> None:
         self._buckets = buckets
@@ -145,11 +77,11 @@ class Drawing:
         self._unknown = unknown
         self._zones = zones_of(query.rules, is_proc=query.rule.is_proc)
 
-    def drawn(self) -> dict[str, Any]:
-        """The fields of a ModuleGraph that come from history.  Raises StoreError."""
+    def graph_fields(self) -> dict[str, Any]:
+        """The fields of a :class:`ModuleGraph` that come from history.  Raises StoreError."""
         query = self._query
         is_text = query.shape is Shape.TEXT
-        most = query.width * _EACH
+        most = query.width * _POINTS_PER_COLUMN
         changes = self._buckets.count(
             query.module.id, query.start, query.last, most + 1, texts=is_text
         )
@@ -161,24 +93,28 @@ class Drawing:
             "points": (),
             "columns": (),
             "bands": (),
-            "zones": () if is_text else shown(self._zones),
+            "zones": () if is_text else drawn_zones(self._zones),
         }
-        draw = self._texts if is_text else self._points if is_exact else self._columns
-        fields |= draw(is_exact)
+        if is_text:
+            fields |= self._texts(is_exact)
+        else:
+            fields |= self._points() if is_exact else self._columns()
         seconds = fields.pop("seconds")
         fields["shares"] = shares(seconds, max(1, query.end - query.start))
         return fields
 
-    def _points(self, _: bool) -> dict[str, Any]:
+    def _points(self) -> dict[str, Any]:
         query = self._query
         before = self._buckets.number_before(query.module.id, query.start)
         found = [] if before is None else [Point(query.start, before)]
         inside = self._buckets.points(query.module.id, query.start, query.last)
         found += (Point(*point) for point in inside)
-        spans = of_points(found, self._number_status, query.start, query.until, self._unknown)
+        spans = statuses_of_points(
+            found, self._number_status, query.start, query.until, self._unknown
+        )
         return {"points": tuple(found), **_statuses(spans)}
 
-    def _columns(self, _: bool) -> dict[str, Any]:
+    def _columns(self) -> dict[str, Any]:
         query = self._query
         asked = self._zones or Zones()
         span = (query.start, query.last, query.lefts, query.until)
@@ -190,7 +126,7 @@ class Drawing:
             (Span(column.start, column.end), self._seconds(column, by_column.get(place), held))
             for place, (column, held) in enumerate(columns)
         )
-        spans, seconds = of_columns(parts, self._unknown)
+        spans, seconds = statuses_of_columns(parts, self._unknown)
         return {
             "columns": tuple(column for column, _ in columns),
             "changes": sum(bucket.changes for bucket in summed),
@@ -207,7 +143,7 @@ class Drawing:
         if is_exact:
             begun += ((each.time, each.last, 1) for each in summed)
         else:
-            # Of several in a column only the last is told, from where the first of them may be.
+            # Of several texts in a column only the last is kept, from the column's beginning.
             begun += (
                 (
                     each.time if each.changes == 1 else lefts[each.column],
@@ -218,14 +154,16 @@ class Drawing:
             )
         bands = tuple(_bands(begun, query.until))
         points = [(band.start, band.text if band.changes == 1 else None) for band in bands]
-        spans = of_points(points, self._text_status, query.start, query.until, self._unknown)
+        spans = statuses_of_points(
+            points, self._text_status, query.start, query.until, self._unknown
+        )
         changes = sum(each.changes for each in summed)
         return {"bands": bands, "changes": changes, **_statuses(spans)}
 
     def _seconds(
         self, column: Column, bucket: Bucket | None, before: float | None
     ) -> dict[str | None, float]:
-        """Seconds by status in a column, in which ``before`` held until its first point."""
+        """Seconds by status in a column in which ``before`` held until the first point."""
         whole = column.end - column.start
         if self._zones is None:
             return {None: float(whole)}
@@ -241,14 +179,14 @@ class Drawing:
     def _text_status(self, text: str | None) -> str | None:
         rules = self._query.rules
         if rules.critical_text is None and rules.warning_text is None:
-            return "normal"
+            return NORMAL
         return None if text is None else text_status(rules, text)
 
 
 def _columns(
     query: Query, summed: Sequence[Bucket], before: float | None
 ) -> Iterator[tuple[Column, float | None]]:
-    """Each column, with the value that held at its beginning."""
+    """The columns, each with the value that held at its beginning."""
     by_column = {bucket.column: bucket for bucket in summed}
     held = before
     for place, (left, right) in enumerate(pairwise([*query.lefts, query.until])):
@@ -268,16 +206,16 @@ def _column(left: int, right: int, bucket: Bucket, held: float | None) -> Column
         area += held * (bucket.first - left)
         since = left
     mean = area / (right - since) if right > since else bucket.last
-    # Rounding must not carry it out of what it is the mean of.
+    # Rounding must not move the mean out of the range.
     return Column(left, right, low, high, min(max(mean, low), high), bucket.last, bucket.changes)
 
 
 def _bands(begun: Sequence[tuple[int, str, int]], until: int) -> Iterator[Band]:
-    """Texts with their beginnings as bands; equal neighbours are one."""
+    """Bands from texts with their beginnings; equal neighbours are joined."""
     bands: list[Band] = []
     for place, (start, text, changes) in enumerate(begun):
         end = begun[place + 1][0] if place + 1 < len(begun) else until
-        shown = text[:_LONGEST]
+        shown = text[:_TEXT_LENGTH]
         if end <= start:
             continue
         last = bands[-1] if bands else None
@@ -292,17 +230,86 @@ def _statuses(spans: Sequence[StatusSpan]) -> dict[str, Any]:
     return {"statuses": tuple(spans), "seconds": seconds_of(spans)}
 
 
-# -- a module's statuses over time, told from its values and its agent's silence; pure
+# -- thresholds --
 
-NOT_KNOWN = "not known"
-UNKNOWN = "unknown"
-#: In order of what an operator has to see where there is room for one only.
-_BY_WEIGHT = ("critical", "warning", UNKNOWN, "normal")
 
+class Zones(NamedTuple):
+    """The intervals, not in percent, in which numbers are critical and warning; None for none."""
+
+    critical: Interval | None = None
+    warning: Interval | None = None
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The values at which the status may change, in ascending order."""
+        zones = [zone for zone in self if zone is not None]
+        return tuple(sorted({edge for zone in zones for edge in (zone.low, zone.high)}))
+
+    def status(self, value: float) -> str:
+        """The status of a number."""
+        if self.critical is not None and self.critical.holds(value, None):
+            return CRITICAL
+        if self.warning is not None and self.warning.holds(value, None):
+            return WARNING
+        return NORMAL
+
+    def seconds(self, whole: float, over: Sequence[float]) -> dict[str | None, float]:
+        """Seconds by status, of ``whole`` seconds of which ``over`` were at or above each edge.
+
+        Between two edges the status is that of the lower one, since intervals include their lower
+        end.
+        """
+        found: dict[str | None, float] = {}
+        above = [whole, *over]
+        for place, value in enumerate((-math.inf, *self.edges)):
+            held = above[place] - (above[place + 1] if place + 1 < len(above) else 0)
+            status = self.status(value)
+            found[status] = found.get(status, 0.0) + held
+        return found
+
+
+def zones_of(rules: Rules, *, is_proc: bool) -> Zones | None:
+    """A module's zones, or None if its thresholds are relative to the value before."""
+    critical, warning = rules.critical, rules.warning
+    if critical is None and is_proc:
+        critical = rules.down
+    if any(zone is not None and zone.percent for zone in (critical, warning)):
+        return None
+    return Zones(critical, warning)
+
+
+def drawn_zones(zones: Zones | None) -> tuple[Zone, ...]:
+    """The zones to draw, warning first, since critical is drawn over it."""
+    if zones is None:
+        return ()
+    return (*_zone_parts(WARNING, zones.warning), *_zone_parts(CRITICAL, zones.critical))
+
+
+def _zone_parts(status: str, zone: Interval | None) -> Iterator[Zone]:
+    if zone is None:
+        return
+    high = zone.high if zone.high >= zone.low else None
+    if not zone.inverse:
+        yield Zone(status, zone.low, high)
+        return
+    yield Zone(status, None, zone.low)
+    if high is not None:
+        yield Zone(status, high, None)
+
+
+def text_status(rules: Rules, text: str) -> str:
+    """The status of a text."""
+    return judge_text(rules, text).name.lower()
+
+
+# -- statuses over time --
+
+#: In order of importance, for columns with room for one status only.
+_BY_SEVERITY = (CRITICAL, WARNING, UNKNOWN, NORMAL)
 _V = TypeVar("_V")
 
 
-def of_points(
+def statuses_of_points(
     points: Sequence[tuple[int, _V]],
     judge: Callable[[_V], str | None],
     start: int,
@@ -319,16 +326,17 @@ def of_points(
         span = StatusSpan(max(time, start), min(end, until), judge(value))
         if span.start < span.end:
             spans.append(span)
-    return _together(_overlaid(spans, unknown))
+    return _joined(_overlaid(spans, unknown))
 
 
-def of_columns(
+def statuses_of_columns(
     columns: Iterable[tuple[Span, dict[str | None, float]]], unknown: Sequence[Span]
 ) -> tuple[list[StatusSpan], dict[str | None, float]]:
-    """The gravest status of each column, and the seconds of each status in all of them.
+    """The worst status of each column, and the seconds of each status in all of them.
 
-    Each column comes with its seconds by status.  Where it is unknown for a part, that part is
-    taken from its statuses in proportion: when in a column each held is not known any more.
+    Each column comes with its seconds by status.  If the module is unknown for a part of a column,
+    that part is taken from its statuses in proportion, since when each of them held within the
+    column is not known any more.
     """
     spans: list[StatusSpan] = []
     sums: dict[str | None, float] = {}
@@ -337,7 +345,7 @@ def of_columns(
         while place < len(unknown) and unknown[place].end <= column.start:
             place += 1
         silent = _overlap(column, unknown, place)
-        # Before its first value a module is not unknown.
+        # Before its first value a module cannot become unknown.
         known = sum(held for status, held in seconds.items() if status is not None)
         silent = min(silent, known)
         left = 1 - silent / known if known else 1.0
@@ -348,13 +356,13 @@ def of_columns(
             shared[UNKNOWN] = shared.get(UNKNOWN, 0.0) + silent
         for status, held in shared.items():
             sums[status] = sums.get(status, 0.0) + held
-        gravest = next((status for status in _BY_WEIGHT if shared.get(status, 0) > 0), None)
-        spans.append(StatusSpan(column.start, column.end, gravest))
-    return _together(spans), sums
+        worst = next((status for status in _BY_SEVERITY if shared.get(status, 0) > 0), None)
+        spans.append(StatusSpan(column.start, column.end, worst))
+    return _joined(spans), sums
 
 
 def seconds_of(spans: Iterable[StatusSpan]) -> dict[str | None, float]:
-    """How long each status held."""
+    """The seconds for which each status held."""
     sums: dict[str | None, float] = {}
     for start, end, status in spans:
         sums[status] = sums.get(status, 0.0) + (end - start)
@@ -362,14 +370,14 @@ def seconds_of(spans: Iterable[StatusSpan]) -> dict[str | None, float]:
 
 
 def shares(seconds: dict[str | None, float], whole: int) -> dict[str, float]:
-    """Each status's part of the ``whole`` seconds; the rest is not known."""
+    """The part of each status in ``whole`` seconds; the rest is "not known"."""
     known = {status: held / whole for status, held in seconds.items() if status is not None}
-    found = {status: known.get(status, 0.0) for status in reversed(_BY_WEIGHT)}
+    found = {status: known.get(status, 0.0) for status in reversed(_BY_SEVERITY)}
     return {**found, NOT_KNOWN: max(0.0, 1 - sum(found.values()))}
 
 
 def _overlap(column: Span, unknown: Sequence[Span], place: int) -> float:
-    """Seconds of the column in those spans, from ``place`` on."""
+    """Seconds of the column in the spans ``unknown``, which are searched from ``place`` on."""
     found = 0.0
     while place < len(unknown) and unknown[place].start < column.end:
         start, end = unknown[place]
@@ -379,7 +387,7 @@ def _overlap(column: Span, unknown: Sequence[Span], place: int) -> float:
 
 
 def _overlaid(spans: Iterable[StatusSpan], unknown: Sequence[Span]) -> Iterator[StatusSpan]:
-    """The spans cut where the module is unknown; what is not known stays so."""
+    """The spans with their unknown parts replaced; spans without a status are kept."""
     place = 0
     for span in spans:
         at = span.start
@@ -398,8 +406,8 @@ def _overlaid(spans: Iterable[StatusSpan], unknown: Sequence[Span]) -> Iterator[
             yield StatusSpan(at, span.end, span.status)
 
 
-def _together(spans: Iterable[StatusSpan]) -> list[StatusSpan]:
-    """Neighbours of one status as one."""
+def _joined(spans: Iterable[StatusSpan]) -> list[StatusSpan]:
+    """The spans with neighbours of the same status joined."""
     found: list[StatusSpan] = []
     for span in spans:
         if found and found[-1].status == span.status and found[-1].end == span.start:

@@ -35,7 +35,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from dataserver.config import timezone
+from dataserver.config.timezone import system_zone, zone_named
 from dataserver.errors import IncompletePacket, PacketError, Reason, SpoolError
 from dataserver.failpoints import reach
 from dataserver.model import Arrival, Module, Packet
@@ -412,7 +412,7 @@ def reader_for(options: ReadOptions) -> PacketReader:
         checksum=options.checksum,
         rejected=Rejected(path),  # reading rejects no file
     )
-    zone = timezone.named(options.timezone) if options.timezone else timezone.system(os.environ)
+    zone = zone_named(options.timezone) if options.timezone else system_zone(os.environ)
     return PacketReader(spool, zone, options.max_ahead, time.time)
 
 

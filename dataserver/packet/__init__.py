@@ -1,1 +1,1 @@
-"""Packets: bytes to records.  Pure; see docs/packet-format.md."""
+"""Parsing packets: from bytes to records.  Pure; see docs/packet-format.md."""

@@ -1,9 +1,9 @@
-"""Which encoding a packet's bytes are in, and the text they stand for.
+"""Decoding a packet: finding the encoding of its bytes, and their text.
 
-The order of belief: a byte order mark, the pattern of UTF-16 without one, the XML
-declaration, UTF-8.  Bytes that do not belong to that encoding are mended one by one, and
-what is around them is kept: in UTF-8 they are read as Windows-1252, in which every byte is
-some character.  Names of encodings are translated by :mod:`.encoding_names`.
+The encoding is determined by, in this order: a byte order mark, the pattern of UTF-16 without one,
+the XML declaration, or else UTF-8.  Invalid bytes are replaced one by one and the text around
+them is kept: they are read as Windows-1252, in which every byte is a character.
+Names of encodings are translated by :mod:`.encoding_names`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from dataserver.packet import encoding_names
 from dataserver.packet.encoding_names import UTF_8
 
-#: The charset of a declaration that names none we know.
+#: The result of :func:`charset` for a declaration with an unknown encoding.
 UNKNOWN: Final = ""
 
 #: The first two bytes that only UTF-16 can have: a byte order mark, or ``<`` and a zero.
@@ -31,17 +31,17 @@ _HALF_MARKS: Final = (b"\xff", b"\xfe")
 _MARK: Final = "\ufeff"
 
 _DECLARED: Final = re.compile(rb"""<\?xml\s[^>]*?encoding\s*=\s*(?:"([^"<>]*)"|'([^'<>]*)')""")
-#: A declaration longer than this is not looked at.
+#: Longer declarations are ignored.
 _LONGEST_DECLARATION: Final = 256
-#: Of a name that is not known, so much is repeated.
+#: Maximum length of an unknown name in a message.
 _LONGEST_NAME: Final = 40
 
 
 class Decoded(NamedTuple):
-    """A text, and what had to be mended to get it, for people; empty: nothing."""
+    """A text, and a description of the repairs that were necessary (empty: none)."""
 
     text: str
-    mended: str
+    repairs: str
 
 
 def _windows_1252() -> str:
@@ -50,20 +50,20 @@ def _windows_1252() -> str:
 
 
 _WINDOWS_1252_TABLE: Final = _windows_1252()
-#: What Python's "surrogateescape" makes of a byte, and the character that is meant.
+#: Python's "surrogateescape" character of each byte, and the character to use instead.
 _ESCAPED: Final = {0xDC00 + byte: _WINDOWS_1252_TABLE[byte] for byte in range(0x80, 0x100)}
 
 
 def charset(content: bytes) -> str:
-    """The name of the Python codec that ``content`` says it is in, or ``UNKNOWN``.
+    """The name of the Python codec that ``content`` declares, or ``UNKNOWN``.
 
-    Without a say it is UTF-8; ASCII, being a part of it, is called that, too.
+    UTF-8 if it declares none, and also for ASCII, which is a part of it.
     """
     wide = _WIDE.get(content[:2])
     if wide is not None:
         return wide
     if not content.startswith(b"<?xml"):
-        return UTF_8  # also after a byte order mark, whatever is declared
+        return UTF_8  # also after a byte order mark, whatever the declaration
     return _codec(_declaration(content))
 
 
@@ -73,26 +73,29 @@ def is_wide(content: bytes) -> bool:
 
 
 def decode(content: bytes) -> Decoded:
-    """The text of ``content`` without byte order mark, and how it had to be mended.
+    """The text of ``content`` without byte order mark, and how it was repaired.
 
-    A character cut off at the end is left out.  Raises UnicodeDecodeError for UTF-16 that
-    is none: nothing else can be made of it.
+    A character cut off at the end is omitted.  Raises UnicodeDecodeError for invalid UTF-16,
+    which cannot be repaired.
     """
     if content in _HALF_MARKS:
         return Decoded("", "")
     codec = charset(content)
     if codec in _WIDE.values():
-        return Decoded(_begun(content, codec).removeprefix(_MARK), "")
+        return Decoded(_decode_prefix(content, codec).removeprefix(_MARK), "")
     if codec == UNKNOWN:
         name = _declared(_declaration(content)) or ""
         problem = "is not the one it is in" if encoding_names.is_wide(name) else "is not known"
         text, bad = decode_utf_8(content)
-        mended = f"its encoding {name[:_LONGEST_NAME]!a} {problem}: read as UTF-8"
-        return Decoded(text, mended if bad is None else f"{mended}; {_told(content, bad)}")
+        repairs = f"its encoding {name[:_LONGEST_NAME]!a} {problem}: read as UTF-8"
+        return Decoded(
+            text, repairs if bad is None else f"{repairs}; {_bad_bytes_text(content, bad)}"
+        )
     if codec == UTF_8:
         text, bad = decode_utf_8(content)
         return Decoded(
-            text, "" if bad is None else f"it is not UTF-8 throughout: {_told(content, bad)}"
+            text,
+            "" if bad is None else f"it is not UTF-8 throughout: {_bad_bytes_text(content, bad)}",
         )
     return _in_another(content, codec)
 
@@ -100,54 +103,54 @@ def decode(content: bytes) -> Decoded:
 def decode_utf_8(content: bytes) -> tuple[str, int | None]:
     """The text of ``content``, without byte order mark, and where its first bad byte is.
 
-    Each byte that is no UTF-8 stands for its character in Windows-1252; None: there is none.
-    A character cut off at the end is left out.
+    Each invalid byte becomes its character in Windows-1252.  The second is None if all are valid.
+    A character cut off at the end is omitted.
     """
     try:
-        return _begun(content, UTF_8).removeprefix(_MARK), None
+        return _decode_prefix(content, UTF_8).removeprefix(_MARK), None
     except UnicodeDecodeError as error:
-        return _mended(content, UTF_8).removeprefix(_MARK), error.start
+        return _decode_lossy(content, UTF_8).removeprefix(_MARK), error.start
 
 
 def _in_another(content: bytes, codec: str) -> Decoded:
-    """The text of ``content``, which declares ``codec``, neither UTF-8 nor UTF-16."""
+    """The text of ``content``, which declares ``codec`` (not UTF-8 nor UTF-16)."""
     try:
-        return Decoded(_begun(content, codec), "")
+        return Decoded(_decode_prefix(content, codec), "")
     except UnicodeDecodeError as error:
         bad = error.start
     problem = f"it is not in its encoding {_declared(_declaration(content))!a}"
     try:
-        return Decoded(_begun(content, UTF_8), f"{problem}: read as UTF-8")
+        return Decoded(_decode_prefix(content, UTF_8), f"{problem}: read as UTF-8")
     except UnicodeDecodeError:
         pass
     try:
-        text = _mended(content, codec)
-    except UnicodeDecodeError:  # those that switch between states have bad bytes of ASCII
-        text = _mended(content, UTF_8)
-    return Decoded(text, f"{problem}: {_told(content, bad)}")
+        text = _decode_lossy(content, codec)
+    except UnicodeDecodeError:  # in stateful encodings, ASCII bytes may be invalid
+        text = _decode_lossy(content, UTF_8)
+    return Decoded(text, f"{problem}: {_bad_bytes_text(content, bad)}")
 
 
-def _told(content: bytes, bad: int) -> str:
+def _bad_bytes_text(content: bytes, bad: int) -> str:
     where = f"the first is {content[bad]:02X} at offset {bad}"
     return f"bytes that do not fit are read as Windows-1252 ({where})"
 
 
-def _begun(content: bytes, codec: str, errors: str = "strict") -> str:
-    """The text of ``content``, which may end inside of a character."""
+def _decode_prefix(content: bytes, codec: str, errors: str = "strict") -> str:
+    """The text of ``content``, which may end inside a character."""
     try:
         return codecs.getincrementaldecoder(codec)(errors).decode(content)
     except UnicodeDecodeError:
         raise
-    except UnicodeError:  # an escape sequence at the end is longer than the decoder remembers
+    except UnicodeError:  # an escape sequence at the end is too long for the decoder's state
         return content.decode(codec, errors)
 
 
-def _mended(content: bytes, codec: str) -> str:
-    """The text of ``content`` with each byte that ``codec`` does not know mended.
+def _decode_lossy(content: bytes, codec: str) -> str:
+    """The text of ``content`` with each byte that is invalid in ``codec`` replaced.
 
-    Python keeps such bytes as lone surrogates, which no codec makes of anything else.
+    Python decodes such bytes to lone surrogates, which no codec produces otherwise.
     """
-    return _begun(content, codec, "surrogateescape").translate(_ESCAPED)
+    return _decode_prefix(content, codec, "surrogateescape").translate(_ESCAPED)
 
 
 def _declaration(content: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""What encodings are called: by IANA, WHATWG, Windows, IBM, Java, Perl, Mac and old Unix.
+"""Names of encodings, as used by IANA, WHATWG, Windows, IBM, Java, Perl, Mac and old Unix.
 
-A name is compared by its letters and digits only, so ``ISO_8859-1:1987`` and ``iso88591`` are
-one.  Where a name stands for what Windows has made of an encoding (``gb2312``, ``shift_jis``,
-``ks_c_5601-1987``), the codec is Windows's: it has all characters of the other one.
+Only the letters and digits of a name are compared, so ``ISO_8859-1:1987`` and ``iso88591`` are
+the same.  If a name also stands for Windows' extension of an encoding (``gb2312``, ``shift_jis``,
+``ks_c_5601-1987``), the codec is that of Windows, which includes all characters of the other one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final
 
 UTF_8: Final = "utf_8"
 
-#: The codecs that a name may lead to.  In all of them the characters of XML's markup are the
-#: bytes of ASCII, since the declaration was read as that: no EBCDIC, no UTF-16.  Nor are
-#: Python's codecs that are no character sets (rot13, zlib, idna, unicode_escape) among them.
+#: The codecs of all names.  In each, the characters of XML's markup are the bytes of ASCII, since
+#: the declaration was read as ASCII: no EBCDIC, no UTF-16.  Python's codecs that are not character
+#: sets (rot13, zlib, idna, unicode_escape) are not included either.
 CODECS: Final = frozenset(
     {UTF_8, "latin_1", "hp_roman8", "kz1048", "ptcp154", "koi8_r", "koi8_t", "koi8_u"}
     | {f"iso8859_{part}" for part in (*range(2, 11), *range(13, 17))}
@@ -30,7 +30,7 @@ CODECS: Final = frozenset(
     | {"iso2022_jp_ext", "iso2022_kr"}
 )
 
-#: Codecs of Python in whose place another one of them is used, which has more characters.
+#: Codecs of Python that are replaced by another one with more characters.
 _WIDER: Final = {
     "ascii": UTF_8,
     "big5": "cp950",
@@ -47,7 +47,7 @@ _WIDER: Final = {
     "tis_620": "cp874",
 }
 
-#: Names that Python does not know, by codec, as :func:`_squeezed` leaves them.
+#: Names unknown to Python, by codec, normalized by :func:`_normalized`.
 _NAMES: Final = {
     UTF_8: "ansix341986 ascii7 ascii7bit 7bit csascii iso646 iso646irv iso646irv1991 xia5 "
     "cesu8 csutf8 xutf8 unicode11utf8 unicode20utf8 xunicode20utf8",
@@ -89,7 +89,7 @@ _NAMES: Final = {
     "mac_turkish": "xmacturkish",
 }
 
-#: Numbers of code pages, of Windows and of IBM, that are not in their codec's name.
+#: Numbers of code pages of Windows and IBM that are not part of their codec's name.
 _PAGES: Final = {
     UTF_8: "367 1208 20127 65001",
     "latin_1": "819 28591",
@@ -156,18 +156,18 @@ _WIDE: Final = re.compile(
 
 
 def codec_for(name: str) -> str | None:
-    """The Python codec that is meant by the encoding ``name``, one of :data:`CODECS`.
+    """The Python codec for the encoding ``name``, one of :data:`CODECS`.
 
-    None where it is unknown, or cannot be that of a file whose declaration is in ASCII.
+    None if it is unknown, or cannot be that of a file whose declaration is in ASCII.
     """
-    key = _squeezed(name)
-    # A locale's name, as $LANG has it, ends with the encoding: de_DE.UTF-8, Greek_Greece.1253.
-    return _codec(key) or _codec(_squeezed(name.rpartition(".")[2].partition("@")[0]))
+    key = _normalized(name)
+    # The name of a locale, as in $LANG, ends with the encoding: de_DE.UTF-8, Greek_Greece.1253.
+    return _codec(key) or _codec(_normalized(name.rpartition(".")[2].partition("@")[0]))
 
 
 def is_wide(name: str) -> bool:
-    """Whether ``name`` is that of an encoding with two or four bytes to a character."""
-    return _WIDE.fullmatch(_squeezed(name)) is not None
+    """Whether ``name`` is that of an encoding with two or four bytes per character."""
+    return _WIDE.fullmatch(_normalized(name)) is not None
 
 
 def _codec(key: str) -> str | None:
@@ -185,7 +185,7 @@ def _codec(key: str) -> str | None:
     return None
 
 
-def _squeezed(name: str) -> str:
+def _normalized(name: str) -> str:
     return _NOT_NAME.sub("", name.lower())
 
 
@@ -195,14 +195,14 @@ def _table() -> dict[str, str]:
 
 
 def _entries() -> Iterator[tuple[str, str]]:
-    """Each name as it is compared, with its codec."""
+    """Each normalized name, with its codec."""
     for codec in CODECS | _WIDER.keys():
         known = _WIDER.get(codec, codec)
-        yield _squeezed(codec), known
+        yield _normalized(codec), known
     for alias, codec in aliases.items():
         known = _WIDER.get(codec, codec)
         if known in CODECS:
-            yield _squeezed(alias), known
+            yield _normalized(alias), known
     for codec, names in _NAMES.items():
         for name in names.split():
             yield name, codec

@@ -1,4 +1,4 @@
-"""Bytes to :class:`Packet`: the grammar of an agent's report, and nothing else.
+"""Parsing a packet: from the bytes of a file to a :class:`Packet`.
 
 ::
 
@@ -11,14 +11,14 @@
                 | log_module { source | type | encoding | data }
                 | any other element, kept as the XML it came in
 
-The first of a repeated tag counts.  Text is kept as it came, blanks included; comments and
+The first of a repeated tag counts.  Text is kept unchanged, including white space; comments and
 processing instructions are not part of it.  ``docs/packet-format.md`` has the details.
 
-Any bytes give a Packet, or a PacketError that says why not; which of them are the beginning
-of a packet is told apart (:class:`IncompletePacket`).  There are two ways of reading, with
-the same result: a quick one for a small UTF-8 document without fault, and a careful one
-that decodes, mends, bounds and finds the reason.  No document type is read at all, so there
-are no entities to expand and nothing to fetch.
+Any bytes give a Packet, or a PacketError that says why not; the beginning of a packet gives an
+:class:`IncompletePacket`.  There are two ways of reading, with the same result: a fast one for
+small, well-formed UTF-8 documents, and a careful one that decodes, repairs, checks limits and
+finds the reason for an error.  Document types are refused, so there are no entities to expand and
+nothing to fetch.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ from dataserver.packet.encoding_names import UTF_8
 from dataserver.rules.entities import clean_name, cut_scripts
 
 ROOT: Final = "agent_data"
-#: A module's type where the packet gives none.
+#: The type of a module without one.
 DEFAULT_TYPE: Final = "generic_data"
 
-#: Bounds of one packet: levels, elements, attributes of all elements, and of the root.
+#: Limits of one packet: levels, elements, attributes of all elements, and of the root.
 MAX_DEPTH: Final = 256
 MAX_ELEMENTS: Final = 1_000_000
 MAX_ATTRIBUTES: Final = 100_000
 MAX_ROOT_ATTRIBUTES: Final = 1000
-#: Up to this size (bytes) there is no room for more, and libxml2 bounds the depth itself.
+#: A packet up to this size (bytes) cannot exceed them, and libxml2 limits the depth itself.
 _SMALL: Final = 5 * MAX_ATTRIBUTES
-#: Bytes between two looks at the bounds.
+#: Bytes between two checks of the limits.
 _CHUNK: Final = 65_536
-#: An error text of libxml2 may quote a name of any length.
+#: Maximum length of a reason, since libxml2 may quote a name of any length.
 _LONGEST_REASON: Final = 200
-#: So much of a name is repeated in a remark.
+#: Maximum length of a name quoted in a remark.
 _LONGEST_NAME: Final = 100
 
 _WHITE_SPACE: Final = b" \t\r\n"
 _USUAL_ENDS: Final = (b"</agent_data>", b"</agent_data>\n")
 _END: Final = re.compile(rb"</agent_data\s*>|<agent_data(?:\s[^<]*)?/>")
-#: Ends every construct that an XML parser waits for the end of, but for those that may hold
-#: the closing tag of the root as text: a comment, an instruction, a CDATA section.
+#: Ends every unfinished construct of XML, except those that may contain the closing tag of the root
+#: as text: a comment, an instruction, a CDATA section.
 _PROBE: Final = b";\">'>"
 
-#: Attributes of the root, as attribute -> field of Packet.  Any other is ignored.
+#: Attributes of the root and the fields of Packet that they set.  Any other is ignored.
 _ATTRIBUTES: Final = {
     "agent_name": "agent_name",
     "agent_alias": "alias",
@@ -78,8 +78,8 @@ _ATTRIBUTES: Final = {
 }
 
 
-#: For both parsers.  There are no entities, since a document type is refused beforehand;
-#: "internal" all the same, since with False lxml's feed() keeps quiet about undefined ones.
+#: Options of both parsers.  There are no entities, since a document type is refused beforehand;
+#: still "internal", since with False lxml's feed() does not report undefined ones.
 _OPTIONS: Final[dict[str, Any]] = {
     "encoding": "utf-8",
     "resolve_entities": "internal",
@@ -95,12 +95,12 @@ _READ_SECTIONS: Final = frozenset({"custom_fields", "inventory", "events", "log_
 _LOG_TAGS: Final = ("source", "type", "encoding", "data")
 
 
-class _NotPlain(Exception):
-    """Not for the quick way."""
+class _NotSimple(Exception):
+    """The document needs the careful way of reading."""
 
 
 class _Read(NamedTuple):
-    """A document's root, what was mended to read it, and that in words."""
+    """A document's root, what was repaired to read it, and a description of the repairs."""
 
     root: etree._Element
     repairs: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class _Read(NamedTuple):
 
 
 class _Local(threading.local):
-    """The quick parser, one for each thread: threads that share one wait for each other."""
+    """The fast parser, one for each thread: threads that share one wait for each other."""
 
     def __init__(self) -> None:
         self.parser = etree.XMLParser(**_OPTIONS)
@@ -118,14 +118,14 @@ _LOCAL: Final = _Local()
 
 
 def parse(content: bytes) -> Packet:
-    """The packet that ``content``, the whole of a file, is.
+    """Parse ``content``, the whole content of a file.
 
-    Raises IncompletePacket where it is the beginning of one (more bytes could make it a
-    packet), and PacketError with Reason.MALFORMED or Reason.NO_AGENT where it is none.
+    Raises IncompletePacket if it is the beginning of a packet (more bytes could complete it),
+    and PacketError with Reason.MALFORMED or Reason.NO_AGENT if it is not a packet.
     """
     try:
         read = _Read(_read_quickly(content))
-    except (etree.XMLSyntaxError, UnicodeDecodeError, _NotPlain):
+    except (etree.XMLSyntaxError, UnicodeDecodeError, _NotSimple):
         read = _read_carefully(content)
     return _packet(read, content)
 
@@ -133,8 +133,8 @@ def parse(content: bytes) -> Packet:
 def ends_complete(content: bytes) -> bool:
     """Whether ``content`` ends with the root's closing tag; white space may follow it.
 
-    Cheap, and sure in one direction only: what does not end so is no complete packet, what
-    does may be cut inside of a text that happens to hold the tag.  :func:`parse` knows.
+    A cheap test that is certain only if False: then it is not a complete packet.  Otherwise it may
+    still be cut inside a text that contains the tag, which only :func:`parse` finds out.
     """
     if content.endswith(_USUAL_ENDS):
         return True
@@ -148,43 +148,43 @@ def ends_complete(content: bytes) -> bool:
 
 
 def _read_quickly(content: bytes) -> etree._Element:
-    """The root of a small packet without fault; any error means: read it carefully."""
+    """The root of a small, well-formed packet; after any error it must be read carefully."""
     codec = charset.charset(content)
     if codec == charset.UNKNOWN or len(content) > _SMALL or not ends_complete(content):
-        raise _NotPlain
+        raise _NotSimple
     data = content if codec == UTF_8 else content.decode(codec).encode()
     if b"<!DOCTYPE" in data:
-        raise _NotPlain
+        raise _NotSimple
     return etree.fromstring(data, _LOCAL.parser)
 
 
 def _read_carefully(content: bytes) -> _Read:
-    """The root of a packet that is large, not in UTF-8, at fault or not complete."""
+    """The root of a packet that is large, not in UTF-8, not well-formed or incomplete."""
     try:
-        text, mended = charset.decode(content)
+        text, repair_text = charset.decode(content)
     except UnicodeDecodeError as error:
         raise _malformed(f"it is not in the encoding that it begins with: {error}") from error
-    text = text.rstrip("\0")  # a file that was given its size before its content
+    text = text.rstrip("\0")  # the file was given its size before its content
     if not text:
         raise IncompletePacket("the file is empty", reason=Reason.MALFORMED)
     try:
-        return _read_text(text, mended, content)
+        return _read_text(text, repair_text, content)
     except IncompletePacket:
         raise
     except PacketError as error:
-        if mended:  # may well be why
-            raise PacketError(error.reason, f"{error.message}; {mended}") from error
+        if repair_text:  # possibly the cause
+            raise PacketError(error.reason, f"{error.message}; {repair_text}") from error
         raise
 
 
-def _read_text(text: str, mended: str, content: bytes) -> _Read:
-    """The root of ``text``, which ``content`` says; ``mended`` is what was done to read that."""
-    repair.refuse_crowd(text, MAX_ATTRIBUTES)
+def _read_text(text: str, repair_text: str, content: bytes) -> _Read:
+    """The root of ``text``, decoded from ``content`` with the repairs in ``repair_text``."""
+    repair.check_attribute_count(text, MAX_ATTRIBUTES)
     named = repair.name_encoding(text)
     whole = repair.mend_root(named, repair.root_start(named), MAX_ROOT_ATTRIBUTES)
-    remarks = [mended] if mended else []
+    remarks = [repair_text] if repair_text else []
     if named is not text:
-        remarks.append("its encoding is named as XML does not allow")
+        remarks.append("the name of its encoding is not valid in XML")
     repairs = ("encoding",) * bool(remarks) + ("attributes",) * (whole.text is not named)
     is_complete = ends_complete(content)
     if whole.is_cut and not is_complete:
@@ -207,10 +207,10 @@ def _malformed(message: str) -> PacketError:
 
 
 def _read_bounded(data: bytes) -> etree._Element:
-    """The root of UTF-8 ``data``, with the bounds looked at while it is read.
+    """The root of UTF-8 ``data``, checking the limits while it is read.
 
-    Raises XMLSyntaxError where it is not well-formed, whatever follows; IncompletePacket
-    where it is well-formed so far; PacketError where it is beyond the bounds.
+    Raises XMLSyntaxError if it is not well-formed, whatever may follow; IncompletePacket
+    if it is well-formed so far; PacketError if it exceeds the limits.
     """
     parser = etree.XMLPullParser(events=("start", "end"), huge_tree=True, **_OPTIONS)
     depth = elements = 0
@@ -233,7 +233,7 @@ def _read_bounded(data: bytes) -> etree._Element:
 
 
 def _packet(read: _Read, content: bytes) -> Packet:
-    """The packet that a document is; ``content`` is what it was read from."""
+    """The packet of a document that was read from ``content``."""
     root, repairs, remarks = read
     if root.tag != ROOT:
         raise _malformed(f"its root is not {ROOT}")
@@ -282,7 +282,7 @@ def _packet(read: _Read, content: bytes) -> Packet:
 
 
 def renamed(what: str, name: str) -> str:
-    """That the name of an agent or module is stored otherwise than written; empty: it is not."""
+    """A remark if the name of an agent or module is not stored as written; otherwise empty."""
     known = clean_name(name)
     if known == name:
         return ""
@@ -291,12 +291,12 @@ def renamed(what: str, name: str) -> str:
 
 
 def _digest(content: bytes) -> bytes:
-    """What the ledger knows the content by; see :class:`Packet` for why without its end."""
+    """The content's identity in the ledger; :class:`Packet` says why without white space."""
     return hashlib.blake2b(content.rstrip(_WHITE_SPACE + b"\0"), digest_size=16).digest()
 
 
 def _module(element: etree._Element) -> Module:
-    """One module.  The hot path: each child is visited once, and no function is called."""
+    """One module.  Hot path: visits each child once and calls no function for it."""
     tags: dict[str, str] = {}
     samples: tuple[Sample, ...] | None = None
     for child in element:

@@ -1,8 +1,8 @@
-"""What is wrong with a packet's text that no XML parser would forgive, or notice in time.
+"""Repairing and checking a packet's text before it is parsed.
 
-Works on text, before any parsing: finds what can never become a packet, and mends the
-mistakes that real agents make in their markup: characters in attributes of the root that
-should be references, and names of encodings that XML does not allow.
+Finds text that can never become a packet, which an XML parser would notice late or never, and
+repairs the mistakes that real agents make in their markup: characters in attributes of the root
+that should be references, and names of encodings that XML does not allow.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from dataserver.errors import PacketError, Reason
 
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _PROLOG: Final = re.compile(r"(?>[ \t\r\n]+|<\?.*?\?>|<!--.*?-->)*+", re.DOTALL)
-#: The XML declaration up to its end; no value in it may have a bracket.
+#: The XML declaration up to its end; no value in it may contain an angle bracket.
 _DECLARATION: Final = re.compile(r"<\?xml[ \t\r\n][^<>]*+[<>]")
 _BEGINNINGS: Final = ("<agent_data", "<!--")
-#: The root's name and its end, or a comment or instruction that has not ended yet.
+#: The root's name and the character after it, or an unfinished comment or instruction.
 _ROOT: Final = re.compile(r"<agent_data[\s/>]|<\?|<!--")
 _TAG_START: Final = "<agent_data"
-#: An attribute up to its value.  Here and below nothing is given back (``++``): a megabyte of
-#: quotation marks must not be tried in a million ways.
+#: An attribute up to its value.  Here and below, quantifiers are possessive (``++``): a megabyte of
+#: quotation marks must not backtrack.
 _ATTRIBUTE: Final = r"[ \t\r\n]++([^ \t\r\n\"'<>/=]++)[ \t\r\n]*+=[ \t\r\n]*+"
 _NEXT_VALUE: Final = re.compile(_ATTRIBUTE + r"([\"'])")
-#: The root's tag, if all quotation marks in it are where they belong.
+#: The root's tag, if all its quotation marks are correct.
 _ROOT_TAG: Final = re.compile(
     rf"{_TAG_START}(?:{_ATTRIBUTE}(?>\"[^\"]*+\"|'[^']*+'))++[ \t\r\n]*+/?>"
 )
 _TAG_END: Final = re.compile(r"[ \t\r\n]*+/?>")
-#: What may stand after the last whole value of a tag that has not ended yet.
+#: What may follow the last complete value of an unfinished tag.
 _CUT: Final = re.compile(r"[ \t\r\n]*+(?:/|[^ \t\r\n\"'<>/=]++[ \t\r\n]*+(?:=[ \t\r\n]*+)?)?\Z")
-#: A quotation mark that ends a value, since another attribute, or the end of the tag, follows.
+#: A quotation mark that ends a value, since another attribute or the end of the tag follows.
 _VALUE_ENDS: Final = {
     mark: re.compile(rf"{mark}(?=[ \t\r\n]*+/?>[ \t\r\n]*+(?:<|\Z)|{_ATTRIBUTE}[\"'])")
     for mark in "\"'"
 }
-#: Where a value with quotation marks inside has one of these, it may have ended before.
+#: If a value that contains quotation marks contains one of these, it may have ended before.
 _DOUBTFUL: Final = {mark: re.compile(rf"=[ \t\r\n]*+{mark}|<[A-Za-z/!?]") for mark in "\"'"}
 _REFERENCES: Final = {'"': "&quot;", "'": "&apos;"}
 _ENCODING: Final = re.compile(
     r"(<\?xml[ \t\r\n][^>]{0,200}?encoding[ \t\r\n]*+=[ \t\r\n]*+)([\"'])([^\"'<>]*+)\2"
 )
 _ENCODING_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
-#: Everything that begins with ``<``; a tag is the group.  Each part may lack its end, so that
-#: none is looked for twice.
+#: Everything that begins with ``<``; the group is a tag.  Each kind may lack its end, so that no
+#: text is searched twice.
 _MARKUP: Final = re.compile(
     r"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|<\?.*?(?:\?>|\Z)"
     r"|(<(?>[^\"'<>]+|\"[^\"]*\"|'[^']*')*+>?)",
@@ -55,10 +55,10 @@ _BARE_AMPERSAND: Final = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#[0-9]+|#x[0-9a
 
 
 def root_start(text: str) -> int:
-    """Where in ``text`` its root begins, or may begin once more of it has come.
+    """Where in ``text`` its root begins, or may begin once more of it has arrived.
 
-    Raises PacketError (Reason.MALFORMED) for what no continuation can make a packet, also
-    where an XML parser would still wait for more.
+    Raises PacketError (Reason.MALFORMED) for text that no continuation can make a packet, even
+    if an XML parser would still wait for more.
     """
     forbidden = _FORBIDDEN.search(text)
     if forbidden:
@@ -80,27 +80,27 @@ def root_start(text: str) -> int:
     return start
 
 
-def refuse_crowd(text: str, most: int) -> None:
-    """Raise PacketError (Reason.MALFORMED) for more than ``most`` attributes in all.
+def check_attribute_count(text: str, most: int) -> None:
+    """Raise PacketError (Reason.MALFORMED) for more than ``most`` attributes in total.
 
-    An XML parser needs some 500 bytes of memory for each, and has no limit of its own.
-    Quotes are counted first, which is quick; many of them may also be in values.
+    An XML parser needs about 500 bytes of memory for each, and has no limit of its own.
+    Quotation marks are counted first, which is fast, but many of them may be in values.
     """
-    if _attributes_at_most(text) <= most:
+    if _most_attributes(text) <= most:
         return
-    if sum(_attributes_at_most(markup[1] or "") for markup in _MARKUP.finditer(text)) > most:
+    if sum(_most_attributes(markup[1] or "") for markup in _MARKUP.finditer(text)) > most:
         raise PacketError(Reason.MALFORMED, f"it has over {most} attributes")
 
 
-def _attributes_at_most(text: str) -> int:
+def _most_attributes(text: str) -> int:
     return (text.count('"') + text.count("'")) // 2
 
 
 class Mended(NamedTuple):
-    """A text with its root's tag mended; ``bare`` names the attribute with a bare quotation mark.
+    """A text with its root's tag repaired; ``bare`` names the attribute with a bare quotation mark.
 
-    ``text`` is the same object where there was nothing to mend.  ``is_cut``: the text may be
-    the beginning of one whose root's tag has not come to its end.
+    ``text`` is the same object if there was nothing to repair.  ``is_cut``: the text may be
+    the beginning of one, cut within the root's tag.
     """
 
     text: str
@@ -111,12 +111,12 @@ class Mended(NamedTuple):
 def mend_root(text: str, start: int, most: int) -> Mended:
     """``text`` with ``&``, ``<`` and quotation marks escaped in its root's attributes.
 
-    The root begins at ``start``.  Real references stay.  A quotation mark of the kind that
-    encloses the value is one of its characters if what follows could not follow its end; only
-    where the tag cannot be read otherwise, and not where it would be a guess.
+    The root begins at ``start``.  Valid references stay.  A quotation mark of the kind that
+    encloses the value is part of the value if the text after it could not follow its end; only
+    if the tag cannot be read otherwise, and not if it would be a guess.
 
-    Raises PacketError (Reason.MALFORMED) where a tag with such marks has over ``most`` attributes:
-    :func:`refuse_crowd` does not find those that a bare mark hides.
+    Raises PacketError (Reason.MALFORMED) if a tag with such marks has over ``most`` attributes:
+    :func:`check_attribute_count` does not find those that a bare mark hides.
     """
     tag = _ROOT_TAG.match(text, start)
     if tag is None:
@@ -126,7 +126,7 @@ def mend_root(text: str, start: int, most: int) -> Mended:
 
 
 def _requoted(text: str, start: int, most: int) -> Mended:
-    """The same for a tag that has quotation marks where they do not belong, or no end."""
+    """:func:`mend_root` for a tag with misplaced quotation marks, or without an end."""
     place = start + len(_TAG_START)
     parts, bare, count = [text[:place]], "", 0
     while not (end := _TAG_END.match(text, place)):
@@ -147,7 +147,7 @@ def _requoted(text: str, start: int, most: int) -> Mended:
             return Mended(text, is_cut=True)
         parts += (begin[0], _escaped(value).replace(mark, _REFERENCES[mark]), mark)
         place = last.end()
-    if not bare:  # nothing but the tag's name, or what only a parser can judge
+    if not bare:  # only the tag's name, or an error for the parser to find
         return Mended(text)
     return Mended("".join((*parts, end[0], text[end.end() :])), bare)
 
@@ -157,7 +157,7 @@ def _escaped(value: str) -> str:
 
 
 def name_encoding(text: str) -> str:
-    """``text`` whose declaration names an encoding as XML allows; the same object if it did."""
+    """``text`` with an encoding name that XML allows; the same object if it is unchanged."""
     found = _ENCODING.match(text)
     if found is None or _ENCODING_NAME.fullmatch(found[3]):
         return text

@@ -1,16 +1,17 @@
-"""An agent's access graph as a picture: packets, how many were due, and where none came."""
+"""Draws an agent's access graph: packets, expected packets, and silences."""
 
 from __future__ import annotations
 
 from datetime import tzinfo
 
 from dataserver.graphs.model import AccessGraph
-from dataserver.pictures.canvas import Canvas, Look, count, percent
+from dataserver.pictures.canvas import Canvas, count, percent
 from dataserver.pictures.module import agent_name, silences
+from dataserver.pictures.options import Look
 
 
 def access_canvas(graph: AccessGraph, look: Look, zone: tzinfo) -> Canvas:
-    """Everything drawn, to be rendered."""
+    """A canvas with the graph, ready to be rendered."""
     canvas = Canvas(look, graph.start, graph.end, zone, strip=False)
     step = f"packets in {_duration(graph.step)}"
     canvas.titles(

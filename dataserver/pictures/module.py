@@ -1,4 +1,4 @@
-"""A module's graph as a picture: the step function, silences, zones, events, statuses."""
+"""Draws a module's graph: the step function, silences, zones, events, statuses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from datetime import tzinfo
 from itertools import pairwise
 
 from dataserver.graphs.model import ModuleGraph, Shape, Silences
-from dataserver.pictures.canvas import Canvas, Look, count, shares, shown
+from dataserver.pictures.canvas import Canvas, count, one_line, shares
+from dataserver.pictures.options import Look
 
-#: Characters of a name, of a unit and of a text that are shown.
+#: Characters of a name, a unit and a text that are shown.
 _NAME, _UNIT, _TEXT = 60, 20, 80
 _MIXED = "xxxx"
 
 
 def module_canvas(graph: ModuleGraph, look: Look, zone: tzinfo) -> Canvas:
-    """Everything drawn, to be rendered."""
+    """A canvas with the graph, ready to be rendered."""
     canvas = Canvas(look, graph.start, graph.end, zone, strip=True)
-    canvas.titles(_title(graph), _below(graph))
+    canvas.titles(_title(graph), _details(graph))
     silences(canvas, graph.silences, graph.start, graph.until)
     if graph.shape is Shape.NUMBER:
         _numbers(canvas, graph)
@@ -36,7 +37,7 @@ def module_canvas(graph: ModuleGraph, look: Look, zone: tzinfo) -> Canvas:
 
 
 def silences(canvas: Canvas, found: Silences, start: int, until: int) -> None:
-    """Where no packet came, and where nobody knows."""
+    """Draw the spans without a packet, and those of which nothing is known."""
     for span in found.spans:
         canvas.hatched(span.start, span.end, "no packet")
     known = until if found.known_since is None else min(found.known_since, until)
@@ -45,27 +46,27 @@ def silences(canvas: Canvas, found: Silences, start: int, until: int) -> None:
 
 
 def agent_name(name: str, alias: str) -> str:
-    """As people know the agent."""
-    return shown(alias or name, _NAME)
+    """The name by which the agent is shown."""
+    return one_line(alias or name, _NAME)
 
 
 def _title(graph: ModuleGraph) -> str:
     agent = agent_name(graph.agent, graph.alias)
-    return f"{agent}: {shown(graph.module.name, _NAME)}"
+    return f"{agent}: {one_line(graph.module.name, _NAME)}"
 
 
-def _below(graph: ModuleGraph) -> str:
+def _details(graph: ModuleGraph) -> str:
     parts = [shares(graph.shares), f"{count(graph.changes)} changes"]
     if graph.shape is Shape.NUMBER and not graph.is_exact:
         parts.append("line: mean over time")
     return " | ".join(part for part in parts if part)
 
 
-# -- numbers -------------------------------------------------------------------------------
+# -- numbers --
 
 
 def _numbers(canvas: Canvas, graph: ModuleGraph) -> None:
-    canvas.unit(shown(graph.module.unit, _UNIT))
+    canvas.unit(one_line(graph.module.unit, _UNIT))
     if graph.is_exact:
         values = [point.value for point in graph.points]
         times = [point.time for point in graph.points]
@@ -81,7 +82,7 @@ def _numbers(canvas: Canvas, graph: ModuleGraph) -> None:
         canvas.zone(zone.low, zone.high, zone.status)
     if not there:
         return
-    # The last value holds until the end of what is known.
+    # The last value holds until the end of the data.
     edges = [*times, max(graph.until, times[-1])]
     if not graph.is_exact:
         canvas.between(edges, [*low, low[-1]], [*high, high[-1]], "least to greatest")
@@ -92,7 +93,7 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-# -- booleans ------------------------------------------------------------------------------
+# -- booleans --
 
 
 def _up_and_down(canvas: Canvas, graph: ModuleGraph) -> None:
@@ -108,7 +109,7 @@ def _up_and_down(canvas: Canvas, graph: ModuleGraph) -> None:
 
 
 def _bands(graph: ModuleGraph) -> list[tuple[int, int, bool | None]]:
-    """Spans of up (True), down (False) and both (None), equal neighbours as one."""
+    """Spans of up (True), down (False) and both (None), with equal neighbours joined."""
     spans: list[tuple[int, int, bool | None]]
     if graph.is_exact:
         edges = [*(point.time for point in graph.points), graph.until]
@@ -134,18 +135,18 @@ def _bands(graph: ModuleGraph) -> list[tuple[int, int, bool | None]]:
 def _is_up(low: float, high: float) -> bool | None:
     if low == high:
         return low != 0
-    # A zero between other values may lie within: then its end is one of the bounds, or unseen.
+    # If 0 lies within the range, the module may have been down in between.
     return None if low <= 0 <= high else True
 
 
-# -- texts ---------------------------------------------------------------------------------
+# -- texts --
 
 
 def _texts(canvas: Canvas, graph: ModuleGraph) -> None:
     colours = (canvas.colours.band, canvas.colours.other)
     for place, band in enumerate(graph.bands):
         many = band.changes > 1
-        text = f"{band.changes} changes" if many else shown(band.text, _TEXT)
+        text = f"{band.changes} changes" if many else one_line(band.text, _TEXT)
         colour = canvas.colours.grid if many else colours[place % 2]
         canvas.block(band.start, band.end, colour, hatch=_MIXED if many else None, text=text)
         if many:

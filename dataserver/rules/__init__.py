@@ -1,1 +1,1 @@
-"""What values, statuses, times and events mean.  Pure: no file, socket, database or clock."""
+"""The rules for values, statuses, times and events.  Pure: no file, socket, database or clock."""

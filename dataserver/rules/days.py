@@ -1,7 +1,7 @@
-"""Columns of time: of equal length, or of local days.
+"""Dividing a span of time into the columns of a graph: of equal length, or of local days.  Pure.
 
-A day of a zone begins at its midnight and has 23, 24 or 25 hours, where clocks change at midnight
-it begins with the change, and a zone that crosses the date line may skip one.  Pure.
+A local day begins at midnight and has 23, 24 or 25 hours; if clocks change at midnight, it
+begins with the change, and a zone that crosses the date line may skip one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 DAY = 86_400
 _WEEK = 7
-#: Columns of a graph that are as long as the shortest day, in seconds, are days.
+#: Columns at least as long as the shortest day, in seconds, become days.
 _SHORTEST = 82_800
 
 
 class Columns(NamedTuple):
     """Where columns begin, strictly increasing; each ends where the next one begins.
 
-    ``step`` is their length in seconds, of days that of as many usual days.
+    ``step`` is their length in seconds; for days, 86400 times the number of days.
     """
 
     lefts: Sequence[int]
@@ -27,10 +27,10 @@ class Columns(NamedTuple):
 
 
 def columns(start: int, end: int, step: int, zone: tzinfo) -> Columns:
-    """[start, end), epoch seconds, in columns of ``step`` seconds, the last maybe shorter.
+    """[start, end), epoch seconds, in columns of ``step`` seconds; the last may be shorter.
 
-    A whole number of days means days of the ``zone``: the second column begins at a midnight, and
-    so do all after it.  Of weeks they begin on Mondays.
+    A whole number of days means days of the ``zone``: the second column and all after it begin
+    at midnight; for whole weeks, on Mondays.
     """
     is_days = step % DAY == 0
     return Columns(
@@ -41,7 +41,7 @@ def columns(start: int, end: int, step: int, zone: tzinfo) -> Columns:
 def columns_at_most(start: int, end: int, most: int, zone: tzinfo, *, unit: int = 1) -> Columns:
     """[start, end) in at most ``most`` columns, of a multiple of ``unit`` seconds each.
 
-    Where they are as long as a day they are days of the ``zone``, of which each has as many.
+    If they are as long as a day, each is the same number of days of the ``zone``.
     """
     step = unit * max(1, -((start - end) // (unit * most)))
     if step < _SHORTEST:
@@ -53,7 +53,7 @@ def columns_at_most(start: int, end: int, most: int, zone: tzinfo, *, unit: int 
 
 
 def beginning(time: int, step: int, zone: tzinfo) -> int:
-    """When the local day of ``time`` began; where ``step`` is weeks, its week."""
+    """When the local day of ``time`` began, or its week if ``step`` is whole weeks."""
     return _begin(_first(time, step // DAY, zone), zone)
 
 
@@ -71,23 +71,23 @@ def _days(start: int, end: int, count: int, zone: tzinfo) -> list[int]:
             if left > found[-1]:
                 found.append(left)
     except OverflowError:
-        pass  # after the year 9999: there is no such day
+        pass  # after the year 9999
     return found
 
 
 def _first(time: int, count: int, zone: tzinfo) -> date:
-    """The local day of ``time``, of weeks their Monday."""
+    """The local day of ``time``, or for whole weeks the Monday of its week."""
     day = datetime.fromtimestamp(time, zone).date()
     return day - timedelta(days=day.weekday()) if count % _WEEK == 0 else day
 
 
 def _begin(day: date, zone: tzinfo) -> int:
-    """The first second of a local day; of one that the zone skips, of the day after it."""
+    """The first second of a local day, or of the next one if the zone skips it."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
     high = int(midnight.timestamp())
     if datetime.fromtimestamp(high, zone).replace(tzinfo=None) == midnight.replace(tzinfo=None):
         return high
-    # A change of clocks skips midnight.  It is the first second with this date, or a later one.
+    # A change of clocks skips midnight: find the first second with this date or a later one.
     low = high - 2 * DAY
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,20 +1,20 @@
-"""When a planned downtime is on: its windows, as the console writes them; no I/O, no clock.
+"""When a planned downtime is active: its schedule as the console writes it.  No I/O, no clock.
 
-All but ``once`` is local time as clocks on the wall show it, to the second and with both ends
-included: what a change of clocks skips does not happen that day, what it doubles happens twice.
+All schedules but ``once`` are in local time, to the second and with both ends included: a time
+that a change of clocks skips does not occur that day, one that it doubles occurs twice.
 
 ==============  =======================================================================
 once            from ``begins`` up to, not including, ``ends`` (epoch seconds)
-weekly          on each marked weekday from ``time_from`` to ``time_to``; where that is
+weekly          on each marked weekday from ``time_from`` to ``time_to``; if that is
                 earlier, to that time of the next day
-monthly         from ``day_from``, ``time_from`` to ``day_to``, ``time_to``; a last day that
-                the month lacks is its last one
-cron            from any minute that ``cron_from`` names to the next that ``cron_to`` names
+monthly         from ``day_from``, ``time_from`` to ``day_to``, ``time_to``; if the month is
+                too short, to its last day
+cron            from any minute that matches ``cron_from`` to the next that matches ``cron_to``
 ==============  =======================================================================
 
 Cron expressions are Pandora's, not crontab's: five fields (minute, hour, day, month, weekday
-0 to 6), each ``*``, ``n`` or ``n-m`` (``22-2``: over the end), and all five must fit; crontab
-takes a day that fits either by its number or by its weekday.
+0 to 6), each ``*``, ``n`` or ``n-m`` (``22-2`` wraps around), and all five must match; in crontab
+a day matches either by its number or by its weekday.
 Source: Pandora FMS manual, "Scheduled downtimes" and "Cron for server modules".
 """
 
@@ -32,8 +32,8 @@ CRON: Final = "cron"
 WEEKLY: Final = "weekly"
 MONTHLY: Final = "monthly"
 
-#: The longest time between two leap days, 1896 to 1904 or 2096 to 2104: what did not happen
-#: in these days never does.
+#: The longest time between two leap days, 1896 to 1904 or 2096 to 2104: an expression that
+#: matches no day within it never matches.
 _DAYS_BACK: Final = 8 * 366
 
 _TIME: Final = re.compile(r"([0-9]{1,3}):([0-9]{2})(?::([0-9]{2}))?(?:\.[0-9]*)?")
@@ -44,10 +44,10 @@ _FIELDS: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a downtime is on.
+    """The schedule of a downtime.
 
     ``execution`` is ``once``, ``cron``, or anything else for ``periodicity`` (``weekly`` or
-    ``monthly``).  Times of day are seconds after midnight; None: not given.
+    ``monthly``).  Times of day are seconds after midnight, None if they are missing.
     """
 
     execution: str
@@ -64,7 +64,7 @@ class Schedule:
     cron_to: str = ""
 
     def active(self, now: int, zone: tzinfo) -> bool:
-        """Whether it is on at ``now`` (epoch seconds); one that cannot be read never is."""
+        """Whether it is active at ``now`` (epoch seconds); an invalid one never is."""
         if self.execution == ONCE:
             return self.begins <= now < self.ends
         local = datetime.fromtimestamp(now, zone).replace(tzinfo=None)
@@ -73,7 +73,7 @@ class Schedule:
         return self._active_weekly(local) or self._active_monthly(local)
 
     def fault(self) -> str | None:
-        """Why it cannot ever be on, as a clause; None where it can."""
+        """Why it is invalid and can never be active, as a clause; None if it is valid."""
         if self.execution == ONCE:
             return None
         if self.execution == CRON:
@@ -94,7 +94,7 @@ class Schedule:
         time = _seconds(local)
         if first <= last:
             return local.weekday() in self.weekdays and first <= time <= last
-        # It belongs to the day on which it began.
+        # It spans midnight, and belongs to the weekday on which it began.
         yesterday = (local.weekday() - 1) % 7
         begun = local.weekday() in self.weekdays and time >= first
         return begun or (yesterday in self.weekdays and time <= last)
@@ -122,7 +122,7 @@ class Schedule:
 
 
 class Cron(NamedTuple):
-    """A cron expression: the numbers that fit, field by field; Sunday is 0."""
+    """A cron expression: the matching numbers of each field; Sunday is 0."""
 
     minutes: frozenset[int]
     hours: frozenset[int]
@@ -133,7 +133,7 @@ class Cron(NamedTuple):
 
 @lru_cache(maxsize=1_024)
 def parse_cron(text: str) -> Cron | None:
-    """The expression ``text``; None where it is none."""
+    """The expression ``text``, or None if it is invalid."""
     fields = text.split()
     if len(fields) != len(_FIELDS):
         return None
@@ -145,7 +145,7 @@ def parse_cron(text: str) -> Cron | None:
 
 
 def time_of_day(text: str | None) -> int | None:
-    """Seconds after midnight of ``HH:MM:SS``; None where it is no time of a day."""
+    """Seconds after midnight of ``HH:MM:SS``, or None if it is not a time of day."""
     match = _TIME.fullmatch(text) if text else None
     if match is None:
         return None
@@ -155,7 +155,7 @@ def time_of_day(text: str | None) -> int | None:
 
 
 def _numbers(field: str, low: int, high: int) -> frozenset[int] | None:
-    """The numbers of one field; None where it is none."""
+    """The numbers of one field, or None if it is invalid."""
     if field == "*":
         return frozenset(range(low, high + 1))
     match = _FIELD.fullmatch(field)
@@ -170,7 +170,7 @@ def _numbers(field: str, low: int, high: int) -> frozenset[int] | None:
 
 
 def _latest(cron: Cron, minute: datetime) -> datetime | None:
-    """The latest minute, not after ``minute``, that fits; None where none does."""
+    """The latest matching minute that is not after ``minute``, or None."""
     until = (minute.hour, minute.minute)
     day = minute.replace(hour=0, minute=0)
     for _ in range(_DAYS_BACK):
@@ -188,7 +188,7 @@ def _latest(cron: Cron, minute: datetime) -> datetime | None:
 
 
 def _latest_of_day(cron: Cron, until: tuple[int, int]) -> tuple[int, int] | None:
-    """The latest hour and minute, not after ``until``, that fit."""
+    """The latest matching hour and minute not after ``until``, or None."""
     for hour in sorted(cron.hours, reverse=True):
         minutes = [minute for minute in cron.minutes if (hour, minute) <= until]
         if minutes:

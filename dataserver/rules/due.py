@@ -1,18 +1,18 @@
-"""When a module has been silent for too long: by its interval, or by its cron expression.
+"""When a module without a new value becomes unknown: by its interval or its cron expression.
 
-A module's ``cron_interval`` says how its values come:
+A module's ``cron_interval`` determines when its values are expected:
 
 ==========================  ==========================================================
 empty, up to four digits    every ``interval`` seconds
-five and more digits        every so many seconds, or ``interval`` if that is longer
-minutes ``*``               every ``interval`` seconds, while hours and days fit
-other minutes               once each time that the expression fits: ``0-30 3 * * *``
+five and more digits        every that many seconds, or ``interval`` if that is longer
+minutes ``*``               every ``interval`` seconds, while hours and days match
+other minutes               once each time that the expression matches: ``0-30 3 * * *``
                             is once a night, between 3:00 and 3:30
-no readable expression      every ``interval`` seconds
+an invalid expression       every ``interval`` seconds
 ==========================  ==========================================================
 
-and it is silent for too long when two values in a row did not come.  Expressions are those of
-planned downtimes (:mod:`dataserver.rules.downtimes`), their times local.  No I/O, no clock.
+It is silent for too long when two expected values in a row did not arrive.  Expressions are those
+of planned downtimes (:mod:`dataserver.rules.downtimes`), in local time.  No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -25,38 +25,40 @@ from typing import Final
 
 from dataserver.rules.downtimes import Cron, parse_cron
 
-#: Shorter texts in ``cron_interval`` are no expression: intervals count as ever.
+#: Seconds, for a module without an interval of an agent without one.
+DEFAULT_INTERVAL: Final = 300
+#: Intervals of silence after which a module is unknown, an agent overdue.
+UNKNOWN_AFTER: Final = 2
+#: Shorter texts in ``cron_interval`` are not expressions; the interval counts.
 SHORTEST: Final = 5
-#: A value comes so many seconds before or after its time at most: agents' clocks differ, and
-#: they look at the time once per interval.
+#: Seconds by which a value may be early or late: agents' clocks differ, and they check the time
+#: once per interval.
 TOLERANCE: Final = 300
 
-#: What does not fit in these days never does: the longest time between two leap days that are the
-#: same day of the week.
+#: The longest time between two leap days on the same day of the week: an expression that matches
+#: no day within it never matches.
 _DAYS_AHEAD: Final = 40 * 366
 _EVERY_MINUTE: Final = frozenset(range(60))
+#: The largest value of the column of a state's interval.
+_LONGEST: Final = 2**31 - 1
 
 
 def silent_until(cron_interval: str, seen: int, interval: int, zone: tzinfo) -> int:
-    """Until when (epoch s) a module whose newest value came at ``seen`` may be silent.
+    """Until when (epoch s) a module with its newest value at ``seen`` may be silent.
 
-    ``interval`` in seconds: the module's, or where it has none its agent's.
+    ``interval`` in seconds: the module's, or its agent's if it has none.
     """
     if len(cron_interval) < SHORTEST:
-        return seen + 2 * interval
+        return seen + UNKNOWN_AFTER * interval
     if cron_interval.isdecimal() and cron_interval.isascii():
-        return seen + 2 * max(_number(cron_interval), interval)
+        return seen + UNKNOWN_AFTER * max(_number(cron_interval), interval)
     return _by_expression(cron_interval, seen, interval, zone)
 
 
 def expected_interval(cron_interval: str, seen: int, interval: int, zone: tzinfo) -> int:
-    """The seconds of which two are the silence that a module may keep after ``seen``."""
+    """Half of the time, in seconds, for which a module may be silent after ``seen``."""
     silence = silent_until(cron_interval, seen, interval, zone) - seen
-    return min((silence + 1) // 2, _LONGEST)
-
-
-#: What the column of a state's interval takes.
-_LONGEST: Final = 2**31 - 1
+    return min(-(-silence // UNKNOWN_AFTER), _LONGEST)
 
 
 def _number(digits: str) -> int:
@@ -72,32 +74,32 @@ def _by_expression(text: str, seen: int, interval: int, zone: tzinfo) -> int:
         until = found(cron, seen, interval, zone)
         if until is not None:
             return until
-    return seen + 2 * interval
+    return seen + UNKNOWN_AFTER * interval
 
 
 def _next_intervals(cron: Cron, seen: int, interval: int, zone: tzinfo) -> int | None:
-    """The second interval after ``seen`` that ends while hours and days fit; None: none does."""
+    """The end of the second interval after ``seen`` within the matching hours and days, or None."""
     end = seen
-    for _ in range(2):
+    for _ in range(UNKNOWN_AFTER):
         wanted = end + interval
         windows = _windows(cron, wanted, zone)
         window = next((each for each in windows if each[1] > wanted), None)
         if window is None:
             return None
         end = max(wanted, window[0])
-    # Where it had to wait for its hours, nobody knows when in the interval it will come.
-    return end if end == seen + 2 * interval else end + TOLERANCE
+    # After waiting for its hours, the value may arrive at any time within the interval.
+    return end if end == seen + UNKNOWN_AFTER * interval else end + TOLERANCE
 
 
 def _next_times(cron: Cron, seen: int, _interval: int, zone: tzinfo) -> int | None:
-    """The end of the second window after the one in which ``seen`` lies; None: there is none."""
+    """The end of the second window after the one that contains ``seen``, or None."""
     windows = (each for each in _windows(cron, seen, zone) if each[0] > seen + TOLERANCE)
-    second = next(islice(windows, 1, None), None)
+    second = next(islice(windows, UNKNOWN_AFTER - 1, None), None)
     return None if second is None else second[1] - 60 + TOLERANCE
 
 
 def _windows(cron: Cron, since: int, zone: tzinfo) -> Iterator[tuple[int, int]]:
-    """Begin and end (epoch s) of the spans of minutes that fit, from the day of ``since`` on."""
+    """Begin and end (epoch s) of the runs of matching minutes, from the day of ``since`` on."""
     day = datetime.fromtimestamp(since, zone).toordinal()
     runs = _runs(cron)
     while (found := _next_day(cron.days, cron.months, cron.weekdays, day)) is not None:
@@ -112,10 +114,10 @@ def _windows(cron: Cron, since: int, zone: tzinfo) -> Iterator[tuple[int, int]]:
 def _next_day(
     days: frozenset[int], months: frozenset[int], weekdays: frozenset[int], since: int
 ) -> int | None:
-    """The first day that fits, from ``since`` on, as ordinals; None: there is none.
+    """The first matching day from ``since`` on (both as ordinals), or None.
 
-    Remembered for all times of day: what fits seldom or never takes long to find, and anybody
-    who may upload may have any number of modules with such an expression.
+    Cached for all times of day: an expression that matches seldom or never takes long to search,
+    and any uploader may send any number of modules with one.
     """
     day = date.fromordinal(since)
     last = day + timedelta(days=_DAYS_AHEAD)
@@ -131,9 +133,9 @@ def _next_day(
 
 @lru_cache(maxsize=1_024)
 def _runs(cron: Cron) -> tuple[tuple[int, int], ...]:
-    """Spans of minutes of a day that fit, each from its first minute up to, not including, its end.
+    """The runs of matching minutes of a day: first minute, and end (not included).
 
-    Those of several hours are one where they touch.
+    Adjacent runs, also of different hours, are joined.
     """
     runs: list[tuple[int, int]] = []
     for minute in (

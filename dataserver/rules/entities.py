@@ -1,8 +1,8 @@
-"""The HTML entities in which Pandora stores names, and the clean-up that names get first.
+"""Names as Pandora stores them: cleaned up, and encoded with HTML entities.
 
-The table is Pandora's own, not HTML's: blanks and control characters have entities too
-(a line feed has none), letters outside the ones listed stay as they are.  Values,
-descriptions and addresses are stored as they come and never pass through here.
+The table is Pandora's own, not HTML's: spaces and control characters have entities too
+(a line feed has none), letters that are not listed stay as they are.  Values, descriptions and
+addresses are stored without any encoding.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from functools import lru_cache
 from html.entities import codepoint2name, html5
 from typing import Final
 
-#: Written as ``&#xHH;``: controls but the line feed, the blank, and U+0080 to U+00BE.
+#: Written as ``&#xHH;``: controls except the line feed, the space, and U+0080 to U+00BE.
 _HEXADECIMAL: Final = (*range(0x0A), *range(0x0B, 0x21), *range(0x80, 0xBF))
 #: Written in decimal, each with the digits that Pandora uses.
 _DECIMAL: Final = {"'": "039", "(": "40", ")": "41", "\\": "92"}
-#: Written by their HTML name.
+#: Written with their HTML name.
 _NAMED: Final = '"&<>' + "ÁÄÉËÍÏÑÓÖÚÜ" + "áäéëíïñóöúü" + "ŒœŠšŸ€"
 
 #: Code point -> entity.
@@ -31,7 +31,7 @@ _SURROGATES: Final = range(0xD800, 0xE000)
 _ENTITY: Final = re.compile(r"&(?:#[xX]([0-9a-fA-F]{1,6})|#([0-9]{1,7})|([A-Za-z][A-Za-z0-9]*));")
 _SCRIPT: Final = re.compile(r"</?script[^>]*>", re.IGNORECASE)
 _LINE_ENDS: Final = str.maketrans("", "", "\r\n")
-#: Longer texts (inventories) are not worth their place in the cache.
+#: Longer texts (inventories) are not cached.
 _CACHED_LENGTH: Final = 256
 
 
@@ -52,9 +52,9 @@ def _encode_cached(text: str) -> str:
 
 
 def decode(text: str) -> str:
-    """``text`` with the entities of the table, and all others of HTML, turned back.
+    """``text`` with the entities of the table, and all others of HTML, decoded.
 
-    What is no entity (an unknown name, a number that is no character) stays as it is.
+    An invalid entity (an unknown name, a number that is not a character) stays as it is.
     """
     return _ENTITY.sub(_character, text) if "&" in text else text
 
@@ -63,7 +63,7 @@ def _character(match: re.Match[str]) -> str:
     """The character of one entity.
 
     Not :func:`html.unescape`, which drops control characters and reads U+0080 to U+009F
-    as Windows-1252: Pandora means the code points themselves.
+    as Windows-1252: for Pandora they are the code points themselves.
     """
     hexadecimal, decimal, name = match.groups()
     if name:
@@ -73,20 +73,20 @@ def _character(match: re.Match[str]) -> str:
 
 
 def cut_scripts(text: str) -> str:
-    """``text`` without ``<script ...>`` and ``</script>`` tags; what is between them stays.
+    """``text`` without ``<script ...>`` and ``</script>`` tags; the text between them stays.
 
     Agent, alias, group, tag and inventory-module names are stored as
     ``encode(cut_scripts(name))``.
     """
-    # No tag ends after the last ">", and looking for one there takes quadratic time.
+    # No tag ends after the last ">", and searching there takes quadratic time.
     end = text.rfind(">") + 1
     return _SCRIPT.sub("", text[:end]) + text[end:] if end else text
 
 
 def clean_name(text: str) -> str:
-    """A module's name as it is known: without line ends, then :func:`cut_scripts`.
+    """A module's name without line ends and script tags (:func:`cut_scripts`).
 
-    Blanks stay, also leading and trailing ones.  Stored as ``encode(clean_name(name))``.
+    Spaces stay, also leading and trailing ones.  Stored as ``encode(clean_name(name))``.
     """
     if "\n" in text or "\r" in text:
         text = text.translate(_LINE_ENDS)

@@ -1,4 +1,4 @@
-"""Spans of time as an operator writes them: ``--from``, ``--to``, ``--step``."""
+"""Times, durations and spans in command-line options: ``--from``, ``--to``, ``--step``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMES = '"YYYY-MM-DD[ HH:MM[:SS]]", epoch seconds, "now", or before now as -90s
 
 
 class Span(NamedTuple):
-    """From ``start`` to ``end``, epoch seconds; ``step`` in seconds, None: every change."""
+    """From ``start`` to ``end``, epoch seconds; ``step`` in seconds, or None for every change."""
 
     start: int
     end: int
@@ -31,16 +31,16 @@ class Span(NamedTuple):
 def span(
     start: str | None, end: str | None, step: str | None, *, newest: int, now: int, zone: tzinfo
 ) -> Span:
-    """The span that is meant; UsageError where a text says nothing or the end is first.
+    """The span given by the options; UsageError if one is invalid or the end is before the start.
 
-    1. Without an end it is the newest value, or the start if that is later: what there is.
-    2. Without a start it is a day before the end; with a step, the whole step before that.
-    3. With a step the end itself lies outside, so without an end it is a second later.
+    1. Without an end, it ends at the newest value, or at the start if that is later.
+    2. Without a start, it begins a day before the end; with a step, at the step boundary before.
+    3. With a step the end is not included, so without an end it is a second later.
     """
     seconds = None if step is None else duration(step)
     first = None if start is None else moment(start, now=now, zone=zone)
     if end is not None:
-        # A local time that a change of clocks doubles: as much as it may mean.
+        # In an hour that a change of clocks doubles: the later one, to include both.
         last = moment(end, now=now, zone=zone, later=True)
     else:
         last = max(newest, first or 0) + (0 if seconds is None else 1)
@@ -56,12 +56,12 @@ def duration(text: str) -> int:
     match = _DURATION.fullmatch(text.strip())
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if seconds < 1:
-        raise UsageError(f"{text!r} is no duration", hint="write it like 90s, 5m, 2h, 7d or 1w")
+        raise UsageError(f"{text!r} is not a duration", hint="write it like 90s, 5m, 2h, 7d or 1w")
     return seconds
 
 
 def duration_text(seconds: float) -> str:
-    """A duration for people in at most two units: ``45 s``, ``3 min 5 s``, ``2 d 4 h``."""
+    """A duration for display, in at most two units: ``45 s``, ``3 min 5 s``, ``2 d 4 h``."""
     left = max(0, round(seconds))
     parts = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -72,14 +72,14 @@ def duration_text(seconds: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """How long ago something was: ``3 min 5 s``; where it lies ahead: ``12 h ahead``."""
+    """How long ago something was: ``3 min 5 s``; if it is in the future: ``12 h ahead``."""
     return f"{duration_text(-seconds)} ahead" if -seconds > SLACK else duration_text(seconds)
 
 
 def moment(text: str, *, now: int, zone: tzinfo, later: bool = False) -> int:
-    """Epoch seconds of a time as :data:`_TIMES` says; UsageError.
+    """Epoch seconds of a time written as in :data:`_TIMES`; raises UsageError.
 
-    Of the two meanings of a doubled hour the earlier one, unless ``later``.
+    A time in a doubled hour is the earlier one, unless ``later``.
     """
     text = text.strip()
     if text == "now":
@@ -90,15 +90,15 @@ def moment(text: str, *, now: int, zone: tzinfo, later: bool = False) -> int:
         return int(text)
     match = _LOCAL.fullmatch(text)
     whole = f"{match[1]} {match[2] or '00:00'}{match[3] or ':00'}" if match else ""
-    # What is no time comes out as zero, the moment that stands for never.
+    # An invalid time gives zero, which stands for never.
     seconds = from_local_text(whole, zone, LATEST if later else None)
     if seconds <= 0:
-        raise UsageError(f"{text!r} is no time", hint=f"write it as {_TIMES}")
+        raise UsageError(f"{text!r} is not a time", hint=f"write it as {_TIMES}")
     return seconds
 
 
 def _whole_step(time: int, step: int | None, zone: tzinfo) -> int:
-    """``time`` moved back to a multiple of ``step`` on the clocks of ``zone``, days to midnight."""
+    """``time`` rounded down to a multiple of ``step`` in the local time of ``zone``."""
     if step is None or time < 0:
         return time
     if step % DAY == 0:

@@ -1,8 +1,8 @@
-"""Perl's regular expressions by the system's PCRE2 library: compile, and search in bounded steps.
+"""Perl regular expressions, with the system's PCRE2 library: compile, and search in bounded steps.
 
 Only what thresholds need is bound: whether a pattern is found.  The interpreter is used, not the
-just-in-time compiler, which has had the more holes and does not count its steps.  Compiled code
-has at most 64 KiB, whatever a pattern multiplies: offsets in it have two bytes, which is checked
+just-in-time compiler, which has had more security holes and does not count its steps.  Compiled
+code has at most 64 KiB, whatever a pattern repeats: offsets in it have two bytes, which is checked
 when the library is loaded.
 
 Source: pcre2api(3), pcre2pattern(3).  Numbers are those of ``pcre2.h``, stable since 10.30.
@@ -18,7 +18,7 @@ from dataserver.errors import ConfigError
 
 LIBRARY = "libpcre2-8.so.0"
 
-#: Memory that one search may take to remember where to try again (KiB).
+#: Memory that one search may use for backtracking (KiB).
 HEAP_LIMIT = 16_384
 
 _UTF: Final = 0x00080000
@@ -66,11 +66,11 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
 
 
 class InvalidPatternError(ValueError):
-    """The text is no regular expression, or one that is too large."""
+    """The text is not a regular expression, or one that is too large."""
 
 
 class StepsExceededError(Exception):
-    """A search took more steps or memory than it may, or recursed without end."""
+    """A search exceeded its limit of steps or memory, or recursed without end."""
 
 
 class Engine:
@@ -85,7 +85,7 @@ class Engine:
         self._lock = threading.Lock()
         self._compiling = pcre2.pcre2_compile_context_create_8(None)
         self._matching = pcre2.pcre2_match_context_create_8(None)
-        # Where a pattern was found is of no interest: room for one pair of offsets is enough.
+        # Room for one pair of offsets: the position of a match is not used.
         self._data = pcre2.pcre2_match_data_create_8(1, None)
         if not (self._compiling and self._matching and self._data):
             raise MemoryError
@@ -97,7 +97,7 @@ class Engine:
         """The pattern ``text``, compiled.
 
         Raises:
-            InvalidPatternError: it is none, or has more than 64 KiB when compiled.
+            InvalidPatternError: it is invalid, or has more than 64 KiB when compiled.
         """
         try:
             pattern = text.encode()
@@ -117,31 +117,31 @@ class Engine:
         return Code(self, pointer)
 
     def is_anchored(self, pointer: int) -> bool:
-        """Whether code can be found in one place only, such as that of ``^up``."""
+        """Whether code can match in one place only, such as that of ``^up``."""
         options = _NUMBER()
         self._library.pcre2_pattern_info_8(pointer, _INFO_ALLOPTIONS, ctypes.byref(options))
         return bool(options.value & _ANCHORED)
 
     def search(self, pointer: int, value: bytes, steps: int) -> bool:
-        """Whether code is found in ``value`` (UTF-8); see :meth:`Code.search`."""
+        """Whether code matches in ``value`` (UTF-8); see :meth:`Code.search`."""
         pcre2 = self._library
         with self._lock:  # ctypes lets other threads run, and the contexts are shared
             pcre2.pcre2_set_match_limit_8(self._matching, steps)
             result = pcre2.pcre2_match_8(
                 pointer, value, len(value), 0, 0, self._data, self._matching
             )
-        # Zero: found, and more groups were set than there is room for.
+        # Zero means a match with more groups than there is room for.
         if result < _NO_MATCH:
             raise StepsExceededError(f"error {result}")
         return bool(result != _NO_MATCH)
 
     def free(self, pointer: int) -> None:
-        """Give the memory of code back."""
+        """Free the memory of code."""
         self._library.pcre2_code_free_8(pointer)
 
 
 class Code:
-    """A compiled pattern; its memory is given back with it."""
+    """A compiled pattern, which owns its memory."""
 
     __slots__ = ("_engine", "_pointer")
 
@@ -154,18 +154,18 @@ class Code:
 
     @property
     def is_anchored(self) -> bool:
-        """Whether it can be found in one place only, such as ``^up``."""
+        """Whether it can match in one place only, such as ``^up``."""
         return self._engine.is_anchored(self._pointer)
 
     def search(self, value: bytes, steps: int) -> bool:
-        """Whether it is found in ``value`` (UTF-8).
+        """Whether it matches anywhere in ``value`` (UTF-8).
 
         Args:
-            value: what is searched.
-            steps: how often the matcher may take a turn *from each place where it begins*.
+            value: the text to search.
+            steps: limit of the matcher's steps *from each starting position*.
 
         Raises:
-            StepsExceededError: it took more, or too much memory.
+            StepsExceededError: it needs more steps, or too much memory.
         """
         return self._engine.search(self._pointer, value, steps)
 

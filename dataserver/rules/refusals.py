@@ -1,4 +1,4 @@
-"""Why a part of a packet was refused, while the packet itself was stored: codes and words."""
+"""Reasons for refusing a part of a packet while the packet itself is stored: codes and texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Refusal(StrEnum):
-    """One reason: its code, which is stored, what it means, and what to do about it."""
+    """One reason: its code (stored in the database), its text, and what to do about it."""
 
     text: str
     remedy: str
@@ -114,5 +114,5 @@ _TEXTS = {reason.value: reason.text for reason in Refusal}
 
 
 def words(code: str) -> str:
-    """What a stored code means; the code itself where another version has written it."""
+    """The text of a stored code, or the code itself if another version has written it."""
     return _TEXTS.get(code, code)

@@ -1,10 +1,10 @@
-"""The step function of a module: a value holds from its time until the next one.
+"""A module's history as a step function: a value holds from its time until the next one.  Pure.
 
 Points are (time, value) in order of time; of several with the same time the last one
-is the value from then on.  Pure: whoever calls has read the points.
+is the value from then on.
 
-Reading back (:func:`steps`, :func:`aggregate`) takes points one by one and keeps none of
-them, so that a span may hold any number; putting in late values works on a list.
+Reading back (:func:`steps`, :func:`aggregate`) consumes points one by one and keeps none of
+them, so a span may contain any number; inserting late values works on a list.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Point = tuple[int, V]
 
 
 class Aggregate(NamedTuple):
-    """One span of a series, [start, end) in seconds, and what the function did there.
+    """The summary of one span [start, end) of a series, in seconds.
 
-    ``last`` is the value at the span's end, None where the function is not defined yet.
-    ``minimum``, ``maximum`` and ``mean``, which is weighted by time, are those of the part
-    where it is defined; None where there is none, and where some value is text.
+    ``last`` is the value at the span's end, or None if the function is not defined yet.
+    ``minimum``, ``maximum`` and ``mean`` (weighted by time) are those of the part where it is
+    defined; None if it is defined nowhere, or if any value is text.
     """
 
     start: int
@@ -37,12 +37,12 @@ class Aggregate(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """What the points of one column of a graph come to; ``column`` is its number, from 0.
+    """The summary of the points in one column of a graph; ``column`` is its number, from 0.
 
-    ``first`` is the time of its first point, ``last`` the value at its end, ``changes`` how many
-    points it has.  ``area`` is value times seconds, ``over`` the seconds at or above each edge
-    that was asked for, both from the first point to the column's end: of the part before, only
-    whoever has the column before knows.
+    ``first`` is the time of its first point, ``last`` the value at its end, ``changes`` the number
+    of its points.  ``area`` is value times seconds, ``over`` the seconds at or above each of the
+    given edges, both from the first point to the column's end; the part before the first point
+    depends on the previous column.
     """
 
     column: int
@@ -60,7 +60,7 @@ def _time(point: Point[V]) -> int:
 
 
 def value_at(points: Sequence[Point[V]], time: int) -> V | None:
-    """The value at ``time``: that of the last point not after it, None before the first."""
+    """The value at ``time``: that of the last point not after it, or None before the first."""
     index = bisect_right(points, time, key=_time)
     return points[index - 1][1] if index else None
 
@@ -68,7 +68,7 @@ def value_at(points: Sequence[Point[V]], time: int) -> V | None:
 def steps(points: Iterable[Point[V]], start: int, end: int) -> Iterator[Point[V]]:
     """The function from ``start`` to ``end``: its value at the start, then each point after it.
 
-    ``points`` need not go back further than the last one that is not after ``start``.
+    ``points`` must include the last one that is not after ``start``; earlier ones do not matter.
     """
     path = iter(points)
     at_start: Point[V] | None = None
@@ -116,7 +116,7 @@ class _Span:
         self._has_text = False
 
     def hold(self, value: float | str | None, seconds: int) -> None:
-        """The function is ``value`` for so long; of no time at all it never was that."""
+        """Add ``value``, held for ``seconds``; ignored if that is zero."""
         if value is None or not seconds:
             return
         if isinstance(value, str):
@@ -132,8 +132,8 @@ class _Span:
         if self._has_text or not self._seconds:
             return None, None, None
         mean = self._area / self._seconds
-        # Rounding may carry the mean of equal values a bit away from them; the sum of values
-        # near both ends of the number line may be no number at all.
+        # Rounding may move the mean of equal values slightly away from them; the sum of values
+        # near both ends of the range of doubles may be NaN.
         within = min(max(mean, self._minimum), self._maximum)
         return self._minimum, self._maximum, None if math.isnan(mean) else within
 
@@ -176,14 +176,14 @@ def buckets(
 def _over(
     edge: float, values: Sequence[float], seconds: Sequence[int], low: float, high: float
 ) -> int:
-    """For how long the values were at or above ``edge``; they lie in [``low``, ``high``]."""
+    """Seconds for which the values were at or above ``edge``; they are in [``low``, ``high``]."""
     if high < edge:
         return 0
     return sum(seconds if low >= edge else compress(seconds, map(float(edge).__le__, values)))
 
 
-def joined(one: Bucket, other: Bucket) -> Bucket:
-    """One column's earlier and later points together; ``other`` begins where ``one`` ends."""
+def merged(one: Bucket, other: Bucket) -> Bucket:
+    """The summary of both parts of one column; ``other`` begins where ``one`` ends."""
     return Bucket(
         column=one.column,
         first=one.first,
@@ -199,12 +199,12 @@ def joined(one: Bucket, other: Bucket) -> Bucket:
 def insert_late(
     points: list[Point[V]], time: int, value: V, next_known: int | None
 ) -> list[Point[V]]:
-    """Put a late ``value`` into ``points``; the points that had to be added, in order of time.
+    """Insert a late ``value`` into ``points``; returns the added points in order of time.
 
     Exact (invariant 7): the function gives ``value`` at ``time`` and, at ``next_known`` and
-    after, what it gave before.  ``next_known`` is the next time at which the function is known
-    to be right as it was: the agent's next packet, or one second later for a value that came
-    with a time of its own; None where nothing later is known.
+    after, the same as before.  ``next_known`` is the next time at which the function is known
+    to be right as it was: the agent's next packet, or one second later for a value with a time of
+    its own; None if no later time is known.
     """
     before = value_at(points, time)
     if before == value:
@@ -218,12 +218,12 @@ def insert_late(
 
 
 def has_point(points: Sequence[Point[V]], time: int) -> bool:
-    """Whether some point lies at ``time``."""
+    """Whether there is a point at ``time``."""
     return _between(points, time - 1, time)
 
 
 def _between(points: Sequence[Point[V]], after: int, until: int) -> bool:
-    """Whether some point lies in (after, until]."""
+    """Whether there is a point in (after, until]."""
     index = bisect_right(points, after, key=_time)
     return index < len(points) and points[index][0] <= until
 

@@ -1,21 +1,22 @@
-"""What a value means for its module: the table of statuses, flip-flop included; pure.
+"""A module's status: from its values, its thresholds and flip-flop protection.  Pure.
 
-:func:`judge_number` and :func:`judge_text` say what status a value has by itself,
-:func:`advance` what becomes of the module's standing with it.  Both are applied to every
+:func:`judge_number` and :func:`judge_text` give the status that a value has by itself,
+:func:`advance` the module's new standing after a value of that status.  Both are applied to every
 value seen, stored or not.
 
-The effective status (``status``) follows the values with the patience that flip-flop asks
-for; ``known`` is the effective status while the module is not unknown, ``last`` the newest
-value's own.  The transitions, in the order in which they are looked for::
+The effective status (``status``) changes only after as many values as flip-flop protection
+demands; ``known`` is the effective status while the module is not unknown, ``last`` the newest
+value's own.  The transitions, in order of precedence::
 
     enough values of one status, not the known one     -> that status, with its event
     not initialised                                    -> normal
-    unknown                                            -> what is known, with its event
-    anything else                                      -> as it was
+    unknown                                            -> the known status, with its event
+    anything else                                      -> unchanged
 
-Enough is, plainly (``ff_type`` 0), ``limit`` values of that status after the first, in a row;
-with counters (``ff_type`` 1) more than ``limit`` of that status since a counter last ran out,
-and critical and warning are then told again even if they were known.
+Enough means, with consecutive values (``ff_type`` 0), ``limit`` values of that status in a row
+after the first; with counters (``ff_type`` 1), more than ``limit`` of that status since a counter
+last reached its limit, and then critical and warning have their event again even if they were
+known.
 
 Source: ``docs/status.md``; golden cases ``flipflop``, ``thresholds_*``, ``async_proc``.
 """
@@ -40,7 +41,7 @@ class Status(IntEnum):
     UNKNOWN = 3
     NOT_INITIALISED = 4
 
-    # An enum's own is written in Python, and these are keys in the hot path.
+    # An enum's own hash is Python code, and these are keys in the hot path.
     __hash__ = int.__hash__
 
 
@@ -48,29 +49,29 @@ _STATUSES = tuple(Status)
 
 
 def status_of(number: int | None) -> Status:
-    """The status of that number; what is none counts as not initialised."""
+    """The status with that number; any other number, or None, means not initialised."""
     if number is None or not 0 <= number < len(_STATUSES):
         return Status.NOT_INITIALISED
     return _STATUSES[number]
 
 
-#: What a packet's ``<status>`` may say.
+#: The valid values of a packet's ``<status>``.
 _GIVEN = {status.name: status for status in (Status.NORMAL, Status.CRITICAL, Status.WARNING)}
-#: What the column of ``changes`` takes.
+#: The largest value of the column of ``changes``.
 _MOST_CHANGES = 255
 
 
 class Interval(NamedTuple):
-    """Numbers from ``low`` up to, not including, ``high``; ``inverse``: all others."""
+    """Numbers from ``low`` up to but not including ``high``; with ``inverse``, all others."""
 
     low: float
     high: float
     inverse: bool
-    #: Both ends are percents by which a value differs from the one before, down and up.
+    #: Both ends are percentages by which a value differs from the previous one, down and up.
     percent: bool = False
 
     def holds(self, number: float, before: float | None) -> bool:
-        """Whether ``number`` lies in it; ``before`` is the module's value until now."""
+        """Whether it contains ``number``; ``before`` is the module's previous value."""
         if self.percent:
             return before is not None and self._differs(number, before)
         inside = number >= self.low and (number < self.high or self.high < self.low)
@@ -86,13 +87,13 @@ class Interval(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Texts in which a pattern is found; ``inverse``: in which it is not."""
+    """Texts that match a pattern; with ``inverse``, those that do not."""
 
     pattern: Pattern
     inverse: bool
 
     def holds(self, text: str) -> bool:
-        """Whether ``text`` is one of them.  A pattern that takes too long is not found."""
+        """Whether it contains ``text``.  A pattern that takes too long counts as not matching."""
         return self.pattern.matches(text) is not self.inverse
 
 
@@ -101,43 +102,43 @@ _DOWN = Interval(0.0, 1.0, False)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
-    """How a module's values are judged, and with how much patience; from its configuration.
+    """A module's thresholds and flip-flop protection, from its configuration.
 
-    Made by :func:`rules`, which gives one object for equal configurations: compared by identity.
+    Made by :func:`rules`, which returns one object for equal configurations: compared by identity.
     """
 
     critical: Interval | None = None
     warning: Interval | None = None
     critical_text: Match | None = None
     warning_text: Match | None = None
-    #: So many warnings in a row are taken before they become critical; 0: any number.
+    #: Further warnings in a row, while in warning, after which the next is critical; 0: none is.
     warning_time: int = 0
     #: Values needed beyond the first, by status: normal, critical, warning.
     limits: tuple[int, int, int] = (0, 0, 0)
-    #: Counters that other statuses do not reset, instead of values in a row.
+    #: Count values by status, not reset by other statuses, instead of values in a row.
     counting: bool = False
-    #: Seconds that a run of equal statuses of an asynchronous module may take; 0: any time.
+    #: Longest run of equal statuses of an asynchronous module, in seconds; 0: unlimited.
     timeout: int = 0
-    #: Seconds between values while a change is pending; 0: as ever.
+    #: Interval in seconds while a change is pending; 0: the normal one.
     interval: int = 0
-    #: Some threshold depends on the value before.
+    #: Whether a threshold depends on the previous value.
     relative: bool = False
-    #: What is critical in a `_proc` type whose configuration does not say it: zero is down.
+    #: The critical values of a `_proc` type without a critical threshold: zero means down.
     down: Interval = _DOWN
 
 
-#: Of a module without thresholds: whatever its number is, it is normal.
+#: No thresholds: every value is normal.
 PLAIN = Rules()
 
 
 class Standing(NamedTuple):
-    """Where a module stands: its row's status columns.  Times are epoch seconds."""
+    """A module's standing: the status columns of its row.  Times are epoch seconds."""
 
     status: Status = Status.NOT_INITIALISED
     known: Status = Status.NOT_INITIALISED
     last: Status = Status.NOT_INITIALISED
     last_known: Status = Status.NOT_INITIALISED
-    #: Values in a row of one status, less the first.
+    #: Values of one status in a row, not counting the first.
     changes: int = 0
     #: When an asynchronous module's run of equal statuses began.
     run_start: int = 0
@@ -145,11 +146,11 @@ class Standing(NamedTuple):
     warning: int = 0
     critical: int = 0
     changed_at: int = 0
-    #: Warnings that came while the module was known to be in warning.
+    #: Warnings received while the module was in warning.
     warnings: int = 0
 
 
-#: A module without a value, and an asynchronous one: no news is good news.
+#: A module without a value; an asynchronous one counts as normal.
 FRESH = Standing()
 FRESH_ASYNC = Standing(*[Status.NORMAL] * 4)
 
@@ -176,7 +177,7 @@ def rules(
     ff_timeout: int,
     module_ff_interval: int,
 ) -> Rules:
-    """The rules that a module's columns mean; equal ones are one object."""
+    """The rules of a module with these columns; equal columns give the same object."""
     if not any(locals().values()):
         return PLAIN
     each = (min_ff_event_normal, min_ff_event_critical, min_ff_event_warning)
@@ -205,12 +206,12 @@ def _match(text: str, inverse: bool) -> Match | None:
 
 
 def given(text: str | None) -> Status | None:
-    """The status that a packet's ``<status>`` gives; None: none that is known."""
+    """The status in a packet's ``<status>``, or None if it is missing or invalid."""
     return _GIVEN.get(text.strip().upper()) if text else None
 
 
 def judge_number(rules: Rules, number: float, is_proc: bool, before: str) -> Status:
-    """The status of a number; ``before``: the text of the module's value until now."""
+    """The status of a number; ``before`` is the text of the module's previous value."""
     critical, warning = rules.critical, rules.warning
     if critical is None and is_proc:
         critical = rules.down
@@ -235,23 +236,24 @@ def _number(interval: Interval, before: str) -> float | None:
 
 
 class Step(NamedTuple):
-    """What a value did to its module's standing."""
+    """The effect of a value on its module's standing."""
 
     standing: Standing
-    rest: Rest
-    #: The run of equal statuses grew, and nothing else changed.
+    shortcut: Shortcut
+    #: Only the run of equal statuses grew.
     grew: bool
-    #: The status that is told as an event, and the one before it; None: none is.
-    told: Status | None = None
-    was: Status = Status.NOT_INITIALISED
+    #: The status of the event to write, or None if there is no event.
+    event_status: Status | None = None
+    #: The known status before.
+    previous: Status = Status.NOT_INITIALISED
 
 
-# Modules of one agent mostly go the same way at the same time, so the answers are remembered;
-# and equal standings are then one object.
+# Cached, since modules of one agent mostly change in the same way at the same time; equal
+# standings are then also the same object.
 @lru_cache(maxsize=8_192)
 def advance(rules: Rules, standing: Standing, new: Status, time: int, is_async: bool) -> Step:
     """The standing after a value of status ``new`` at ``time`` (epoch seconds)."""
-    new, warnings = _impatient(rules, standing, new)
+    new, warnings = _escalated(rules, standing, new)
     limit = rules.limits[new]
     changes, run_start, expired = _run(rules, standing, new, limit, time, is_async)
     counts = [0, 0, 0] if expired else [standing.normal, standing.critical, standing.warning]
@@ -264,17 +266,17 @@ def advance(rules: Rules, standing: Standing, new: Status, time: int, is_async: 
             counts[new] = 0
     else:
         fires = changes >= limit and known is not new
-    told: Status | None = None
+    event_status: Status | None = None
     status, changed_at = standing.status, standing.changed_at
     if fires:
-        told = status = new
+        event_status = status = new
     elif Status.NOT_INITIALISED in (status, known):
         status = Status.NORMAL
     elif status is Status.UNKNOWN:
-        told = status = known
-    if told is not None or status is not standing.status:
+        event_status = status = known
+    if event_status is not None or status is not standing.status:
         changed_at = time
-        if told is not None and (rules.counting or not fires):
+        if event_status is not None and (rules.counting or not fires):
             counts = [0, 0, 0]
     normal, critical, warning = counts
     after = Standing(
@@ -291,11 +293,11 @@ def advance(rules: Rules, standing: Standing, new: Status, time: int, is_async: 
         warnings,
     )
     grew = after[:4] == standing[:4] and after[5:] == standing[5:]
-    return Step(after, rest(rules, after), grew, told, known)
+    return Step(after, shortcut(rules, after), grew, event_status, known)
 
 
-def _impatient(rules: Rules, standing: Standing, new: Status) -> tuple[Status, int]:
-    """The new status and the count of warnings: too many of them are critical."""
+def _escalated(rules: Rules, standing: Standing, new: Status) -> tuple[Status, int]:
+    """The new status and the count of warnings: a warning becomes critical after too many."""
     if not rules.warning_time:
         return new, standing.warnings
     if new is not Status.WARNING:
@@ -308,9 +310,9 @@ def _impatient(rules: Rules, standing: Standing, new: Status) -> tuple[Status, i
 def _run(
     rules: Rules, standing: Standing, new: Status, limit: int, time: int, is_async: bool
 ) -> tuple[int, int, bool]:
-    """How long the run of equal statuses is with ``new``, and when it began.
+    """The run of equal statuses with ``new``: its length, when it began, whether it expired.
 
-    Compared is what was last *known*: that a module was unknown meanwhile breaks no run.
+    It compares the status last *known*: having been unknown meanwhile does not end a run.
     """
     changes, run_start = standing.changes, standing.run_start
     if standing.last_known is not new:
@@ -323,25 +325,25 @@ def _run(
     return changes, (time if expired else run_start), expired
 
 
-class Rest(NamedTuple):
-    """What needs no further thought, since most values of most modules change no status."""
+class Shortcut(NamedTuple):
+    """Results known without :func:`advance`, since most values of most modules change no status."""
 
-    #: The status of which one more value changes nothing; None: each does.
-    settled: Status | None = None
-    #: Where one more value of the same status leads, if that is settled then; None: elsewhere.
-    grown: Standing | None = None
+    #: The status of which one more value changes nothing, or None if every value may.
+    steady_status: Status | None = None
+    #: The standing after one more value of the same status, if it is steady; else None.
+    next_if_same: Standing | None = None
 
 
 @lru_cache(maxsize=4_096)
-def rest(rules: Rules, standing: Standing) -> Rest:
-    """How a module that stands so comes to rest."""
-    if _is_settled(rules, standing):
-        return Rest(settled=standing.status)
+def shortcut(rules: Rules, standing: Standing) -> Shortcut:
+    """The shortcut for the next value after ``standing``."""
+    if _is_steady(rules, standing):
+        return Shortcut(steady_status=standing.status)
     grown = standing._replace(changes=standing.changes + 1)
-    return Rest(grown=grown) if _is_settled(rules, grown) else Rest()
+    return Shortcut(next_if_same=grown) if _is_steady(rules, grown) else Shortcut()
 
 
-def _is_settled(rules: Rules, standing: Standing) -> bool:
+def _is_steady(rules: Rules, standing: Standing) -> bool:
     """Whether one more value of the same status changes nothing at all."""
     status = standing.status
     return (
@@ -356,7 +358,7 @@ def _is_settled(rules: Rules, standing: Standing) -> bool:
 
 
 def is_pending(rules: Rules, standing: Standing) -> bool:
-    """Whether newer values wait to be believed."""
+    """Whether the newest values differ from the known status, but are not enough to change it."""
     if rules.counting:
         return standing.last_known is not standing.known
     return (

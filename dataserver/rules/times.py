@@ -1,12 +1,11 @@
-"""What the times in a packet mean: texts in a local time zone to epoch seconds, and back.
+"""Times in packets: from text in a local time zone to epoch seconds, and back.  Pure.
 
-Pure: the zone is passed in and no clock is read.  A time of the hour that a change of
-clocks doubles has two meanings; the one nearer to something known is taken.  A time of the
-hour that a change skips is moved forward by what was skipped.
+A time in the hour that a change of clocks doubles has two meanings; the one nearer to a known
+time is used.  A time in the hour that a change skips is moved forward by the length of the gap.
 
-What the Perl server reads is read, with the same meaning: a date and a time anywhere in the text,
-of which a part that is too large is carried over (02/30 is March 2, 24:00:00 the next day).  ISO
-8601 is read as well; a time with an offset of its own is absolute.
+Everything that the Perl server accepts is accepted, with the same meaning: a date and a time
+anywhere in the text, and a part that is too large is carried over (02/30 is March 2, 24:00:00 the
+next day).  ISO 8601 is accepted as well; a time with an offset of its own is absolute.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from typing import Final, NamedTuple
 
 from dataserver.model import Packet
 
-#: Whole numbers between these are taken for epoch seconds: 2001-01-01 and 2100-01-01, UTC.
+#: Whole numbers between these count as epoch seconds: 2001-01-01 and 2100-01-01, UTC.
 EARLIEST: Final = 978_307_200
 LATEST: Final = 4_102_444_800
-#: A file's number may be this far (seconds) ahead of its modification time and still be a
-#: time.  Buffered packets are behind it by days; a serial number may be anywhere.
+#: Seconds by which a file's number may be ahead of its modification time and still count as a
+#: time.  For buffered packets it is days behind; a serial number may be any number.
 NUMBER_AHEAD: Final = 86_400
-#: Seconds by which a time may lie ahead of the server's clock and still count as present.
+#: Seconds by which a time may be ahead of the server's clock and still count as the present.
 SLACK: Final = 300
-#: Offsets of more hours than this are a mistake, and ignored.
+#: Offsets of more hours than this are ignored.
 MAX_OFFSET_HOURS: Final = 24
 
 #: The end of a time in ISO 8601: a fraction of a second, which is dropped, and an offset.
 _ISO_END: Final = r"(?:[.,][0-9]*)?)?\s*(?P<zone>Z|UTC|GMT|([+-])([0-9]{1,2})(?::?([0-9]{2}))?)?\s*"
-#: The six parts of a time with signs between them, in ISO 8601 without, and as Perl finds them.
+#: A time with separators, in ISO 8601 without them, and anywhere in a text as for Perl.
 _WRITTEN: Final = re.compile(
     r"\s*([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})(?:\s+|T)"
     r"([0-9]{1,2}):([0-9]{1,2})(?::([0-9]{1,2})" + _ISO_END,
@@ -50,14 +49,14 @@ _STORED: Final = re.compile(
     r"([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})\s+([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})"
 )
 _EPOCH: Final = re.compile(r"\s*([0-9]{9,10})(?:\.[0-9]*)?\s*")
-#: No time is written longer; longer texts are none, and stay out of the cache.
+#: Longer texts are not times, and stay out of the cache.
 _LONGEST: Final = 64
 _SECONDS_PER_HOUR: Final = 3600
 _SECONDS_PER_MINUTE: Final = 60
 
 
 def packet_time(packet: Packet, *, zone: tzinfo, number: int, modified: int) -> int | None:
-    """The time of a packet in epoch seconds; None where its timestamp cannot be read.
+    """The time of a packet in epoch seconds, or None if its timestamp is invalid.
 
     ``number`` is the one in the file's name, ``modified`` the file's modification time
     (epoch seconds).
@@ -80,11 +79,11 @@ def packet_time(packet: Packet, *, zone: tzinfo, number: int, modified: int) -> 
 def sample_time(
     text: str | None, *, packet_time: int | None, offset: str | None, zone: tzinfo
 ) -> int | None:
-    """The time of one value in epoch seconds; None where it cannot be read.
+    """The time of one value in epoch seconds, or None if it is invalid.
 
     ``text`` is the timestamp of a ``datalist`` value or of a module.  Agents write local
-    time in the one place and epoch seconds in the other; both are read in either place.
-    Missing, empty or ``AUTO``: the packet's time.  ``offset`` is the packet's
+    time in one and epoch seconds in the other; both are accepted in either place.
+    Missing, empty or ``AUTO`` means the packet's time.  ``offset`` is the packet's
     ``timezone_offset``; it applies once, and to local times only, which those with an offset
     of their own are not.
     """
@@ -110,23 +109,23 @@ def local_text(epoch: int, zone: tzinfo) -> str:
 def from_local_text(text: str, zone: tzinfo, hint: int | None = None) -> int:
     """Epoch seconds of what :func:`local_text` wrote.
 
-    In a doubled hour the meaning nearer to ``hint`` is taken, without one the earlier.
-    A text that is no time (MySQL's ``0000-00-00 00:00:00``) is 0, which stands for never;
+    In a doubled hour it is the meaning nearer to ``hint``, or the earlier one without a hint.
+    A text that is not a time (MySQL's ``0000-00-00 00:00:00``) is 0, which stands for never;
     nothing is carried over.
     """
     meanings = _stored(text, zone) if len(text) <= _LONGEST else None
     return 0 if meanings is None else _nearest(*meanings, hint)
 
 
-def says_nothing(text: str | None) -> bool:
-    """Whether a written time leaves it to the server (missing, blank, ``AUTO``)."""
+def is_auto_time(text: str | None) -> bool:
+    """Whether a timestamp is missing, blank or ``AUTO``, so that the server chooses the time."""
     return not text or text.isspace() or text.strip().upper() == "AUTO"
 
 
 def past_doubled_hour(epoch: int, zone: tzinfo) -> int:
     """``epoch``, or a time soon after it whose local text has one meaning only."""
     text = local_text(epoch, zone)
-    # From far before and far after: both meanings, where there are two.
+    # Without a hint the earlier meaning, with a late one the later: they differ if there are two.
     while from_local_text(text, zone) != from_local_text(text, zone, LATEST):
         epoch += _SECONDS_PER_HOUR // 4
         text = local_text(epoch, zone)
@@ -134,19 +133,19 @@ def past_doubled_hour(epoch: int, zone: tzinfo) -> int:
 
 
 def _given(text: str | None) -> str | None:
-    return None if says_nothing(text) else text
+    return None if is_auto_time(text) else text
 
 
-def reads_offset(text: str) -> bool:
-    """Whether ``text`` is a ``timezone_offset`` that counts; any other moves no time.
+def is_valid_offset(text: str) -> bool:
+    """Whether ``text`` is a valid ``timezone_offset``; an invalid one is ignored.
 
-    A blank one says nothing, and counts as zero.
+    A blank one is valid and counts as zero.
     """
     return len(text) <= _LONGEST and abs(_hours(text)) <= MAX_OFFSET_HOURS
 
 
 class _Meanings(NamedTuple):
-    """What a time may mean, in epoch seconds: the same twice but in a doubled hour."""
+    """The meanings of a time in epoch seconds, different only in a doubled hour."""
 
     earlier: int
     later: int
@@ -154,7 +153,7 @@ class _Meanings(NamedTuple):
 
 
 def _shifted(text: str, offset: str | None, zone: tzinfo, near: int | None) -> int | None:
-    """A time, plus the packet's offset if it is local; None where unreadable or before 1970."""
+    """A time, plus the packet's offset if it is local; None if it is invalid or before 1970."""
     meanings = _parsed(text, zone) if len(text) <= _LONGEST else None
     if meanings is None:
         return None
@@ -164,7 +163,7 @@ def _shifted(text: str, offset: str | None, zone: tzinfo, near: int | None) -> i
 
 
 def _nearest(earlier: int, later: int, near: int | None) -> int:
-    """The meaning nearer to ``near``; the earlier one where there is nothing to go by."""
+    """The meaning nearer to ``near``, or the earlier one if that is None."""
     if earlier == later or near is None or abs(earlier - near) <= abs(later - near):
         return earlier
     return later
@@ -172,7 +171,7 @@ def _nearest(earlier: int, later: int, near: int | None) -> int:
 
 @lru_cache(maxsize=8192)
 def _parsed(text: str, zone: tzinfo) -> _Meanings | None:
-    """What a written time means; None if it is no time."""
+    """The meanings of a timestamp, or None if it is not a time."""
     match = _WRITTEN.fullmatch(text) or _BASIC.fullmatch(text) or _ANYWHERE.search(text)
     if match is None:
         return None
@@ -188,7 +187,7 @@ def _parsed(text: str, zone: tzinfo) -> _Meanings | None:
 
 @lru_cache(maxsize=8192)
 def _stored(text: str, zone: tzinfo) -> tuple[int, int] | None:
-    """Both meanings of a date column's text; None if it is no time."""
+    """Both meanings of a date column's text, or None if it is not a time."""
     match = _STORED.fullmatch(text)
     if match is None:
         return None
@@ -200,7 +199,7 @@ def _stored(text: str, zone: tzinfo) -> tuple[int, int] | None:
 
 
 def _both(local: datetime) -> tuple[int, int]:
-    """The meanings of a local time in epoch seconds, equal but in a doubled hour."""
+    """The meanings of a local time in epoch seconds, different only in a doubled hour."""
     standing = int(local.timestamp())
     folded = int(local.replace(fold=1).timestamp())
     # In a skipped hour the folded meaning is the smaller one: moved back, not forward.
@@ -208,7 +207,7 @@ def _both(local: datetime) -> tuple[int, int]:
 
 
 def _carried(year: int, month: int, day: int, hour: int, minute: int, second: int) -> datetime:
-    """The moment in UTC; a part that is too large is carried over as ``mktime`` does."""
+    """The time in UTC; a part that is too large is carried over as ``mktime`` does."""
     years, month = divmod(month - 1, 12)
     parts = timedelta(days=day - 1, hours=hour, minutes=minute, seconds=second)
     return datetime(year + years, month + 1, 1, tzinfo=UTC) + parts
@@ -217,7 +216,7 @@ def _carried(year: int, month: int, day: int, hour: int, minute: int, second: in
 def _written_offset(match: re.Match[str]) -> int:
     """Seconds by which a time with an offset of its own is ahead of UTC.
 
-    Raises ValueError: that is more than a day.
+    Raises ValueError for more than a day.
     """
     sign, hours, minutes = match.groups()[7:]
     if sign is None:
@@ -230,7 +229,7 @@ def _written_offset(match: re.Match[str]) -> int:
 
 @lru_cache(maxsize=256)
 def _hours(text: str) -> float:
-    """``text`` as a number, 0 where it is blank; nan where it is none."""
+    """``text`` as a number: 0 if it is blank, nan if it is not a number."""
     try:
         return float(text.replace(",", ".").strip() or 0)
     except ValueError:
@@ -238,5 +237,5 @@ def _hours(text: str) -> float:
 
 
 def _offset_seconds(text: str) -> int:
-    """``timezone_offset`` in seconds; 0 where it is no number of hours within a day."""
-    return round(_hours(text) * _SECONDS_PER_HOUR) if reads_offset(text) else 0
+    """``timezone_offset`` in seconds, or 0 if it is not a number of hours within a day."""
+    return round(_hours(text) * _SECONDS_PER_HOUR) if is_valid_offset(text) else 0

@@ -1,4 +1,4 @@
-"""What a module type does with a value: numbers, counters, strings; no I/O, no clock.
+"""Values by module type: numbers, counters and strings.  No I/O, no clock.
 
 The rules are those that the golden cases show (``tests/golden/number_formats``,
 ``counters``, ``module_tags``).  The *packet's* type decides how a value is read and
@@ -13,15 +13,15 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-#: Longer texts are no everyday numbers, and stay out of the cache.
+#: Longer texts are unusual for numbers, and stay out of the cache.
 _CACHED_LENGTH = 40
 
 #: A value that did not change is stored again when the last stored one is older (s).
 DAY = 86_400
 
-# Perl's \d takes every Unicode digit, but a number ends where the ASCII digits do: "٣" counts
-# as a number, and as zero (golden case number_formats).  Nothing that was taken is given back
-# (`++`): a value of a million digits and one letter must not be tried in a million ways.
+# Perl's \d matches every Unicode digit, but a number ends where the ASCII digits do: "٣" counts
+# as a number, and as zero (golden case number_formats).  All quantifiers are possessive (`++`),
+# so a value of a million digits and one letter does not backtrack.
 _NUMBER = re.compile(r"\s*+([+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?)\s*+")
 _ASCII_PREFIX = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 
@@ -36,7 +36,7 @@ class Kind(IntEnum):
 
 
 class TypeRule(NamedTuple):
-    """What follows from a module type's name alone."""
+    """The properties of a module type, which follow from its name alone."""
 
     kind: Kind
     is_async: bool
@@ -44,7 +44,7 @@ class TypeRule(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """What a module's configuration does to each number."""
+    """The factor and the limits that a module's configuration applies to each number."""
 
     factor: float  # post_process; 0: none
     low: float
@@ -55,20 +55,20 @@ NO_BOUNDS = Bounds(0.0, -math.inf, math.inf)
 
 
 class Number(NamedTuple):
-    """A number as it is kept: the state's text and history's double."""
+    """A number as it is stored: the state's text and the history's double."""
 
     text: str
     number: float
 
 
 class Reading(NamedTuple):
-    """What a counter's reading amounts to."""
+    """The result of a counter's reading."""
 
     #: The new reading replaces the remembered one.
     remember: bool
-    #: Rate or difference since the last one; None: there is none.
+    #: Rate or difference since the last one, or None if there is no value to store.
     amount: float | None
-    #: Older than the remembered one: it can no longer be split into rates.
+    #: It is older than the remembered one, so its rate can no longer be computed.
     late: bool = False
 
 
@@ -88,10 +88,10 @@ def type_rule(name: str) -> TypeRule:
 
 
 def bounds(post_process: float | None, low: float | None, high: float | None) -> Bounds:
-    """The bounds that a module's ``min`` and ``max`` mean.
+    """The bounds given by a module's ``min`` and ``max``.
 
-    They count when they differ; with ``max`` below ``min``, a zero on one side means a
-    bound on the other side only, and no zero at all means no bound.
+    They apply only if they differ; if ``max`` is below ``min``, a zero on one side means a
+    bound on the other side only, and without a zero there is no bound.
     """
     factor, low, high = post_process or 0.0, low or 0.0, high or 0.0
     if low == high:
@@ -119,7 +119,7 @@ def parse_number(text: str) -> float | None:
 
 
 def limited(number: float, limits: Bounds) -> Number | None:
-    """``number`` after ``post_process`` and bounds, as it is kept; None: refused."""
+    """``number`` after ``post_process`` as it is stored, or None if it is out of bounds."""
     if limits.factor:
         number *= limits.factor
     if not limits.low <= number <= limits.high or not math.isfinite(number):
@@ -129,10 +129,10 @@ def limited(number: float, limits: Bounds) -> Number | None:
 
 
 def number(text: str, limits: Bounds = NO_BOUNDS) -> Number | None:
-    """A plain numeric value as it is kept; None: refused.
+    """A plain numeric value as it is stored, or None if it is refused.
 
-    Cached: most values of most modules are a few small numbers.  Not so a text of megabytes
-    that some agent sends for a number: the cache would keep it.
+    Cached, since most values of most modules are a few small numbers; but not a text of megabytes
+    that an agent sends instead of a number.
     """
     return _number(text, limits) if len(text) <= _CACHED_LENGTH else _uncached(text, limits)
 
@@ -146,12 +146,12 @@ _number = lru_cache(maxsize=65_536)(_uncached)
 
 
 def reading(kind: Kind, value: float, time: int, last: tuple[float, int] | None) -> Reading:
-    """What a counter's ``value`` at ``time`` means after its ``last`` (value, time).
+    """The result of a counter's ``value`` at ``time`` after its ``last`` (value, time).
 
     A first reading and a reset counter are only remembered; a second reading for the same
-    second is ignored, and where rates are asked for an earlier one as well (its rate cannot be
-    told any more).  A difference needs no time: an earlier reading is as good as a later one,
-    and one for the same second that is smaller is a reset.
+    second is ignored, and for rates an earlier one as well (its rate can no longer be computed).
+    A difference does not depend on time: an earlier reading counts like a later one, and a
+    smaller one for the same second is a reset.
     """
     if last is None:
         return Reading(True, None)

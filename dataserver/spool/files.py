@@ -1,8 +1,12 @@
-"""Which files are packets, and what is known about one: the spool's records and errors.
+"""Packet files: their names and identity, moving and writing them safely, their checksums.
 
-A packet is a regular file named ``STEM.NUMBER.data`` or ``STEM_NUMBER.data``; beside it may
-lie ``STEM.NUMBER.checksum``.  A name that starts with a dot is somebody's temporary name
+A packet is a regular file named ``STEM.NUMBER.data`` or ``STEM_NUMBER.data``; beside it there may
+be ``STEM.NUMBER.checksum``.  A name that starts with a dot is an uploader's temporary name
 (rsync, FTP servers with hidden stores) and never a packet.
+
+Nothing is overwritten, and no other process ever sees a half-written file under its final name.
+All names are relative to directory descriptors, so a path that is replaced meanwhile cannot lead
+elsewhere; functions that take one raise OSError as the system calls do.
 """
 
 from __future__ import annotations
@@ -29,11 +33,11 @@ CHECKSUM_NAME = re.compile(r"(?!\.).*[._][0-9]+\.checksum", re.DOTALL)
 
 
 class SpoolFile(NamedTuple):
-    """One packet file and its identity: that of the scan, or the one under which it was read.
+    """One packet file and its identity, as the scan found it or as it was read.
 
     ``name`` is the name in the directory (bytes that are not UTF-8 as surrogate escapes),
-    ``stem`` what stands before the number, ``size`` in bytes, ``mtime_ns`` in nanoseconds
-    since the epoch.  ``mark`` is a hash of the content, None while it was not read.
+    ``stem`` the part before the number, ``size`` in bytes, ``mtime_ns`` in nanoseconds
+    since the epoch.  ``mark`` is a checksum of the content, or None before it was read.
     ``fresh``: it was read so soon after it was written that an equal modification time
     proves nothing (the kernel's file clock ticks in steps of up to 10 ms).
     """
@@ -57,11 +61,11 @@ oldest_first = itemgetter(
 
 
 class Reading(NamedTuple):
-    """What :meth:`Spool.read` found.
+    """The result of :meth:`Spool.read`.
 
-    ``file`` carries the identity as read: hand this one to ``done``, ``reject`` and
-    ``Waiting``.  ``content`` is None where the file changed while it was being read:
-    somebody is writing it, it is to be looked at again with the next scan.
+    ``file`` carries the identity as read: pass this one to ``done``, ``reject`` and
+    ``IncompleteFiles``.  ``content`` is None if the file changed while it was being read: it is
+    still being written, and is read again with the next scan.
     """
 
     file: SpoolFile
@@ -69,14 +73,13 @@ class Reading(NamedTuple):
 
 
 class Vanished(DataserverError):
-    """A listed file is not there any more, or is no regular file now: forget it."""
+    """A listed file is gone, or is no longer a regular file: it is skipped."""
 
 
 class Unreadable(DataserverError):
-    """A file cannot be read now (rights, I/O): it stays, and is tried again with every scan.
+    """A file cannot be read (permissions, I/O): it stays, and is tried again with every scan.
 
-    ``first`` is True when this file could be read, or was not there, at the scan before:
-    the one time to warn about it.
+    ``first`` is True for the first failure in a row: the one to log.
     """
 
     def __init__(self, message: str, *, first: bool, hint: str | None = None) -> None:
@@ -86,38 +89,35 @@ class Unreadable(DataserverError):
 
 def is_packet_name(name: str) -> bool:
     """Whether a directory entry of this name is a packet, if it is a regular file."""
-    # Most names in a directory full of foreign ones are told apart by their end alone.
+    # The cheap test first: it settles most names in a directory full of foreign ones.
     return name.endswith(".data") and PACKET_NAME.fullmatch(name) is not None
 
 
 def checksum_name(packet_name: str) -> str:
-    """The name of the checksum file that may lie beside a packet."""
+    """The name of the checksum file that may be beside a packet."""
     return packet_name.removesuffix(".data") + ".checksum"
 
 
-# -- moving and writing files so that nothing is overwritten and nothing half done is seen
-#
-# Names are relative to directory descriptors, so that a path that changes under our feet
-# cannot lead elsewhere.  Every function raises OSError as the system calls do.
+# -- directories, moving files and writing them --
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
 _COPY_BLOCK = 1 << 20
 
-#: How the name of a packet on its way back begins while it is copied into the drop directory.
+#: Prefix of the temporary name of a packet that is being copied back into the drop directory.
 RETRY_PREFIX = ".retry-"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_directory(path: Path) -> int:
-    """A descriptor of the directory ``path``, not inherited by programs we start."""
+    """A descriptor of the directory ``path``, not inherited by child programs."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def make_directory(path: Path) -> int:
-    """Like :func:`open_directory`, created (readable by its owner and group) where missing."""
+    """Like :func:`open_directory`; creates a missing one, readable by its owner and group."""
     path.mkdir(mode=0o750, parents=True, exist_ok=True)
     return open_directory(path)
 
@@ -125,14 +125,14 @@ def make_directory(path: Path) -> int:
 def same_mount(one: int, other: int) -> bool:
     """Whether a file can be renamed from one directory to the other.
 
-    They have to be on one file system, and reached by one mount of it: under systemd's
-    ``ReadWritePaths=``, and in containers, one file system is mounted several times.
+    Both must be on one file system and reached through the same mount of it: under systemd's
+    ``ReadWritePaths=`` and in containers, one file system is mounted several times.
     """
     return os.fstat(one).st_dev == os.fstat(other).st_dev and _mount(one) == _mount(other)
 
 
 def _mount(fd: int) -> str:
-    """The number of a descriptor's mount (proc(5)); empty where it cannot be told."""
+    """The id of a descriptor's mount (proc(5)), or empty if it is unknown."""
     try:
         info = Path(f"/proc/self/fdinfo/{fd}").read_text("ascii")
     except OSError:
@@ -141,10 +141,10 @@ def _mount(fd: int) -> str:
 
 
 def rename_new(src: str, dst: str, *, src_fd: int, dst_fd: int) -> None:
-    """Rename within one file system; FileExistsError where ``dst`` is taken.
+    """Rename within one file system; raises FileExistsError if ``dst`` exists.
 
-    renameat2(2) does it in one step; where the file system does not know its flag (NFS),
-    a hard link does, and the old name goes afterwards.
+    renameat2(2) does it in one step; on a file system that does not support its flag (NFS), a
+    hard link is made and the old name removed afterwards.
     """
     result = _libc.renameat2(src_fd, os.fsencode(src), dst_fd, os.fsencode(dst), _RENAME_NOREPLACE)
     if result == 0:
@@ -157,30 +157,30 @@ def rename_new(src: str, dst: str, *, src_fd: int, dst_fd: int) -> None:
 
 
 def move_new(src: str, dst: str, *, src_fd: int, dst_fd: int) -> None:
-    """As :func:`rename_new`, also where renaming cannot do it: then by a copy, which is durable.
+    """Like :func:`rename_new`, but across mounts by a durable copy.
 
-    What a crash leaves of it begins with :data:`RETRY_PREFIX`.
+    A copy that a crash leaves unfinished has a name that begins with :data:`RETRY_PREFIX`.
     """
     if same_mount(src_fd, dst_fd):
         rename_new(src, dst, src_fd=src_fd, dst_fd=dst_fd)
         return
-    # Not with its own name in it: that may be as long as names can be.
-    passing = f"{RETRY_PREFIX}{secrets.token_hex(8)}"
-    copy_durably(src, passing, src_fd=src_fd, dst_fd=dst_fd)
+    # Without its own name in it, which may be as long as a name can be.
+    temporary = f"{RETRY_PREFIX}{secrets.token_hex(8)}"
+    copy_durably(src, temporary, src_fd=src_fd, dst_fd=dst_fd)
     try:
-        rename_new(passing, dst, src_fd=dst_fd, dst_fd=dst_fd)
+        rename_new(temporary, dst, src_fd=dst_fd, dst_fd=dst_fd)
     except OSError:
-        unlink_if_there(passing, dir_fd=dst_fd)
+        unlink_if_there(temporary, dir_fd=dst_fd)
         raise
     os.fsync(dst_fd)
     os.unlink(src, dir_fd=src_fd)
 
 
 def put_back(src: str, name: str, *, src_fd: int, dst_fd: int) -> str:
-    """Give a packet that was renamed by mistake its place again; returns the name it got.
+    """Move a packet that was renamed by mistake back; returns the name it got.
 
-    Where a third packet has taken the name meanwhile it gets one of its own, with the same
-    number: the name of a packet means nothing but that.
+    If a third packet has taken the name meanwhile, it gets a new one with the same number, which
+    is the only part of a packet's name that matters.
     """
     try:
         move_new(src, name, src_fd=src_fd, dst_fd=dst_fd)
@@ -193,9 +193,9 @@ def put_back(src: str, name: str, *, src_fd: int, dst_fd: int) -> str:
 
 
 def write_durably(name: str, content: bytes, *, dir_fd: int) -> None:
-    """Write a new file under its final name, whole or not at all; it survives a power loss.
+    """Write a new file, complete or not at all, that survives a power loss.
 
-    The caller syncs the directory, once for all that it writes there.
+    The caller syncs the directory, once for all files that it writes there.
     """
     part = f"{name}.part"
     with _new_file(part, dir_fd) as file:
@@ -206,14 +206,14 @@ def write_durably(name: str, content: bytes, *, dir_fd: int) -> None:
 def copy_durably(src: str, dst: str, *, src_fd: int, dst_fd: int) -> os.stat_result:
     """Copy a regular file to a new name on another file system, with its times.
 
-    Holes stay holes: with one request an uploader can make a file of a terabyte that takes no
-    room, and that must not fill the other disk.
+    Holes stay holes: with one request an uploader can make a sparse file of a terabyte, which
+    must not fill the other disk.
 
-    Returns the stat of what was copied, taken after the last byte was read.
+    Returns the stat of the source, taken after its last byte was read.
     """
     with open(os.open(src, READ_FLAGS, dir_fd=src_fd), "rb", buffering=0) as source:
         with _new_file(dst, dst_fd) as target:
-            for begin, end in _pieces(source.fileno()):
+            for begin, end in _extents(source.fileno()):
                 source.seek(begin)
                 target.seek(begin)
                 _copy(source, target, end - begin)
@@ -223,14 +223,14 @@ def copy_durably(src: str, dst: str, *, src_fd: int, dst_fd: int) -> os.stat_res
     return copied
 
 
-class _Piece(NamedTuple):
-    """Where a file has data, in bytes from its beginning."""
+class _Extent(NamedTuple):
+    """A part of a file that has data, in bytes from the file's beginning."""
 
     begin: int
     end: int
 
 
-def _pieces(fd: int) -> Iterator[_Piece]:
+def _extents(fd: int) -> Iterator[_Extent]:
     """The parts of a file that are not holes (lseek(2), SEEK_DATA and SEEK_HOLE)."""
     end = 0
     while True:
@@ -239,20 +239,20 @@ def _pieces(fd: int) -> Iterator[_Piece]:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            return  # nothing but a hole, or nothing at all, up to the end
+            return  # only a hole, or nothing, up to the end
         end = os.lseek(fd, begin, os.SEEK_HOLE)
-        yield _Piece(begin, end)
+        yield _Extent(begin, end)
 
 
 def _copy(source: FileIO, target: BinaryIO, length: int) -> None:
-    while length > 0 and (some := source.read(min(length, _COPY_BLOCK))):
-        target.write(some)
-        length -= len(some)
+    while length > 0 and (block := source.read(min(length, _COPY_BLOCK))):
+        target.write(block)
+        length -= len(block)
 
 
 @contextmanager
 def _new_file(name: str, dir_fd: int) -> Iterator[BinaryIO]:
-    """A new file that is durable when the block ends, and gone where the block fails."""
+    """A new file that is durable when the block ends, and removed if the block fails."""
     fd = os.open(name, _CREATE_FLAGS, 0o640, dir_fd=dir_fd)
     try:
         with open(fd, "wb") as file:
@@ -260,7 +260,7 @@ def _new_file(name: str, dir_fd: int) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(fd)
     except BaseException:
-        # A full disk above all: what is left would fill it further with every attempt.
+        # Mostly on a full disk, which leftovers would fill further with every attempt.
         unlink_if_there(name, dir_fd=dir_fd)
         raise
 
@@ -275,7 +275,7 @@ def sync_file(name: str, *, dir_fd: int) -> None:
 
 
 def unlink_if_there(name: str, *, dir_fd: int) -> bool:
-    """Unlink; False where there was nothing of that name."""
+    """Unlink a file; returns False if there was none of that name."""
     try:
         os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
@@ -283,22 +283,19 @@ def unlink_if_there(name: str, *, dir_fd: int) -> bool:
     return True
 
 
-# -- the ``.checksum`` files of 1.x agents: does the packet match what was announced for it?
-#
-# Such a file holds the output of ``md5sum`` or "No valid checksum", and is uploaded before the
-# packet.  One that is missing or names no checksum says nothing against the packet.
+# -- the ``.checksum`` files of 1.x agents --
 
-#: No checksum file is longer than a file name and a sum; more is not read.
-LONGEST = 4096
+#: Longer than a file name and a sum: only these first bytes of a checksum file are read.
+_CHECKSUM_BYTES = 4096
 
 _MD5 = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Fa-f]{32}(?![0-9A-Za-z])")
 _LINE_ENDS = (b"", b"\n", b"\r\n")
 
 
 def read_checksum(name: str, *, dir_fd: int) -> bytes | None:
-    """The first bytes of a checksum file; None where there is none or it is no regular file.
+    """The first bytes of a checksum file, or None if it is missing or not a regular file.
 
-    Raises OSError where it is there and cannot be read.
+    Raises OSError if it exists and cannot be read.
     """
     try:
         if not stat.S_ISREG(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
@@ -307,13 +304,16 @@ def read_checksum(name: str, *, dir_fd: int) -> bytes | None:
     except FileNotFoundError:
         return None
     try:
-        return os.read(fd, LONGEST)
+        return os.read(fd, _CHECKSUM_BYTES)
     finally:
         os.close(fd)
 
 
-def verify(content: bytes, checksum: bytes | None) -> None:
-    """Raise PacketError (``checksum``) where the sum announced is not that of the content.
+def verify_checksum(content: bytes, checksum: bytes | None) -> None:
+    """Raise PacketError (``checksum``) if the content does not match its checksum file.
+
+    The file holds the output of ``md5sum`` or "No valid checksum", and is uploaded before the
+    packet.  A packet passes if its file is missing or contains no checksum.
 
     The packet is complete with its closing tag; the line end after it may still be on its
     way, so the sum may also be that of the content with a line end added.

@@ -1,14 +1,14 @@
-"""One process per instance, one process per drop directory.
+"""Locks: one process per instance, and one process per drop directory.
 
-Both locks are flock(2) on an inode: the file ``lock`` of the instance's directory, and the
+Both locks are flock(2) on an inode: the file ``lock`` in the instance's directory, and the
 drop directory itself, so that two instances that reach it by different paths, through links
-or bind mounts, exclude each other too.  The kernel drops them when the process ends, however
-it ends; nothing is left that a restart would have to judge as stale.
+or bind mounts, exclude each other too.  The kernel releases them when the process ends, however
+it ends, so there are no stale locks.
 
 flock and not lockf: the latter cannot lock a directory, and is lost as soon as any part of
 the process closes any descriptor of the file.  An flock is shared with forked children, so
 they close the descriptors at once.  On NFS, where flock needs a file open for writing, the
-drop directory cannot be locked; that is warned about, and the instance's lock still holds.
+drop directory cannot be locked; that is logged as a warning, and the instance's lock still holds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UNSUPPORTED = frozenset({errno.EBADF, errno.EISDIR, errno.EINVAL, errno.ENOLCK,
 
 
 class InstanceLock:
-    """The locks of the instance ``name``: its directory (made where missing) and ``data_in``."""
+    """The locks of the instance ``name``: its directory (created if missing) and ``data_in``."""
 
     def __init__(self, name: str, directory: Path, data_in: Path) -> None:
         self._name = name
@@ -42,9 +42,10 @@ class InstanceLock:
         self._fds: list[int] = []
 
     def acquire(self) -> None:
-        """Take both locks or none.
+        """Acquire both locks or neither.
 
-        Raises LockedError, which says who has one, or SpoolError where a path is no good.
+        Raises LockedError naming the process that holds one, or SpoolError if a path cannot be
+        locked.
         """
         try:
             self._lock_instance()
@@ -61,7 +62,7 @@ class InstanceLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Give both back; harmless where they are not held."""
+        """Release both; does nothing if they are not held."""
         _held.discard(self)
         while self._fds:
             os.close(self._fds.pop())
@@ -79,10 +80,10 @@ class InstanceLock:
         self._fds.append(fd)
         if not _flock_patiently(fd):
             raise LockedError(
-                f"instance {self._name} is run by {_who(fd)} already",
-                hint="stop that one first",
+                f"instance {self._name} is already run by {_holder_text(fd)}",
+                hint="stop that process first",
             )
-        # The number only helps who asks; on a full disk the lock holds without it.
+        # The number is only informative; on a full disk the lock holds without it.
         with suppress(OSError):
             os.truncate(fd, 0)
             os.write(fd, b"%d\n" % os.getpid())
@@ -96,31 +97,31 @@ class InstanceLock:
             if error.errno not in _UNSUPPORTED:
                 raise
             log.warning(
-                "%s cannot be locked on its file system (%s): make sure yourself that no other "
-                "instance uses it",
+                "the file system of %s does not support locks (%s): make sure that no other "
+                "instance uses this directory",
                 self._data_in,
                 error.strerror,
             )
             return
         if not free:
             raise LockedError(
-                f"the drop directory {self._data_in} is used by {_who(fd)} already",
+                f"the drop directory {self._data_in} is already used by {_holder_text(fd)}",
                 hint="give every instance a data_in of its own",
             )
 
 
 def holder(directory: Path) -> int | None:
-    """The process that holds the lock of an instance's directory, None where nobody does.
+    """The id of the process that holds the lock of an instance's directory, or None if it is free.
 
-    0 where somebody does whose number cannot be read.  Takes no lock but for a moment.
+    0 if the lock is held but its holder's id is unknown.  The lock is only taken for a moment.
     """
     try:
         fd = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        # A shared lock: two that ask at the same time do not see each other.
-        return None if _flock(fd, fcntl.LOCK_SH) else _owner(fd) or _written(fd) or 0
+        # A shared lock, so that two processes may ask at the same time.
+        return None if _flock(fd, fcntl.LOCK_SH) else _pid_of_holder(fd) or 0
     finally:
         os.close(fd)
 
@@ -134,7 +135,7 @@ def _flock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def _flock_patiently(fd: int) -> bool:
-    """Like :func:`_flock`, past the moment for which :func:`holder` has a shared lock."""
+    """Like :func:`_flock`, waiting out the moment for which :func:`holder` has a shared lock."""
     for _ in range(4):
         if _flock(fd):
             return True
@@ -142,13 +143,17 @@ def _flock_patiently(fd: int) -> bool:
     return False
 
 
-def _who(fd: int) -> str:
-    pid = _owner(fd) or _written(fd)
+def _holder_text(fd: int) -> str:
+    pid = _pid_of_holder(fd)
     return f"process {pid}" if pid else "another process"
 
 
-def _owner(fd: int) -> int | None:
-    """Who holds an exclusive flock on this inode, by /proc/locks (proc(5)); None if unknown."""
+def _pid_of_holder(fd: int) -> int | None:
+    return _pid_by_kernel(fd) or _pid_in_file(fd)
+
+
+def _pid_by_kernel(fd: int) -> int | None:
+    """The process with an exclusive flock on this inode (/proc/locks, proc(5)), None if unknown."""
     info = os.fstat(fd)
     wanted = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
     with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
@@ -159,8 +164,8 @@ def _owner(fd: int) -> int | None:
     return None
 
 
-def _written(fd: int) -> int | None:
-    """The number that the holder wrote into its lock file; None for a directory."""
+def _pid_in_file(fd: int) -> int | None:
+    """The process id that the holder wrote into its lock file, or None for a directory."""
     try:
         return int(os.pread(fd, 20, 0))
     except (OSError, ValueError):

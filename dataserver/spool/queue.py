@@ -1,4 +1,4 @@
-"""The queue, counted without reading a packet: by another process, or beside the main loop."""
+"""Counting the packets in a drop directory, without locking it or reading them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from dataserver.spool.files import is_packet_name
 
-#: Directory entries that are looked at where a bound is asked for.
+#: The usual bound: directory entries that are counted where the exact number does not matter.
 BOUND = 10_000
 
 
 class Queue(NamedTuple):
-    """Packets in a directory, complete or not; ``oldest`` in epoch seconds.
+    """The number of packets in a directory, complete or not.
 
-    ``more``: it holds more entries than were looked at.
+    ``oldest`` is the oldest one's modification time (epoch seconds), or None if there is no
+    packet.  ``more``: the directory has more entries than were counted.
     """
 
     files: int
@@ -25,9 +26,9 @@ class Queue(NamedTuple):
 
 
 def count_queue(folder: Path, bound: int | None = None) -> Queue:
-    """The packets in ``folder``, of its first ``bound`` entries.
+    """Count the packets in ``folder``, among its first ``bound`` entries if given.
 
-    Raises OSError where it cannot be listed.
+    Raises OSError if it cannot be listed.
     """
     times: list[float] = []
     with os.scandir(folder) as entries:

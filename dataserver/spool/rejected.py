@@ -1,9 +1,20 @@
-"""The packets that were set aside: kept whole, with the reason, bounded by age and bytes.
+"""The rejected packets: kept whole, each with its reason, bounded by age and bytes.
 
-One packet is two or three files named after its id, which we make: ``ID.json`` (why, and the
-original name), ``ID.data`` (the content), ``ID.checksum`` (what lay beside it).  A name that
-an uploader chose stands only inside the JSON.  The id carries time and reason, so that a
-listing of the folder alone gives order, age and counts.
+A packet is two or three files named after an id that this module makes: ``ID.json`` (the reason,
+and the original name), ``ID.data`` (the content), ``ID.checksum`` (its checksum file).  A name
+that an uploader chose appears only inside the JSON.  The id contains time and reason, so
+that order, age and counts follow from the names in the folder alone.
+
+A file gets here in four steps, so that a crash at any point loses nothing:
+
+1. the content is made durable; on another file system or mount it is first copied to ``ID.part``;
+2. the reason ``ID.json``, and ``ID.checksum`` if there is one, are made durable;
+3. the file itself, or its copy, is renamed to ``ID.data``;
+4. if it was copied, the original is removed from the drop directory.
+
+A crash before step 3 leaves the file in the drop directory, and a JSON without data, which
+:meth:`Rejected.recover` removes.  A crash between 3 and 4 leaves the packet in both places; it
+is rejected once more.
 """
 
 from __future__ import annotations
@@ -41,23 +52,33 @@ from dataserver.spool.files import (
 )
 from dataserver.spool.remove import same_stat
 
-# -- the record of one rejected packet: why it was set aside, and how that is written down
-#
-# The reason file is JSON for people and programs: times in ISO 8601, UTC; bytes of the name
-# that are not UTF-8 as escaped surrogates.
-
 #: Milliseconds since the epoch, six random digits, the reason.
 _ID = re.compile(r"([0-9]{13})-[0-9a-f]{6}-([a-z-]+)")
-_WORDS = frozenset(reason.value for reason in Reason)
+_REASONS = frozenset(reason.value for reason in Reason)
+#: All files of a packet.  They are removed in this order, the JSON last, so that a crash meanwhile
+#: leaves what :meth:`Rejected.recover` removes.
+_SUFFIXES = (".data", ".checksum", ".part", ".json.part", ".checksum.part", ".json")
+_DAY = 86_400.0
+#: Bytes that :meth:`Rejected.pieces` reads at a time.
+_PIECE = 1 << 20
+#: Incomplete packets that are checked for having been completed: the newest of one day.
+_MAY_GROW = 1_000
+#: Larger ones are not read for that, in bytes.
+_LARGEST = 64 << 20
+#: The last second that a datetime can represent; a file's time may be later.
+_LATEST = 253_402_300_799.0
+
+
+# -- the record of one rejected packet --
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedPacket:
-    """Why a packet was set aside.
+    """A rejected packet: why it was rejected, and what it was.
 
-    ``name`` is the one it had in the drop directory, ``size`` in bytes, ``mtime`` (its
-    modification time) and ``when`` (it was set aside) in epoch seconds, ``agent`` None where
-    the packet could not be read that far, ``server`` the configured name.
+    ``name`` is its name in the drop directory, ``size`` in bytes, ``mtime`` (its modification
+    time) and ``when`` (the time of the rejection) in epoch seconds, ``agent`` the agent's name,
+    or None if the packet could not be read that far, ``server`` the configured server name.
     """
 
     id: str
@@ -71,7 +92,11 @@ class RejectedPacket:
     server: str
 
     def to_json(self) -> bytes:
-        """The reason file."""
+        """The content of the reason file.
+
+        JSON for people and programs: times in ISO 8601, UTC; bytes of the name that are not UTF-8
+        as escaped surrogates.
+        """
         fields = {
             "id": self.id,
             "reason": self.reason.value,
@@ -87,7 +112,7 @@ class RejectedPacket:
 
     @classmethod
     def from_json(cls, rid: str, text: bytes) -> RejectedPacket:
-        """Read a reason file; ValueError, KeyError or TypeError where it is damaged."""
+        """Read a reason file; raises ValueError, KeyError or TypeError if it is damaged."""
         fields = json.loads(text)
         return cls(
             id=rid,
@@ -103,35 +128,31 @@ class RejectedPacket:
 
     @classmethod
     def from_id(cls, rid: str, size: int) -> RejectedPacket:
-        """What the id alone says, where the reason file is damaged."""
+        """The record as far as the id has it, for a missing or damaged reason file."""
         when = time_of(rid)
         detail = "the reason file is missing or damaged"
         return cls(rid, reason_of(rid), detail, "", size, when, when, None, "")
 
 
 def new_id(when: float, reason: Reason) -> str:
-    """An id that sorts by time and is taken by nobody; ``when`` in epoch seconds."""
+    """A new, unique id that sorts by time; ``when`` in epoch seconds."""
     return f"{int(when * 1000):013d}-{secrets.token_hex(3)}-{reason.value}"
 
 
 def is_id(text: str) -> bool:
-    """Whether this can be an id: nothing else ever becomes part of a path."""
+    """Whether ``text`` has the form of an id: nothing else ever becomes part of a path."""
     match = _ID.fullmatch(text)
-    return match is not None and match[2] in _WORDS
+    return match is not None and match[2] in _REASONS
 
 
 def reason_of(rid: str) -> Reason:
-    """The reason that an id carries."""
+    """The reason that an id contains."""
     return Reason(rid.split("-", 2)[2])
 
 
 def time_of(rid: str) -> float:
-    """When the packet of an id was set aside, in epoch seconds."""
+    """When the packet of an id was rejected, in epoch seconds."""
     return int(rid.partition("-")[0]) / 1000
-
-
-#: The last second that a date can be made of; a file's time may be any.
-_LATEST = 253_402_300_799.0
 
 
 def _to_iso(seconds: float) -> str:
@@ -143,18 +164,11 @@ def _from_iso(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-# -- rejected --
-
-_DAY = 86_400.0
-_PIECE = 1 << 20
-#: Cut uploads that may still be completed: the newest of one day.
-_MAY_GROW = 1_000
-#: Bytes of one that are read to see whether it was.
-_LARGEST = 64 << 20
+# -- the folder of rejected packets --
 
 
 class Rejected:
-    """The folder ``path``, made when first needed; ``server`` is the name put into reasons.
+    """The folder ``path``, created when first needed; ``server`` is the name put into reason files.
 
     ``clock`` gives epoch seconds.  Several processes may use the folder at once (the worker
     and a command line); only the one that holds the instance's lock calls ``recover``.
@@ -168,22 +182,10 @@ class Rejected:
         self._clock = clock
         self._fd: int | None = None
 
-    def take(
-        self,
-        rejected: RejectedPacket,
-        expected: os.stat_result,
-        *,
-        dir_fd: int,
-        remove: Callable[[], bool],
-    ) -> bool:
-        """Set the file ``rejected.name`` of ``dir_fd`` aside; see :func:`set_aside`."""
-        folder = self._descriptor()
-        return set_aside(rejected, expected, dir_fd=dir_fd, folder=folder, remove=remove)
-
-    def record(
+    def new_record(
         self, name: str, found: os.stat_result, reason: Reason, detail: str, agent: str | None
     ) -> RejectedPacket:
-        """The record, with an id of its own, of a file that is to be set aside now."""
+        """A record with a new id for a file that is to be rejected now."""
         when = self._clock()
         return RejectedPacket(
             id=new_id(when, reason),
@@ -197,44 +199,80 @@ class Rejected:
             server=self._server,
         )
 
+    def add(
+        self,
+        packet: RejectedPacket,
+        expected: os.stat_result,
+        *,
+        dir_fd: int,
+        remove: Callable[[], bool],
+    ) -> bool:
+        """Move the file ``packet.name`` of the directory ``dir_fd`` into this folder, durably.
+
+        ``expected`` is the file's stat when it was judged.  ``remove`` removes the original if the
+        file had to be copied.  Returns False if the file was replaced meanwhile: the new one is
+        left alone, and nothing is kept.  Raises OSError; then nothing is kept either, and the file
+        stays where it is.
+        """
+        folder = self._descriptor()
+        can_rename = same_mount(folder, dir_fd)
+        rid = packet.id
+        try:
+            if not _prepare(packet, expected, copy=not can_rename, dir_fd=dir_fd, folder=folder):
+                _erase(rid, folder)
+                return False
+            reach("inside-reject")
+            if can_rename:
+                return _rename(packet, expected, dir_fd=dir_fd, folder=folder)
+            os.rename(f"{rid}.part", f"{rid}.data", src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            # Unless the content has arrived already: it may be the only one.
+            if f"{rid}.data" not in os.listdir(folder):
+                _erase(rid, folder)
+            raise
+        os.fsync(folder)
+        if remove():
+            unlink_if_there(checksum_name(packet.name), dir_fd=dir_fd)
+        return True
+
     def ids(self, reason: Reason | None = None) -> Iterator[str]:
-        """Their ids, in no order; ``reason``: only those with it.  Reads no packet's own file."""
-        return (rid for rid in self._whole() if reason in (None, reason_of(rid)))
+        """The ids of the packets, unordered; only those of ``reason`` if given.  Opens no file."""
+        return (rid for rid in self._sizes() if reason in (None, reason_of(rid)))
 
     def list(self) -> tuple[RejectedPacket, ...]:
-        """What is here, oldest first."""
-        return tuple(self._load(rid) for rid in sorted(self._whole()))
+        """All packets, oldest first."""
+        return tuple(self._load(rid) for rid in sorted(self._sizes()))
 
     def show(self, rid: str) -> RejectedPacket:
-        """One of them; UsageError where there is none of that id."""
+        """The packet of an id; raises UsageError if there is none."""
         self._data(rid)
         return self._load(rid)
 
     def content(self, rid: str, most: int = -1) -> bytes:
-        """The packet's bytes as they were uploaded, ``most`` at most; UsageError: there is none."""
+        """The packet's bytes as uploaded, at most ``most``; raises UsageError if there is none."""
         with self._data(rid).open("rb") as file:
             return file.read(most)
 
     def pieces(self, rid: str) -> Iterator[bytes]:
-        """The same, a piece at a time: it may be of any size."""
+        """The packet's bytes in pieces, since it may be of any size; raises UsageError."""
         with self._data(rid).open("rb") as file:
             while piece := file.read(_PIECE):
                 yield piece
 
     def counts(self, since: float = 0.0) -> dict[Reason, int]:
-        """How many there are by reason, from the names alone; ``since``: epoch seconds."""
-        return dict(Counter(reason_of(rid) for rid in self._whole() if time_of(rid) >= since))
+        """The number of packets by reason, of those rejected at ``since`` (epoch s) or later."""
+        return dict(Counter(reason_of(rid) for rid in self._sizes() if time_of(rid) >= since))
 
     def usage(self) -> tuple[int, int]:
-        """How many packets are here, and their bytes."""
-        sizes = self._whole()
+        """The number of packets, and their size on the disk in bytes."""
+        sizes = self._sizes()
         return len(sizes), sum(sizes.values())
 
     def retry(self, rid: str, into: Path) -> str:
-        """Move a packet back under its own name, at once or not at all; returns the name.
+        """Move a packet back to ``into`` under its own name, in one step; returns the name.
 
-        Raises UsageError where a file of that name lies in ``into``, or where the reason
-        file does not say a name that a packet may have.
+        Raises UsageError if ``into`` has a file of that name, or if the name in the reason file
+        is not one that a packet may have.
         """
         name = self.show(rid).name
         if "/" in name or PACKET_NAME.fullmatch(name) is None:
@@ -245,7 +283,7 @@ class Rejected:
         target = open_directory(into)
         try:
             if name in os.listdir(target):
-                # Asked before the checksum moves: it must not come to lie beside a stranger.
+                # Before the checksum is moved: it must not end up beside another packet.
                 raise FileExistsError(name)
             self._return(f"{rid}.checksum", checksum_name(name), target)
             self._return(f"{rid}.data", name, target)
@@ -257,21 +295,21 @@ class Rejected:
             ) from error
         finally:
             os.close(target)
-        erase(rid, self._descriptor())
+        _erase(rid, self._descriptor())
         return name
 
     def return_completed(self, into: Path) -> tuple[str, ...]:
-        """Move cut uploads back that were completed after they were set aside; their names.
+        """Move packets back to ``into`` that were completed after their rejection; their names.
 
-        An upload that stalls for longer than ``incomplete_after`` goes on writing into the file
-        that was renamed to here, and its program reports success.  Where the file had to be
-        copied to here, its end is lost.
+        An upload that stalls for longer than ``incomplete_after`` and then continues writes into
+        the file that was renamed into this folder, and its program reports success.  If the file
+        had to be copied, the rest of the upload is lost.
         """
         since = self._clock() - _DAY
         ids = sorted(rid for rid in self.ids(Reason.INCOMPLETE) if time_of(rid) >= since)
         returned = []
         for rid in islice(reversed(ids), _MAY_GROW):
-            # One that was dropped meanwhile, or whose name is taken by a newer upload, stays.
+            # Skips one that was dropped meanwhile, or whose name a newer upload has.
             with suppress(FileNotFoundError, UsageError):
                 if self._was_completed(rid):
                     returned.append(self.retry(rid, into))
@@ -279,41 +317,41 @@ class Rejected:
 
     def _was_completed(self, rid: str) -> bool:
         size = self._data(rid).stat().st_size
-        # Only growth counts: a file that was judged at this size would be judged so again.
+        # A file that has not grown would only be rejected again.
         if not self._load(rid).size < size <= _LARGEST:
             return False
         return ends_complete(self.content(rid))
 
     def drop(self, rid: str) -> None:
-        """Remove a packet for good; UsageError where there is none of that id."""
+        """Delete a packet; raises UsageError if there is none of that id."""
         self._data(rid)
-        erase(rid, self._descriptor())
+        _erase(rid, self._descriptor())
 
     def prune(self, max_age_days: float, max_bytes: int) -> int:
-        """Remove the oldest until none is older and all together are not larger; how many."""
-        sizes = self._whole()
+        """Delete the oldest packets until both limits hold; returns the number deleted."""
+        sizes = self._sizes()
         oldest_kept = self._clock() - max_age_days * _DAY
         total = sum(sizes.values())
         removed = 0
-        # One that is too large by itself goes first: it would take all others with it.
+        # First any that is too large by itself: otherwise all older ones would go with it.
         for rid in [rid for rid, size in sizes.items() if size > max_bytes]:
-            erase(rid, self._descriptor())
+            _erase(rid, self._descriptor())
             total -= sizes.pop(rid)
             removed += 1
         for rid in sorted(sizes):
             if total <= max_bytes and time_of(rid) >= oldest_kept:
                 break
-            erase(rid, self._descriptor())
+            _erase(rid, self._descriptor())
             total -= sizes[rid]
             removed += 1
         return removed
 
     def recover(self) -> int:
-        """Remove the halves that a crash left; their packets still lie in the drop directory."""
-        halves = {rid for rid, _, _ in self._entries()} - self._whole().keys()
-        for rid in halves:
-            erase(rid, self._descriptor())
-        return len(halves)
+        """Remove what a crash left of unfinished rejections; their packets are still in data_in."""
+        unfinished = {rid for rid, _, _ in self._entries()} - self._sizes().keys()
+        for rid in unfinished:
+            _erase(rid, self._descriptor())
+        return len(unfinished)
 
     def close(self) -> None:
         """Release the descriptor; the next use opens it again."""
@@ -327,12 +365,12 @@ class Rejected:
         return self._fd
 
     def _return(self, name: str, to: str, target: int) -> None:
-        """Move one file of ours into the drop directory; nothing where it is not here."""
+        """Move one file of this folder into the drop directory, if it exists."""
         with suppress(FileNotFoundError):
             move_new(name, to, src_fd=self._descriptor(), dst_fd=target)
 
     def _entries(self) -> Iterator[tuple[str, str, int]]:
-        """Id, suffix and room (bytes) of each file here that is ours."""
+        """Id, suffix and size on the disk (bytes) of each file of a packet in this folder."""
         if not self.path.is_dir():
             return
         with os.scandir(self.path) as entries:
@@ -341,11 +379,11 @@ class Rejected:
                 if not is_id(rid):
                     continue
                 try:
-                    yield rid, dot + rest, _room(entry.stat(follow_symlinks=False))
+                    yield rid, dot + rest, _disk_size(entry.stat(follow_symlinks=False))
                 except FileNotFoundError:
-                    continue  # taken away meanwhile, by a command line's retry or drop
+                    continue  # removed meanwhile, by a command line's retry or drop
 
-    def _whole(self) -> dict[str, int]:
+    def _sizes(self) -> dict[str, int]:
         """Bytes by id, of the packets whose content is here."""
         sizes: defaultdict[str, int] = defaultdict(int)
         whole = set()
@@ -365,106 +403,52 @@ class Rejected:
         try:
             return RejectedPacket.from_json(rid, (self.path / f"{rid}.json").read_bytes())
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            # A damaged reason file must not hide the packet: what the id says is left.
+            # A damaged reason file must not hide the packet.
             with suppress(FileNotFoundError):
                 return RejectedPacket.from_id(rid, os.path.getsize(self.path / f"{rid}.data"))
             return RejectedPacket.from_id(rid, 0)
 
 
-def _room(info: os.stat_result) -> int:
-    """What a file takes on the disk, in bytes: a hole of a terabyte takes nothing."""
+def _disk_size(info: os.stat_result) -> int:
+    """The space that a file takes on the disk, in bytes: a hole of a terabyte takes none."""
     return min(info.st_size, info.st_blocks * 512)
 
 
-# -- setting a file of the drop directory aside, so that a crash at any point loses nothing
-#
-# 1. The content is made durable; on another file system or mount it is copied to ``ID.part`` first.
-# 2. The reason ``ID.json``, and ``ID.checksum`` where there was one, are made durable.
-# 3. The content appears as ``ID.data``: the file itself is renamed, or the copy.
-# 4. Of a copy, the original is removed from the drop directory.
-#
-# Up to 3 the file lies in the drop directory and a JSON without data is a half, which
-# ``Rejected.recover`` removes; from 3 on everything is in the folder.  Between 3 and 4 the
-# packet is in both places, and is rejected once more after a crash.
-
-#: The JSON goes last, so that what a crash leaves of a removal is a half.
-_SUFFIXES = (".data", ".checksum", ".part", ".json.part", ".checksum.part", ".json")
+# -- the steps of adding and removing one --
 
 
-def set_aside(
-    rejected: RejectedPacket,
-    expected: os.stat_result,
-    *,
-    dir_fd: int,
-    folder: int,
-    remove: Callable[[], bool],
-) -> bool:
-    """Bring the file ``rejected.name`` of ``dir_fd`` into ``folder``; True when it is there.
-
-    ``expected`` is how the file looked when it was judged.  ``remove`` takes the original
-    away where it had to be copied, and says whether it was still the same.  False: the file
-    had been replaced, the new one is left, nothing is kept.  Raises OSError; then nothing is
-    kept either, and the file is where it was.
-    """
-    near = same_mount(folder, dir_fd)
-    name, rid = rejected.name, rejected.id
-    try:
-        if not _prepare(rejected, expected, near=near, dir_fd=dir_fd, folder=folder):
-            erase(rid, folder)
-            return False
-        reach("inside-reject")
-        if near:
-            return _rename(rejected, expected, dir_fd=dir_fd, folder=folder)
-        os.rename(f"{rid}.part", f"{rid}.data", src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError:
-        _withdraw(rid, folder)
-        raise
-    os.fsync(folder)
-    if remove():
-        unlink_if_there(checksum_name(name), dir_fd=dir_fd)
-    return True
-
-
-def erase(rid: str, folder: int) -> None:
-    """Remove every file of an id, those that a crash left included."""
+def _erase(rid: str, folder: int) -> None:
+    """Remove every file of an id, including those that a crash left."""
     for suffix in _SUFFIXES:
         unlink_if_there(f"{rid}{suffix}", dir_fd=folder)
 
 
-def _withdraw(rid: str, folder: int) -> None:
-    """Take back what was begun, unless the content has come already: it may be the only one."""
-    if f"{rid}.data" not in os.listdir(folder):
-        erase(rid, folder)
-
-
 def _prepare(
-    rejected: RejectedPacket, expected: os.stat_result, *, near: bool, dir_fd: int, folder: int
+    packet: RejectedPacket, expected: os.stat_result, *, copy: bool, dir_fd: int, folder: int
 ) -> bool:
-    """Steps 1 and 2; False where the copy is not that of the expected file."""
-    name, rid = rejected.name, rejected.id
-    if near:
-        sync_file(name, dir_fd=dir_fd)
-    else:
+    """Steps 1 and 2; returns False if the copied file is not the expected one."""
+    name, rid = packet.name, packet.id
+    if copy:
         copied = copy_durably(name, f"{rid}.part", src_fd=dir_fd, dst_fd=folder)
         if not same_stat(copied, expected):
             return False
+    else:
+        sync_file(name, dir_fd=dir_fd)
     checksum = read_checksum(checksum_name(name), dir_fd=dir_fd)
     if checksum is not None:
         write_durably(f"{rid}.checksum", checksum, dir_fd=folder)
-    write_durably(f"{rid}.json", rejected.to_json(), dir_fd=folder)
+    write_durably(f"{rid}.json", packet.to_json(), dir_fd=folder)
     os.fsync(folder)
     return True
 
 
-def _rename(
-    rejected: RejectedPacket, expected: os.stat_result, *, dir_fd: int, folder: int
-) -> bool:
-    """Step 3 within one file system; puts the file back where it is another one."""
-    name, data = rejected.name, f"{rejected.id}.data"
+def _rename(packet: RejectedPacket, expected: os.stat_result, *, dir_fd: int, folder: int) -> bool:
+    """Step 3 within one file system; moves the file back if it is not the expected one."""
+    name, data = packet.name, f"{packet.id}.data"
     rename_new(name, data, src_fd=dir_fd, dst_fd=folder)
     if not same_stat(os.stat(data, dir_fd=folder, follow_symlinks=False), expected):
         put_back(data, name, src_fd=folder, dst_fd=dir_fd)
-        erase(rejected.id, folder)
+        _erase(packet.id, folder)
         return False
     unlink_if_there(checksum_name(name), dir_fd=dir_fd)
     return True

@@ -1,29 +1,29 @@
-"""How an acknowledged file leaves the drop directory without taking another one with it.
+"""Removing an acknowledged file from the drop directory, and never another one with its name.
 
-A file that was committed may be replaced by a new upload of the same name at any moment.
-"Check, then unlink by name" would have a window between the two: only microseconds of work,
-but a thread may lose the interpreter there for milliseconds, and what is unlinked then is a
-packet that nobody has read.  So a file leaves in three steps:
+A committed file may be replaced by a new upload of the same name at any moment.  "Check, then
+unlink by name" would leave a window between the two: only microseconds of work, but a thread may
+lose the interpreter there for milliseconds, and would then unlink a packet that was never read.
+So a file is removed in three steps:
 
-1. rename it to a private directory on the same file system.  From now on nobody else can
-   give its name to something else, and an upload under the old name makes a new file;
-2. look again: inode, size and modification time must be those of the file that was read.
-   An upload that opened the old file before the rename and truncated or wrote to it by now
-   is seen.  Then the file is put back, under its name (never over a file there);
+1. rename it to a private directory on the same file system.  From now on no other process can
+   put another file in its place, and an upload under the old name makes a new file;
+2. check again: inode, size and modification time must be those of the file that was read.
+   This shows an upload that opened the old file before the rename and has truncated or written to
+   it by now.  Such a file is put back under its name (never over a file there);
 3. unlink it.
 
 What remains is a program that opened the file before step 1 and writes to it only after step 2.
-One that truncates when it opens has nanoseconds for that; scp does not truncate, so there it is
-the time between its open and its first write, a network round trip.  No program can close
-that from outside; it needs a packet of the same name (agent and number) with different content
+For one that truncates when it opens, that window is nanoseconds; scp does not truncate, so there
+it is the time between its open and its first write, a network round trip.  No other program can
+close that window; it takes a packet of the same name (agent and number) with different content
 in that time.  The same packet sent again is in the ledger, whatever happens to its file.
 
-This is no claim: a packet is not renamed before it is committed, so the rule that the lock
-owns the folder and that nothing is claimed by renaming stands.  Dying between 1 and 3
-leaves the file in the private directory; :meth:`Removal.recover` puts it back at the next
-start, and the ledger knows it (or, had it been another one, it is stored).  Where the
-private directory is on another file system or mount, or the rename fails (a full disk, where only
-unlinking works), check and unlink is what remains, with the window named above.
+The rename does not claim a packet: it happens only after the commit, so it is still the lock that
+owns the folder.  A crash between 1 and 3 leaves the file in the private directory;
+:meth:`Removal.recover` puts it back at the next start, and the ledger recognizes it (a different
+packet is stored).  If the private directory is on another file system or mount, or if the rename
+fails (on a full disk only unlinking works), the file is checked and unlinked in place, with the
+window described first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dataserver.spool.files import make_directory, put_back, rename_new, same_mo
 
 
 def same_stat(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether two looks saw the same, unchanged file."""
+    """Whether both are of the same, unchanged file."""
     return (one.st_ino, one.st_size, one.st_mtime_ns) == (
         other.st_ino,
         other.st_size,
@@ -45,7 +45,7 @@ def same_stat(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 class Removal:
-    """The private directory ``path``; made when the first file leaves."""
+    """Removes files through the private directory ``path``, created for the first one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,9 +55,9 @@ class Removal:
     def remove(self, name: str, expected: os.stat_result, *, dir_fd: int) -> bool:
         """Remove ``name`` if it still is the file of ``expected``.
 
-        False: another file has taken its place, and is still there.
+        Returns False if another file has taken its place; that one is left there.
         """
-        if not self._take_aside(name, dir_fd):
+        if not self._move_aside(name, dir_fd):
             return _check_and_unlink(name, expected, dir_fd=dir_fd)
         reach("inside-done")
         private = self._descriptor()
@@ -68,7 +68,7 @@ class Removal:
         return False
 
     def recover(self, *, dir_fd: int) -> int:
-        """Put back what a crash left here; returns how many files that were."""
+        """Put back the files that a crash left here; returns their number."""
         if not self.path.is_dir():
             return 0
         private = self._descriptor()
@@ -88,15 +88,15 @@ class Removal:
             self._fd = make_directory(self.path)
         return self._fd
 
-    def _take_aside(self, name: str, dir_fd: int) -> bool:
+    def _move_aside(self, name: str, dir_fd: int) -> bool:
         if not self._usable:
             return False
         try:
             if self._fd is None:
-                # Two mounts stay two: asked once, not for every file.
+                # Checked once, not for every file: mounts do not change.
                 self._usable = same_mount(self._descriptor(), dir_fd)
             if self._usable:
-                # Never over a file there: it would be one that could not be put back.
+                # Never over a file there: that is one which could not be put back.
                 rename_new(name, name, src_fd=dir_fd, dst_fd=self._descriptor())
         except OSError:
             return False

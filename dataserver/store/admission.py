@@ -1,10 +1,10 @@
-"""Letting packets in: the first steps of a transaction, before any value is looked at.
+"""Admits packets: the first steps of a transaction, before any value is evaluated.
 
-1.  the agents' rows are found by name, new agents created (locks: names, in order);
-2.  the agents' versions are locked, in the order of ids; an agent that another server
-    touched since, or that was read too long ago, is read again;
-3.  packets that the ledger knows are put aside, packets that are too old as well; an agent whose
-    clock was put right has its newest time lowered to one that can be true.
+1.  the agents' rows are found by name, and new agents created (locks: names, in order);
+2.  the agents' versions are locked, in the order of ids; an agent that another server has
+    changed since, or that was read too long ago, is read again;
+3.  packets that are in the ledger already or too old are left out; an agent whose clock was
+    corrected gets a newest time that is possible.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from dataserver.errors import PacketError, Reason, StoreConflict
 from dataserver.model import Arrival, Packet
 from dataserver.rules.events import agent_event
-from dataserver.rules.times import SLACK, says_nothing
+from dataserver.rules.times import SLACK, is_auto_time
 from dataserver.store import ledger
 from dataserver.store.agents import Agents
 from dataserver.store.cache import AgentCache, AgentEntry
@@ -34,7 +34,7 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one packet; ``error`` says why it was not taken in."""
+    """The result for one packet; ``error`` says why it was not stored."""
 
     duplicate: bool = False
     late: bool = False
@@ -51,7 +51,7 @@ class Work(NamedTuple):
 
 
 class Admission:
-    """Finds, creates and locks agents, and sifts their packets, through one transaction."""
+    """Finds, creates and locks agents, and selects the packets to evaluate, in one transaction."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Admission:
         self._ledger_days = ledger_days
         self._cache_seconds = cache_seconds
         self.clocks = Clocks()
-        #: Look every packet up in the ledger, not only those that are no newer than their agent's.
+        #: Look up every packet in the ledger, not only those no newer than their agent's newest.
         self.looks_up_all = False
 
     def admit(
@@ -85,8 +85,8 @@ class Admission:
         outcomes: list[Outcome],
         reference: Reference,
     ) -> list[Work]:
-        """The packets to be evaluated, in order of agent and time; ``outcomes`` of the others."""
-        waiting = self._servers_own(conn, arrivals, batch)
+        """The packets to evaluate, in order of agent and time; sets ``outcomes`` of the others."""
+        waiting = self._store_servers(conn, arrivals, batch)
         self._resolve(conn, waiting, batch, outcomes, reference)
         pairs = []
         unwritten: set[int] = set()
@@ -99,16 +99,16 @@ class Admission:
                 unwritten.add(agent.id)
                 continue
             pairs.append((agent, arrival, index))
-        # In order of time; a packet whose time cannot be read only creates, so it goes last.
+        # In order of time; a packet with an unreadable time only creates modules, so it goes last.
         pairs.sort(key=_order)
-        work = self._sift(conn, pairs, batch, outcomes, unwritten)
+        work = self._select(conn, pairs, batch, outcomes, unwritten)
         self._check_unwritten(conn, unwritten)
         return work
 
-    def _servers_own(
+    def _store_servers(
         self, conn: Connection, arrivals: Sequence[Arrival], batch: Changes
     ) -> list[tuple[int, Arrival]]:
-        """Deal with servers' own packets; the rest, with their places."""
+        """Store servers' own packets; returns the others with their positions."""
         rest = []
         for index, arrival in enumerate(arrivals):
             if arrival.packet.server_name:
@@ -155,7 +155,7 @@ class Admission:
             batch.events.append(event._replace(group_id=agent.group_id))
 
     def _lock(self, conn: Connection, batch: Changes) -> None:
-        """Step 2; an agent that is gone makes the whole transaction start again."""
+        """Step 2.  Raises StoreConflict if an agent was deleted."""
         if not batch.agents:
             return
         versions = ledger.lock_versions(conn, self._sql, list(batch.agents))
@@ -168,13 +168,13 @@ class Admission:
         ]
         gone = self._catalog.load(conn, stale, now) if stale else set()
         if gone:
-            raise StoreConflict(f"{len(gone)} agents were deleted by somebody else meanwhile")
+            raise StoreConflict(f"{len(gone)} agents were deleted by another program meanwhile")
         for agent in stale:
             agent.version, agent.newest = versions[agent.id]
-            # First met by us, but known to the Perl server: what it had is not new.
+            # New to us but not to the Perl server: packets up to its last contact are not new.
             agent.newest = agent.newest or agent.packet_contact
 
-    def _sift(
+    def _select(
         self,
         conn: Connection,
         pairs: Sequence[tuple[AgentEntry, Arrival, int]],
@@ -182,7 +182,7 @@ class Admission:
         outcomes: list[Outcome],
         unwritten: set[int],
     ) -> list[Work]:
-        """Step 3: without what is known already, whose agents go to ``unwritten``, or too old."""
+        """Step 3: leave out known packets, whose agents go to ``unwritten``, and too old ones."""
         suspects = [
             (agent.id, arrival)
             for agent, arrival, _ in pairs
@@ -223,9 +223,9 @@ class Admission:
     def _judge_clocks(
         self, conn: Connection, new: Sequence[tuple[AgentEntry, Arrival, int]], batch: Changes
     ) -> None:
-        """Find agents whose clock is ahead, and lower the newest time of those put right.
+        """Find agents whose clock is ahead, and lower the newest time of those that were corrected.
 
-        ``new`` are packets, in order of time, that the ledger does not know.
+        ``new`` are packets, in order of time, that are not in the ledger.
         """
         limit = batch.now + SLACK
         latest: dict[int, bool] = {}
@@ -234,8 +234,8 @@ class Admission:
             time = arrival.time
             if time is None:
                 continue
-            # Where the file's time is the packet's, it says nothing of the agent's clock.
-            if time != arrival.arrived or not says_nothing(arrival.packet.timestamp):
+            # If the packet has the file's time, that does not show the agent's clock.
+            if time != arrival.arrived or not is_auto_time(arrival.packet.timestamp):
                 latest[agent.id] = time > limit
             if time <= limit < agent.newest:
                 put_right[agent.id] = agent
@@ -266,7 +266,7 @@ class Admission:
             raise StoreConflict(f"{gone} agents were deleted by another program meanwhile")
 
     def _too_old(self, agent: AgentEntry, time: int | None, folded: int) -> PacketError | None:
-        """Whether the ledger, which is folded up to ``folded``, may have forgotten the packet."""
+        """An error if the ledger, folded up to ``folded``, may not have the packet any more."""
         if time is None or time >= max(agent.newest - self._ledger_days * _DAY, folded):
             return None
         return PacketError(

@@ -1,6 +1,7 @@
-"""Agents: those that are new, and what packets may change of known ones.
+"""Creates agents, and changes known ones as their packets say.
 
-Pandora's table has no unique key: creation is serialised by a row of ``tname`` per name.
+Pandora's table has no unique key on names, so creation is serialised by a row of ``tname`` per
+name.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataserver.store.sql import Sql
 
 @dataclass(frozen=True, slots=True)
 class AutoCreatePolicy:
-    """What may be learned, from the settings."""
+    """Which agents and modules may be created, from the settings."""
 
     server_name: str
     autocreate: bool = True
@@ -37,7 +38,8 @@ class AutoCreatePolicy:
     max_modules: int = 10_000
 
 
-#: Counting agents reads an index from end to end: so seldom (s), while so far from the bound.
+#: Counting agents reads a whole index, so it is done only after this many seconds, unless the
+#: last count reached this share of the limit.
 _COUNT_EVERY, _NEARLY = 60.0, 0.9
 
 
@@ -51,11 +53,11 @@ class Agents:
         self._layout = layout
         self._catalog = catalog
         self._learning = learning
-        #: How many agents there are, and when they were counted (monotonic seconds).
+        #: The number of agents, and when they were counted (monotonic seconds).
         self._counted = (0, float("-inf"))
 
     def check_name(self, raw: str) -> PacketError | None:
-        """Why no agent can be called ``raw``; so long a name is not even to be looked up."""
+        """An error if the name ``raw`` is too long for any agent, so that it is not looked up."""
         name = entities.encode(entities.clean_name(raw))
         longest = columns.AGENT_NAME_LENGTH
         if len(name) <= longest:
@@ -66,9 +68,9 @@ class Agents:
         )
 
     def check(self, packet: Packet, reference: Reference) -> None:
-        """Raise PacketError where the unknown agent of ``packet`` cannot be created."""
+        """Raise PacketError if the unknown agent of ``packet`` must not be created."""
         if not self._learning.autocreate:
-            raise PacketError(Reason.NO_AGENT, "the agent is not known and autocreate is off")
+            raise PacketError(Reason.NO_AGENT, "the agent is unknown and autocreate is off")
         if self._group(packet, reference) is None:
             raise PacketError(
                 Reason.NO_GROUP, "neither the packet nor autocreate_group names an existing group"
@@ -77,7 +79,7 @@ class Agents:
     def create(
         self, conn: Connection, packets: Mapping[str, Packet], reference: Reference, now_text: str
     ) -> dict[str, PacketError]:
-        """Create the agents of ``packets`` (by name as written); those that may not, and why."""
+        """Create the agents of ``packets`` (by name as written); returns errors by name."""
         refused: dict[str, PacketError] = {}
         for raw, packet in packets.items():
             try:
@@ -86,7 +88,7 @@ class Agents:
                 refused[raw] = error
         wanted = [raw for raw in packets if raw not in refused]
         if wanted and self._learning.max_agents <= self._count(conn):
-            # Not even a name is written down for what cannot be created.
+            # No name is locked for agents that cannot be created.
             refused |= dict.fromkeys(wanted, self._too_many())
             wanted = []
         if not wanted:
@@ -97,8 +99,8 @@ class Agents:
         room = self._learning.max_agents - self._count(conn)
         rows: dict[str, dict[str, Any]] = {}
         for raw in wanted:
-            # Two spellings of one name in a batch are one agent where the database says so; it is
-            # asked afterwards, so here anything that looks alike is left to the first spelling.
+            # Two spellings of one name in a batch are one agent if the database treats them as
+            # equal.  It is asked afterwards; until then only the first of similar names is created.
             key = folded_name(entities.encode(entities.clean_name(raw)))
             if self._catalog.get(raw) is not None or key in rows:
                 continue
@@ -117,7 +119,7 @@ class Agents:
             if agent is not None and agent.version < 0:
                 agent.created = True
         self._set_parents(conn, packets, missing)
-        # What only looked alike is a name of its own.
+        # Names that were only similar are agents of their own.
         again = {raw: packets[raw] for raw in alike}
         return refused | (self.create(conn, again, reference, now_text) if again else {})
 
@@ -126,7 +128,7 @@ class Agents:
         return PacketError(Reason.TOO_MANY_AGENTS, f"there are {most} agents already")
 
     def _count(self, conn: Connection) -> int:
-        """How many agents there are; near the bound exactly, far below it as of a minute ago."""
+        """The number of agents: exact near the limit, else up to a minute old."""
         count, when = self._counted
         if count >= self._learning.max_agents * _NEARLY or monotonic() - when > _COUNT_EVERY:
             count = conn.scalar(select(func.count()).select_from(schema.agent)) or 0
@@ -180,7 +182,7 @@ class Agents:
         return first if first is not None else second
 
     def unknown_group(self, packet: Packet, reference: Reference) -> str | None:
-        """The group that a new agent's packet names and that there is not, if it would count."""
+        """The unknown group that a new agent's packet names, or None if it does not matter."""
         if self._learning.group_force or reference.group(packet.group or "") is not None:
             return None
         if columns.to_int(packet.group_id) in reference.group_ids:
@@ -188,7 +190,7 @@ class Agents:
         return packet.group or packet.group_id or None
 
     def _parent(self, conn: Connection, packet: Packet) -> int | None:
-        """The id of the agent that the packet names as its parent, if there is one."""
+        """The id of the agent that the packet names as its parent, or None if it is unknown."""
         raw = packet.parent_agent_name
         if not raw or self.check_name(raw) is not None:
             return None
@@ -200,11 +202,11 @@ class Agents:
     def update(
         self, conn: Connection, agent: AgentEntry, packet: Packet, reference: Reference
     ) -> None:
-        """Let ``packet``, the agent's newest, change the agent's row.
+        """Change the agent's row as ``packet``, its newest, says.
 
-        In mode 0 only its satellite server, which is none where the packet names no known one.
+        In mode 0 only its satellite server is changed (0 if the packet names no known one).
         """
-        told = (
+        said = (
             packet.interval,
             packet.os_version,
             packet.version,
@@ -213,16 +215,16 @@ class Agents:
             packet.parent_agent_name,
             packet.satellite_server,
         )
-        if told == agent.told and not agent.disabled:
+        if said == agent.applied and not agent.disabled:
             return
-        agent.told = told
+        agent.applied = said
         wanted = self._changes(conn, agent, packet) if agent.mode != 0 else {}
         wanted["satellite_server"] = self._satellite(conn, packet, reference)
         changed = {key: value for key, value in wanted.items() if getattr(agent, key) != value}
         if not changed:
             return
         if "interval" in changed:
-            # Modules' intervals are multiples of it: each has to be looked at again.
+            # Modules' intervals are multiples of it, so each must be evaluated again.
             for module in agent.modules.values():
                 module.tags = None
         for key, value in changed.items():
@@ -232,20 +234,20 @@ class Agents:
             conn.execute(update(schema.agent).where(schema.agent.c.id == agent.id).values(row))
 
     def _satellite(self, conn: Connection, packet: Packet, reference: Reference) -> int:
-        """The id of the satellite server that the packet names; 0: it names none that is known."""
+        """The id of the satellite server that the packet names, or 0 if none is known."""
         name = packet.satellite_server
         if not name:
             return 0
         found = reference.satellites.get(name)
         if found is None:
-            # It may have reported a moment ago.
+            # It may have reported since the reference was read.
             found = read_satellites(conn, self._layout, name).get(name)
         return found or 0
 
     def _changes(self, conn: Connection, agent: AgentEntry, packet: Packet) -> dict[str, object]:
         table = schema.agent
-        # As with the Perl server, these two have their defaults where the packet does not say them,
-        # and the others stay.
+        # As with the Perl server, these two get their defaults if the packet does not have them;
+        # the others are kept.
         wanted: dict[str, object] = {
             "interval": columns.agent_interval(packet),
             "timezone_offset": columns.timezone_offset(packet),

@@ -1,10 +1,10 @@
-"""What the server knows of agents and modules: a cache of the rows that packets meet.
+"""A cache of agents and modules with their states, as far as packets need them.
 
-The database is the truth.  Every agent has a version, raised by each batch of any
-server (table ``tagent_version``); an entry whose version is not the database's, or
-which is older than ``cache_seconds`` (the console may have changed something), is
-read again.  A transaction changes entries in place and, when it fails, forgets every
-agent that it touched: so the cache is never ahead of what is committed.
+The database is the truth.  Every agent has a version, raised by each batch of any server (table
+``tagent_version``).  An entry whose version is not the database's, or which is older than
+``cache_seconds`` (the console may have changed something), is read again.  A transaction changes
+entries in place and, if it fails, forgets every agent that it touched, so that the cache is never
+ahead of what is committed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, func, null, select
 
 from dataserver.rules import entities
-from dataserver.rules.events import NOTHING_MORE, About, wants_event
-from dataserver.rules.status import FRESH, PLAIN, Rules, Standing, Status, is_pending, rest
+from dataserver.rules.due import DEFAULT_INTERVAL
+from dataserver.rules.events import NO_DETAILS, EventDetails, wants_event
+from dataserver.rules.status import FRESH, PLAIN, Rules, Standing, Status, is_pending, shortcut
 from dataserver.rules.times import from_local_text
 from dataserver.rules.values import NO_BOUNDS, Bounds, TypeRule, bounds, type_rule
 from dataserver.store import schema
-from dataserver.store.probe import Layout
+from dataserver.store.layout import Layout
 from dataserver.store.standing import RULE_KEYS, STANDING_KEYS, rules_from, standing_from
 
-#: Names for one and the same agents (in another case, say) that are remembered.
+#: Different spellings of agents' names (in another case, for example) that are remembered.
 _SPELLINGS = 10_000
 
 #: Keys of one `IN (...)`; SQLite takes 32,766 parameters, MySQL plans short lists better.
 IN_CHUNK = 1_000
 
-#: Seconds, of a module whose configuration says none.
-INTERVAL = 300
 #: ``server_kind`` of the modules of data servers.
 OURS = 1
 INSTRUCTIONS = ("critical_instructions", "warning_instructions", "unknown_instructions")
@@ -50,7 +49,7 @@ _STATE_ROWS = (
 
 
 class ModuleEntry:
-    """One module: what its configuration and its state say, as far as a packet needs it."""
+    """One module with its configuration and state, as far as packets need them."""
 
     __slots__ = (
         "about",
@@ -91,13 +90,13 @@ class ModuleEntry:
 
     def __init__(self, module_id: int, name: str) -> None:
         self.id = module_id
-        #: As stored, that is encoded.
+        #: As stored, with entities.
         self.name = name
         self.type_id = 0
         self.disabled = False
         self.interval = 0
-        #: Its ``cron_interval``; and how long, in seconds, to wait for its next value, set by
-        #: each value where the interval alone does not say it.
+        #: Its ``cron_interval``; and the seconds until its next value is due, set by each value if
+        #: the interval alone does not determine it.
         self.cron = ""
         self.expected = 0
         self.history = True
@@ -105,65 +104,66 @@ class ModuleEntry:
         self.description = ""
         self.extended_info = ""
         self.parent_id = 0
-        #: How values are judged, and whether anybody is told.
+        #: The rules by which values are judged, and whether changes of status make no events.
         self.rules: Rules = PLAIN
         self.quiet = False
-        #: Somebody is told when it becomes unknown, and so when it comes back.
+        #: Whether it gets an event when it becomes unknown, and so when it returns.
         self.tells_unknown = True
-        #: What its events say besides; and whether some of them may not be validated yet.
-        self.about: About = NOTHING_MORE
+        #: Tags and instructions in its events; and whether some events may still be open.
+        self.about: EventDetails = NO_DETAILS
         self.open_events = True
-        #: The packet's type in the last packet, and what it means.
+        #: The type in its last packet, with the rule of that type.
         self.rule: tuple[str, TypeRule] = ("", type_rule(""))
-        #: The tags last learned from; equal ones need no second look.
+        #: The tags of the last packet that was applied; equal ones need not be applied again.
         self.tags: dict[str, str] | None = None
         # State: text of the newest value, its time, the time of the last saved one (epoch s).
-        # ``saved`` is later than ``time`` where the clock was ahead and was put right: then history
+        # ``saved`` is later than ``time`` if the clock was ahead and was corrected: then history
         # has rows before ``saved``.
         self.state_id = 0
         self.value = ""
         self.time = 0
         self.saved = 0
-        #: Where it stands, and how it comes to rest there (see status.Rest); and the status that
-        #: ``value`` has by these rules, None: not known.
+        #: Its status, with the shortcuts for values that keep it (see :func:`status.rest`); and the
+        #: status that ``value`` has by these rules, or None if not known.
         self.standing: Standing = FRESH
         self.settled: Status | None = None
         self.grown: Standing | None = None
         self.judged: Status | None = None
         #: The interval in the state's row, which follows the module's with its next value.
         self.current_interval = 0
-        #: Which row of ``tserver`` the console counts it for: the server of its newest value.
+        #: The id in ``tserver`` of the server that stored its newest value.
         self.running_by = 0
         #: The remembered counter reading and its time.
         self.counter: tuple[float, int] | None = None
         self.counter_stored = False
-        #: Some values came with times of their own (datalist).
+        #: Whether it ever had values with times of their own (datalist).
         self.own_times = False
-        #: What this batch has to write of the state (see batch.py); and when a value was refused.
+        #: What this batch must write of the state (bits, see changes.py); when a value was refused.
         self.dirty = 0
         self.tried = 0
 
     def next_interval(self) -> int:
-        """Seconds until the next value is to be expected."""
+        """Seconds until the next value is expected."""
         if self.rules.interval and is_pending(self.rules, self.standing):
             return self.rules.interval
         if self.interval and not self.cron:
             return self.interval
-        return self.expected or self.interval or INTERVAL
+        return self.expected or self.interval or DEFAULT_INTERVAL
 
     def stand(self, standing: Standing) -> None:
-        """Set where it stands."""
+        """Set its status."""
         self.standing = standing
-        self.settled, self.grown = rest(self.rules, standing)
+        self.settled, self.grown = shortcut(self.rules, standing)
 
 
 class AgentEntry:
-    """One agent, its modules by name, and its place in time."""
+    """One agent with its modules by name."""
 
     __slots__ = (
         "address",
         "agent_version",
         "alias",
+        "applied",
         "by_raw",
         "created",
         "disabled",
@@ -187,24 +187,23 @@ class AgentEntry:
         "sections",
         "state_rows",
         "timezone_offset",
-        "told",
         "version",
     )
 
     def __init__(self, agent_id: int, name: str) -> None:
         self.id = agent_id
-        #: As stored, that is encoded.
+        #: As stored, with entities.
         self.name = name
-        #: What people call it, likewise.
+        #: The name shown to people, as stored.
         self.alias = name
         self.mode = 1
         self.disabled = False
         self.group_id = 0
-        #: Other servers have modules of it, of which they do not tell us.
+        #: Whether other servers have modules of it, whose changes we do not see.
         self.foreign = False
-        #: Nobody is told of its modules' statuses.
+        #: Whether changes of its modules' statuses make no events.
         self.quiet = False
-        self.interval = 300
+        self.interval = DEFAULT_INTERVAL
         self.os_id = 0
         self.os_version = ""
         self.agent_version = ""
@@ -212,31 +211,31 @@ class AgentEntry:
         self.parent_id = 0
         self.address = ""
         self.fixed_ip = False
-        #: The id of the satellite server that its packets name, in ``tserver``; 0: none.
+        #: The id in ``tserver`` of the satellite server that its packets name, or 0.
         self.satellite_server = 0
         #: Modules by stored name, and by the names that packets used for them.
         self.modules: dict[str, ModuleEntry] = {}
         self.by_raw: dict[str, ModuleEntry] = {}
-        #: Of these, the ones whose value is the agent's contact.
+        #: Its modules of type ``keep_alive``, whose value is the agent's contact.
         self.keep_alives: list[ModuleEntry] = []
-        #: Of the version row; -1: not read yet.
+        #: From the version row; -1 if not read yet.
         self.version = -1
         self.newest = 0
         self.packet_contact = 0
-        #: How many state rows bear its id, also those of modules that are none to us (deleted
-        #: ones that wait to be cleared away, doubles): they are not to be written.
+        #: The number of state rows with its id, including those of modules that we ignore (deleted
+        #: ones that are not purged yet, doubles), which must not be written.
         self.state_rows = 0
         #: When it was read (monotonic seconds).
         self.loaded = 0.0
-        #: Created by the batch under way.
+        #: Whether the current batch created it.
         self.created = False
-        #: What the last packet said of the agent itself, and in sections: the same again needs
-        #: no second look.
-        self.told: object = None
+        #: What the last packet said about the agent, and its sections; equal ones need not be
+        #: applied again.
+        self.applied: object = None
         self.sections: object = None
 
     def counts(self) -> list[int] | None:
-        """How many of its modules are in each status; None: that is not for certain."""
+        """The number of its modules in each status, or None if the cache cannot be sure."""
         if self.foreign or self.state_rows != len(self.modules):
             return None
         counted = [0] * len(Status)
@@ -247,7 +246,7 @@ class AgentEntry:
 
 
 class AgentCache:
-    """Agents by name and id; reads what it lacks through the transaction's connection."""
+    """Agents by name and id; reads missing ones through the transaction's connection."""
 
     def __init__(self, zone: tzinfo, layout: Layout) -> None:
         self._zone = zone
@@ -272,8 +271,8 @@ class AgentCache:
         self._by_id[agent.id] = agent
 
     def forget(self, agents: Iterable[AgentEntry]) -> None:
-        """Drop ``agents``: what is known of them may not be what is committed."""
-        # Those that were never read may be rows of a transaction that is void now.
+        """Drop ``agents``, which may differ from what is committed."""
+        # Those that were never read may have been created by a transaction that was rolled back.
         gone = {agent.id for agent in agents}
         gone |= {agent.id for agent in self._by_id.values() if not agent.loaded}
         for agent_id in gone:
@@ -281,7 +280,7 @@ class AgentCache:
         self._by_raw = {raw: a for raw, a in self._by_raw.items() if a.id not in gone}
 
     def trim(self) -> None:
-        """Forget all names where there are far more of them than agents: spellings of a few."""
+        """Forget all names if there are far more spellings than agents."""
         if len(self._by_raw) > 2 * len(self._by_id) + _SPELLINGS:
             self._by_raw.clear()
 
@@ -291,9 +290,9 @@ class AgentCache:
         self._by_id.clear()
 
     def find(self, conn: Connection, raw_names: Sequence[str]) -> None:
-        """Look the names up in the database; those that are there are known afterwards.
+        """Look up the names in the database and add the agents that exist.
 
-        They are entered without modules and with version -1: :meth:`load` does the rest.
+        They are added without modules and with version -1; :meth:`load` reads the rest.
         """
         wanted = {raw: entities.encode(entities.clean_name(raw)) for raw in raw_names}
         found: dict[str, Any] = {}
@@ -314,21 +313,21 @@ class AgentCache:
                 self.add(raw, known if known is not None else AgentEntry(hit[1], hit[0]))
 
     def load(self, conn: Connection, agents: Sequence[AgentEntry], now: float) -> set[int]:
-        """Read ``agents`` with their modules again; the ids of those that are gone or renamed."""
+        """Read ``agents`` with their modules again; returns the ids of deleted or renamed ones."""
         by_id = {agent.id: agent for agent in agents}
         missing = set(by_id)
         for ids in in_chunks(list(by_id)):
             for row in conn.execute(self._agents, {"ids": ids}).all():
                 agent = by_id[row[0]]
                 if row[1] != agent.name:
-                    continue  # renamed: its packets belong to whoever has the name now
+                    continue  # renamed: packets of the old name belong to another agent now
                 missing.discard(agent.id)
                 self._fill_agent(agent, row, now)
             self._load_modules(conn, by_id, ids)
         return missing
 
     def gone(self, conn: Connection, agents: Iterable[int], modules: Iterable[int]) -> int:
-        """How many of these ids are not in the database any more."""
+        """The number of these ids that are not in the database any more."""
         missing = 0
         for ids, query in ((agents, self._agent_ids), (modules, self._module_ids)):
             for some in in_chunks(sorted(set(ids))):
@@ -339,7 +338,7 @@ class AgentCache:
         (_, _, agent.mode, disabled, interval, os_id, os_version, agent_version) = row[:8]
         offset, parent_id, address, fixed_ip, contact, quiet, alias, group_id, satellite = row[8:]
         agent.disabled = bool(disabled)
-        agent.interval = interval or 300
+        agent.interval = interval or DEFAULT_INTERVAL
         agent.os_id = os_id or 0
         agent.os_version = os_version or ""
         agent.agent_version = agent_version or ""
@@ -357,8 +356,8 @@ class AgentCache:
         agent.modules = {}
         agent.by_raw = {}
         agent.keep_alives = []
-        # What the console changed is to be set again, so everything is told anew.
-        agent.told = agent.sections = None
+        # The console may have changed what packets set, so the next packet is applied in full.
+        agent.applied = agent.sections = None
         agent.state_rows = 0
 
     def _load_modules(self, conn: Connection, by_id: dict[int, AgentEntry], ids: list[int]) -> None:
@@ -485,18 +484,18 @@ def _modules_query(layout: Layout) -> Select[Any]:
 
 
 def undeleted(layout: Layout, query: Select[Any]) -> Select[Any]:
-    """Without modules that the console deleted and that wait to be cleared away."""
+    """``query`` without modules that the console deleted and that are not purged yet."""
     pending = _MODULE.delete_pending
     return query.where(pending == 0) if layout.has(pending) else query
 
 
 def _there(layout: Layout, wanted: Sequence[Column[Any]]) -> list[ColumnElement[Any]]:
-    """The columns, NULL in place of those that this database does not have."""
+    """The columns, with NULL in place of those that this database lacks."""
     return [column if layout.has(column) else null().label(column.key) for column in wanted]
 
 
 def tag_names(conn: Connection, key: Column[Any], ids: Sequence[int]) -> dict[int, str]:
-    """The names of modules' tags, with commas, by module; of those whose ``key`` is in ``ids``."""
+    """The tags of modules, separated by commas, by module; for rows whose ``key`` is in ``ids``."""
     t, link = schema.tag.c, schema.module_tag.c
     found: dict[int, str] = {}
     for some in in_chunks(list(ids)):
@@ -514,15 +513,17 @@ def tag_names(conn: Connection, key: Column[Any], ids: Sequence[int]) -> dict[in
     return found
 
 
-def about(tags: str, critical: str | None, warning: str | None, unknown: str | None) -> About:
-    """What a module's events say besides; for most modules one and the same object."""
+def about(
+    tags: str, critical: str | None, warning: str | None, unknown: str | None
+) -> EventDetails:
+    """The tags and instructions of a module's events; for most modules the same object."""
     if not (tags or critical or warning or unknown):
-        return NOTHING_MORE
-    return About(tags, critical or "", warning or "", unknown or "")
+        return NO_DETAILS
+    return EventDetails(tags, critical or "", warning or "", unknown or "")
 
 
 def folded_name(name: str) -> str:
-    """A key under which names fall together that any collation might call equal."""
+    """A key that is equal for all names that any collation might treat as equal."""
     text = entities.decode(name).casefold()
     if text.isascii():
         return text.rstrip()

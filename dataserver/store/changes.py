@@ -1,7 +1,7 @@
-"""One transaction's worth of work: what it has to write, gathered, then written in bulk.
+"""The changes of one transaction: collected while packets are evaluated, then written in bulk.
 
-Each table gets one statement, more only where a batch is very large.  States have a room of
-their own: :mod:`dataserver.store.write`.
+Each table gets one statement, or a few if a batch is very large.  The rows of states and late
+values are written by :mod:`dataserver.store.write`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from dataserver.store.layout import Layout
 from dataserver.store.refused import Refusals
 from dataserver.store.sql import Row, Sql
 
-#: What a batch has to write of a module's state: see :mod:`dataserver.store.write`.
+#: Bits that say what a batch has to write of a module's state: see :mod:`dataserver.store.write`.
 SEEN, CHANGED, TRIED, REMEMBERED, CREATED, STATUS, RUN = 1, 2, 4, 8, 16, 32, 64
 
 
 @dataclass(frozen=True, slots=True)
 class FirstRefused:
-    """Something that an agent had not been refused before; names as people read them."""
+    """A value that was refused to an agent for the first time; names are decoded."""
 
     agent: str
     module: str
@@ -39,7 +39,7 @@ class FirstRefused:
 
 @dataclass(slots=True)
 class Tally:
-    """What one transaction did, to be added up once it is committed."""
+    """What one transaction did, in numbers; to be added up once it is committed."""
 
     packets: int = 0
     duplicates: int = 0
@@ -51,7 +51,7 @@ class Tally:
     refused: int = 0
     new_agents: int = 0
     new_modules: int = 0
-    #: How much was refused by reason, and what of it for the first time.
+    #: Numbers of refused values by reason, and those that were refused for the first time.
     refused_by_reason: Counter[str] = field(default_factory=Counter)
     first_refused: list[FirstRefused] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class LateSample:
-    """A value with later ones in its module's history: to be put into that exactly."""
+    """A value with later ones in its module's history, into which it is to be inserted."""
 
     agent: AgentEntry
     module: ModuleEntry
@@ -72,22 +72,22 @@ class LateSample:
     time: int
     value: float | str
     own_time: bool
-    #: Up to when the module's history is known to be right as it is.
+    #: The time up to which the module's history is right as it is.
     newest: int
-    #: It is its module's newest value, and history has rows that lie ahead of it.
+    #: Whether it is its module's newest value although history has rows ahead of it.
     is_among: bool
-    #: It is to have a row of its own, whatever history says at its time.
+    #: Whether it gets a row of its own, whatever history has at its time.
     has_row: bool
 
 
 @dataclass(slots=True)
 class Changes:
-    """Rows to write; entries are changed in place as packets are evaluated."""
+    """The rows that a transaction writes; cache entries are changed in place meanwhile."""
 
     #: Epoch seconds of this transaction.
     now: int
     tally: Tally = field(default_factory=Tally)
-    #: Nobody is told of statuses that values change: the console's "event storm protection".
+    #: Changes of status make no events: the console's "event storm protection".
     storm: bool = False
     agents: dict[int, AgentEntry] = field(default_factory=dict)
     touched: list[tuple[AgentEntry, ModuleEntry]] = field(default_factory=list)
@@ -99,23 +99,23 @@ class Changes:
     counters: dict[int, ModuleEntry] = field(default_factory=dict)
     late: list[LateSample] = field(default_factory=list)
     ledger: list[Row] = field(default_factory=list)
-    #: Ids of modules that had, as far as is remembered for the first time, a value with a time
-    #: of its own.
+    #: Ids of modules that had a value with a time of its own, the first one that is cached.
     own_times: set[int] = field(default_factory=set)
-    #: Addresses that agents told, by the agents' ids.
+    #: Addresses in agents' packets, by the agents' ids.
     addresses: dict[int, list[str]] = field(default_factory=dict)
-    #: What happened, in order.
+    #: Events, in order.
     events: list[Event] = field(default_factory=list)
-    #: Ids of modules whose status changed, told or not: their earlier events are to be validated.
+    #: Ids of modules whose status changed, with an event or without: their earlier events are
+    #: validated.
     overtaken: set[int] = field(default_factory=set)
-    #: Agents whose modules' statuses are to be counted again, by id.
+    #: Agents whose modules must be counted by status again, by id.
     recount: dict[int, AgentEntry] = field(default_factory=dict)
     refusals: Refusals = field(default_factory=Refusals)
-    #: Agents' clocks that are ahead, or were put right.
+    #: Agents' clocks that are ahead or were corrected.
     clocks: list[Note] = field(default_factory=list)
 
     def touch(self, agent: AgentEntry, module: ModuleEntry, how: int) -> None:
-        """Note that the module's state has to be written."""
+        """Note that the module's state must be written; ``how`` is one of the bits above."""
         if not module.dirty:
             self.touched.append((agent, module))
         module.dirty |= how
@@ -125,7 +125,7 @@ class Changes:
     ) -> None:
         """Note that ``value`` was refused, the last one of ``count``.
 
-        ``module`` is the name as stored; '' for what is the packet's own.
+        ``module`` is the name as stored, or '' for parts of no module.
         """
         self.refusals.add(agent.id, module, reason, value or "", count)
         self.tally.refused_by_reason[reason.value] += count
@@ -142,7 +142,7 @@ class Changes:
         has_row: bool,
         is_among: bool = False,
     ) -> None:
-        """Note a value with later ones in the module's history, if it goes into that at all."""
+        """Note a value with later ones in the module's history, if the module keeps history."""
         kind, is_async, _ = rule
         if is_async or module.history:
             is_ahead = module.saved > module.time
@@ -162,7 +162,7 @@ class Changes:
             )
 
     def point(self, module: ModuleEntry, kind: Kind, time: int, value: float | str) -> None:
-        """A history row of ``module``."""
+        """Add a history row of ``module``."""
         again = time <= module.time
         if kind is Kind.TEXT:
             (self.again_texts if again else self.texts).append((module.id, time, value))
@@ -180,7 +180,7 @@ class Writer:
         self._counter_unique = layout.counter_unique
 
     def history(self, conn: Connection, batch: Changes) -> None:
-        """All history rows of the batch but the late ones."""
+        """Write all history rows of the batch except the late ones."""
         for table, rows, again in (
             (schema.number_history, batch.numbers, batch.again_numbers),
             (schema.text_history, batch.texts, batch.again_texts),
@@ -191,9 +191,9 @@ class Writer:
                 self.points(conn, table, again)
 
     def late_points(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
-        """History rows (module, time, value) that are to be the last word on their second.
+        """Write history rows (module, time, value) that determine the value of their second.
 
-        Where no ordinal says which of two rows of a second came later, they replace it.
+        Without an ordinal to say which of two rows of a second is later, they replace the other.
         """
         if not self.layout.has_ordinal:
             c = table.c
@@ -203,9 +203,10 @@ class Writer:
         self.points(conn, table, rows)
 
     def points(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
-        """History rows (module, time, value) whose second may be taken: each gets the next ordinal.
+        """Write history rows (module, time, value) at seconds that may have a row already.
 
-        In Pandora's own tables, which have none, the order of insertion says the same.
+        Each gets the next ordinal; in Pandora's own tables, which have none, the order of insertion
+        has the same meaning.
         """
         if not self.layout.has_ordinal:
             self._sql.insert(conn, table, ("module_id", "time", "value"), rows)
@@ -219,7 +220,7 @@ class Writer:
         self._sql.insert(conn, table, ("module_id", "time", "value", "ordinal"), numbered)
 
     def counters(self, conn: Connection, batch: Changes) -> None:
-        """The readings that counters are to remember."""
+        """Write the last readings of counters."""
         keys = ("module_id", "value", "time")
         rows: list[Row] = []
         fresh: list[Row] = []
@@ -255,6 +256,8 @@ def _last_ordinals(
 
 
 def expect(matched: int, expected: int, what: str) -> None:
-    """Fewer rows than the cache knows: somebody deleted some; read again and do it anew."""
+    """Raise StoreConflict if fewer rows matched than the cache knows: some were deleted."""
     if matched < expected:
-        raise StoreConflict(f"{expected - matched} {what} were deleted by somebody else meanwhile")
+        raise StoreConflict(
+            f"{expected - matched} {what} were deleted by another program meanwhile"
+        )

@@ -1,9 +1,9 @@
-"""Whose clock is wrong: an agent's, where its packets lie ahead, or the server's own.
+"""Finds out which clock is wrong: an agent's, if its packets are ahead, or the server's own.
 
-An agent whose packets lie ahead of the server's clock, and then do not any more, was put right:
-its present packets count as present, however old they look beside those of before.  But where
-most agents are ahead, the clock that is wrong is the server's, and nothing is concluded from it.
-Kept in memory, by process: an hour later all of it is known again.
+If an agent's packets were ahead of the server's clock and are not any more, its clock was
+corrected: its packets then count as current, although they are older than those before.  But if
+most agents are ahead, the server's clock is wrong, and nothing is concluded about agents.
+The data is kept in memory by each process; after an hour of packets it is complete again.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 #: Seconds for which an agent's latest packet counts, and how many agents are remembered.
 _WINDOW, _MOST = 3_600.0, 100_000
-#: Fewer agents than this prove nothing of the server's clock.
+#: Fewer agents than this say nothing about the server's clock.
 _ENOUGH = 3
-#: Notes that wait to be taken.
+#: Notes that are kept until they are taken.
 _NOTES = 1_000
 
 
 class Note(NamedTuple):
-    """An agent's clock was found to be ahead, or put right after it had been.
+    """An agent's clock was found to be ahead, or was corrected after that (``put_right``).
 
-    ``agent`` is its name as stored, ``seconds`` how far ahead its newest packet was.
+    ``agent`` is its name as stored, ``seconds`` is how far ahead its newest packet was.
     """
 
     agent: str
@@ -32,30 +32,30 @@ class Note(NamedTuple):
 
 
 class Clocks:
-    """What the packets of the last hour say of clocks."""
+    """The clocks of the agents that sent packets in the last hour."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, most: int = _MOST) -> None:
         self._monotonic = monotonic
         self._most = most
-        #: When each agent was heard last, and whether its latest packet was ahead; oldest first.
+        #: The time of each agent's latest packet, and whether that was ahead; oldest first.
         self._heard: dict[int, tuple[float, bool]] = {}
-        #: How many agents' latest packets were ahead.
+        #: The number of agents whose latest packet was ahead.
         self.ahead = 0
-        #: What happened in committed transactions, until it is taken.
+        #: Notes of committed transactions, until they are taken.
         self._notes: list[Note] = []
 
     @property
     def agents(self) -> int:
-        """How many agents were heard in the last hour whose packets tell their own time."""
+        """The number of agents that sent packets with a time of their own in the last hour."""
         return len(self._heard)
 
     @property
     def own_is_behind(self) -> bool:
-        """Most of at least three agents are ahead, so it is the server's clock that is wrong."""
+        """Whether most of at least three agents are ahead, so that the server's clock is wrong."""
         return len(self._heard) >= _ENOUGH and 2 * self.ahead > len(self._heard)
 
     def hear(self, latest: Mapping[int, bool]) -> None:
-        """Note, by agent's id, whether its latest packet is ahead."""
+        """Set, by agent's id, whether its latest packet is ahead."""
         now, heard = self._monotonic(), self._heard
         for agent_id, is_ahead in latest.items():
             before = heard.pop(agent_id, None)
@@ -70,10 +70,10 @@ class Clocks:
             self.ahead -= was_ahead
 
     def add(self, notes: list[Note]) -> None:
-        """The transaction that found these is committed."""
+        """Add the notes of a committed transaction."""
         self._notes += notes[: _NOTES - len(self._notes)]
 
     def take(self) -> list[Note]:
-        """What was found since the last call."""
+        """The notes added since the last call."""
         taken, self._notes = self._notes, []
         return taken

@@ -1,8 +1,7 @@
-"""From a packet's text to a column: what of a new agent and module is stored, and how.
+"""Converts the texts of a packet to the columns of a new agent or module.
 
-Descriptive text is cut to its column, as MySQL did for the Perl server; names and values
-never are (a packet or module whose name does not fit is refused).  Numbers that are not
-numbers become zero, as there.
+Descriptive text is cut to its column, as MySQL did for the Perl server; names and values are not
+(a packet or module whose name does not fit is refused).  Invalid numbers become zero, as there.
 """
 
 from __future__ import annotations
@@ -17,22 +16,21 @@ from sqlalchemy import Table
 
 from dataserver.model import Module, Packet
 from dataserver.rules import entities
+from dataserver.rules.due import DEFAULT_INTERVAL
 from dataserver.rules.values import parse_number
 from dataserver.store import schema
 
 _INT_MAX = 2**31 - 1
-#: Seconds between an agent's packets, where they do not say.
-_INTERVAL = 300
 #: Characters of an agent's name, as stored.
 AGENT_NAME_LENGTH = 600
-#: Of one packet; an agent has a few, and each is a row for ever.
+#: Addresses of one packet at most: agents have a few, and each is stored for ever.
 _MOST_ADDRESSES = 100
-#: Bytes of a character at most.
+#: Maximum bytes of a character.
 _WIDEST = 4
-#: What a TEXT column takes, in bytes.
+#: Maximum length of a TEXT column, in bytes.
 TEXT_BYTES = 65_535
 
-#: Tags that Pandora knows and keeps in columns of the same name, by how they are read.
+#: Tags with a column of the same name, by how they are converted.
 _TEXT_TAGS = (
     "unit",
     "custom_id",
@@ -42,7 +40,7 @@ _TEXT_TAGS = (
     "warning_instructions",
     "unknown_instructions",
 )
-#: Of these, the ones that are empty and not unset where the packet has none.
+#: Those that are empty and not NULL if the packet does not have them.
 _EMPTY_TAGS = ("custom_id", "critical_instructions", "warning_instructions", "unknown_instructions")
 _FLOAT_TAGS = ("post_process", "min_warning", "max_warning", "min_critical", "max_critical")
 _BIG_TAGS = ("max", "min")
@@ -55,7 +53,7 @@ _INT_TAGS = (
     "ff_timeout",
 )
 _FLAG_TAGS = ("disabled", "quiet", "each_ff", "ff_type", "warning_inverse", "critical_inverse")
-#: Known, but not columns of the module's row, or handled elsewhere.
+#: Known tags without a column of the module's row, or handled elsewhere.
 _OTHER_TAGS = (
     "description",
     "module_interval",
@@ -69,10 +67,10 @@ _OTHER_TAGS = (
     "module_parent",
     "module_parent_unlink",
 )
-#: Of no tag; empty and not unset in a new module's row, as the Perl server has them.
+#: Columns without a tag that are empty and not NULL in a new row, as the Perl server writes them.
 _EMPTY = ("disabled_types_event", "module_macros")
 _KNOWN = frozenset(_TEXT_TAGS + _FLOAT_TAGS + _BIG_TAGS + _INT_TAGS + _FLAG_TAGS + _OTHER_TAGS)
-#: Five fields of numbers, spans and stars; what an agent may have besides, its server cannot read.
+#: Five fields of numbers, ranges and stars; agents allow more, but servers cannot read it.
 _CRONTAB = re.compile(r"[0-9*-]+(?: [0-9*-]+){4}", re.ASCII)
 _FLOATS = frozenset(_FLOAT_TAGS + _BIG_TAGS)
 _INTEGERS = frozenset(_INT_TAGS + _FLAG_TAGS)
@@ -80,7 +78,7 @@ _LEADING_INT = re.compile(r"\s*([+-]?[0-9]+)")
 
 
 def to_int(text: str | None, low: int = 0, high: int = _INT_MAX) -> int:
-    """The integer that ``text`` begins with, within bounds; 0 where there is none."""
+    """The integer at the beginning of ``text``, limited to the bounds; 0 if there is none."""
     match = _LEADING_INT.match(text or "")
     if match is None or len(match[1]) > 20:
         return 0
@@ -88,19 +86,19 @@ def to_int(text: str | None, low: int = 0, high: int = _INT_MAX) -> int:
 
 
 def to_float(text: str | None) -> float:
-    """The number that ``text`` is (comma allowed); 0 where it is none."""
+    """``text`` as a number (decimal comma allowed); 0 if it is invalid."""
     return parse_number(text or "") or 0.0
 
 
 def to_big(text: str | None) -> int:
-    """The number that ``text`` is, rounded half away from zero as MySQL does, within a BIGINT."""
+    """``text`` as a BIGINT, rounded half away from zero as MySQL does; 0 if it is invalid."""
     number = to_float(text)
     rounded = math.floor(abs(number) + 0.5) * (1 if number >= 0 else -1)
     return min(max(rounded, -(2**63)), 2**63 - 1)
 
 
 def fit(table: Table, key: str, text: str) -> str:
-    """``text`` cut to what the column takes: characters of a VARCHAR, bytes of a TEXT."""
+    """``text`` cut to the column: to the characters of a VARCHAR or the bytes of a TEXT."""
     length = getattr(table.c[key].type, "length", None)
     if length is not None:
         return text[:length]
@@ -111,18 +109,18 @@ def fit(table: Table, key: str, text: str) -> str:
 
 
 def agent_interval(packet: Packet) -> int:
-    """The packet's interval in seconds, 300 where it says none."""
-    return to_int(packet.interval) or _INTERVAL
+    """The packet's interval in seconds, 300 if it has none."""
+    return to_int(packet.interval) or DEFAULT_INTERVAL
 
 
 def addresses(packet: Packet) -> list[str]:
-    """The packet's addresses in their order, without blanks and doubles; not very many."""
+    """The packet's addresses in order, without blanks and duplicates, limited in number."""
     parts = (part.strip() for part in (packet.address or "").split(","))
     return list(dict.fromkeys(part for part in parts if part))[:_MOST_ADDRESSES]
 
 
 def extended_info(module: Module) -> str:
-    """The tags that Pandora has no column for, as its ``extended_info`` shows them."""
+    """The tags without a column in Pandora, in the format of ``extended_info``."""
     extra = (
         f"{tag}: {text}<br/>"
         for tag, text in module.tags.items()
@@ -168,11 +166,11 @@ def new_agent(packet: Packet, name: str, now_text: str) -> dict[str, Any]:
 
 
 def timezone_offset(packet: Packet) -> int:
-    """Whole hours, within the column."""
+    """The packet's time zone offset in whole hours, limited to the column."""
     return to_int(packet.timezone_offset, -128, 127)
 
 
-#: How the tags that have a column of the same name are read.
+#: The conversions of the tags with a column of the same name.
 _READERS: dict[str, Callable[[str], object]] = {
     **{tag: partial(fit, schema.module, tag) for tag in _TEXT_TAGS},
     **dict.fromkeys(_FLOAT_TAGS, to_float),
@@ -180,7 +178,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(_INT_TAGS, to_int),
     **dict.fromkeys(_FLAG_TAGS, partial(to_int, low=0, high=127)),
 }
-#: What a module has whose packet says nothing.
+#: The columns of a module whose packet does not set them.
 _DEFAULTS: dict[str, object] = {
     **dict.fromkeys((*_FLOAT_TAGS, *_BIG_TAGS, *_INT_TAGS, *_FLAG_TAGS), 0),
     **dict.fromkeys(_TEXT_TAGS),
@@ -189,7 +187,7 @@ _DEFAULTS: dict[str, object] = {
 
 
 def unread(module: Module) -> list[str]:
-    """The tags of a new module that should be numbers and are none, which count as zero."""
+    """The tags of a new module that should be numbers but are invalid, and count as zero."""
     return [
         tag
         for tag, text in module.tags.items()

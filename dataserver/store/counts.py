@@ -1,4 +1,4 @@
-"""The counts in an agent's row: its modules by status, and its alerts that have fired."""
+"""Recounts what an agent's row counts: its modules by status, and its alerts that have fired."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from dataserver.rules.status import Status
 from dataserver.store import ledger, schema
 from dataserver.store.cache import in_chunks
 from dataserver.store.layout import Layout
+from dataserver.store.schema import COUNT_KEYS, STATUS_COUNT_KEYS
 from dataserver.store.sql import Row, Sql
 
-_BY_STATUS = ("normal_count", "critical_count", "warning_count", "unknown_count", "notinit_count")
-#: The counts of an agent: in the order of :class:`Status`, and of all of them.
-COUNTS = (*_BY_STATUS, "total_count")
-#: Agents counted again at the console's wish in one transaction.
+#: Agents that are recounted at the console's request in one transaction.
 BLOCK = 100
 
 
 def recount(
     conn: Connection, sql: Sql, agent_ids: Collection[int], *, clear_flag: bool = False
 ) -> None:
-    """Set the counts of those agents from their enabled modules.
+    """Set the counts of these agents from the states of their enabled modules.
 
-    ``clear_flag``: a recount that the console asked for is done with this.
+    ``clear_flag``: clear the flag by which the console requests a recount.
     """
     if not agent_ids:
         return
-    counted = {agent_id: [0] * len(_BY_STATUS) for agent_id in agent_ids}
+    counted = {agent_id: [0] * len(STATUS_COUNT_KEYS) for agent_id in agent_ids}
     m, s = schema.module.c, schema.state.c
     joined = schema.state.join(schema.module, m.id == s.module_id)
     for ids in in_chunks(sorted(counted)):
@@ -41,7 +39,7 @@ def recount(
         for agent_id, status, modules in conn.execute(query):
             if Status.NORMAL <= status <= Status.NOT_INITIALISED:
                 counted[agent_id][status] += modules
-    keys: tuple[str, ...] = ("id", *COUNTS)
+    keys: tuple[str, ...] = ("id", *COUNT_KEYS)
     rows: list[Row] = [(key, *counts, sum(counts)) for key, counts in sorted(counted.items())]
     if clear_flag:
         keys = (*keys, "update_module_count")
@@ -50,7 +48,7 @@ def recount(
 
 
 def recount_flagged(conn: Connection, sql: Sql, layout: Layout) -> bool:
-    """Recount some agents for which the console asks for it; True: there may be more at once."""
+    """Recount some of the agents for which the console requests it; True: there may be more."""
     a = schema.agent.c
     if not layout.has(a.update_module_count):
         return False
@@ -59,19 +57,19 @@ def recount_flagged(conn: Connection, sql: Sql, layout: Layout) -> bool:
     if not picked:
         return False
     versions = ledger.lock_versions(conn, sql, picked)
-    # Locked before they are counted: a flag that is set from now on waits, and is seen next time.
+    # Locked before counting: a flag that is set from now on waits for us and is seen next time.
     rows = list(conn.scalars(flagged.where(a.id.in_(picked)).with_for_update()))
     recount(conn, sql, rows, clear_flag=True)
-    # The console changed something: caches are to look.
+    # The console changed something, so caches must read these agents again.
     ledger.raise_locked(conn, sql, {key: versions[key] for key in rows})
     return bool(rows) and len(picked) == BLOCK
 
 
 def recount_fired(conn: Connection, sql: Sql, layout: Layout) -> bool:
-    """Count the fired alerts of some agents for which the console asks for it.
+    """Count the fired alerts of some of the agents for which the console requests it.
 
-    True: there may be more at once.  Who evaluates alerts sets how often each has fired; here
-    they are only counted, as the Perl server counts them: enabled ones on enabled modules.
+    True: there may be more.  The server that evaluates alerts sets how often each has fired; here
+    they are only counted, as the Perl server counts them: enabled alerts on enabled modules.
     """
     a, m, alert = schema.agent.c, schema.module.c, schema.alert.c
     used = (a.update_alert_count, a.fired_count, alert.module_id, alert.times_fired, alert.disabled)
@@ -81,7 +79,7 @@ def recount_fired(conn: Connection, sql: Sql, layout: Layout) -> bool:
     picked = list(conn.scalars(flagged.limit(BLOCK)))
     if not picked:
         return False
-    # Locked before they are counted, as above.
+    # Locked before counting, as above.
     rows = list(conn.scalars(flagged.where(a.id.in_(picked)).with_for_update()))
     query = (
         select(m.agent_id, func.count())

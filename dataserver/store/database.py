@@ -1,4 +1,4 @@
-"""Opening a store: one URL in, one SQLAlchemy engine out, with each session set up as we need it.
+"""Opens a database: an SQLAlchemy engine for a URL, with each session set up as the store needs.
 
 ==============  =====================================================================
 SQLite          WAL, every commit synced to the disk, writers queue at their first
@@ -7,8 +7,8 @@ MySQL, MariaDB  utf8mb4, READ COMMITTED, strict values, bounded waits on locks a
                 on the network, so that a server that hangs is noticed
 ==============  =====================================================================
 
-An engine keeps one connection (one that only reads: a few) and replaces it after it was lost; it
-never retries by itself, since only the worker knows what a transaction held.
+An engine keeps one connection (a few if it only reads) and replaces it after it was lost; it never
+retries by itself, since only the worker knows the content of a transaction.
 Sources: https://www.sqlite.org/wal.html, SQLAlchemy's "SQLite: Serializable isolation /
 Savepoints / Transactional DDL", mysqlclient's and MariaDB Connector/C's option lists.
 """
@@ -38,38 +38,38 @@ from dataserver.store.sqlite_file import identity, must_not_be_missing
 #: on SQLite it then does not queue behind the writers.
 READING = "dataserver_reading"
 
-#: Execution option of an engine: who is told how long a writer queued (see :func:`on_lock_wait`).
+#: Execution option of an engine: the callback for the time a writer queued (:func:`on_lock_wait`).
 _ON_LOCK_WAIT = "dataserver_on_lock_wait"
 
-#: One SQLAlchemy dialect for both servers: what differs, it finds out from the server itself.
+#: One SQLAlchemy dialect for both servers: it detects the differences when it connects.
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "mysql": "mysql+mysqldb", "mariadb": "mysql+mysqldb"}
 _EXAMPLES = "use sqlite:///var/dataserver.db or mysql://USER@HOST/DATABASE"
 
-#: What a value must be, whatever the server's own sql_mode says: an error, never a silent cut.
-#: (Pandora's servers run with sql_mode='', where an overlong text is stored cut.)
+#: An invalid value is an error and never cut silently, whatever the server's own sql_mode is.
+#: (Pandora's servers run with sql_mode='', which stores an overlong text cut.)
 _SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO"
 
-#: Seconds after which MariaDB ends a transaction that says nothing: a process that is stopped
-#: inside one (SIGSTOP, a frozen machine), or a host that lost its power, would hold its locks, and
-#: so keep its twin from storing packets of the same agents.  What is ended too soon is done again.
+#: Seconds after which MariaDB ends an idle transaction: a process that is stopped inside one
+#: (SIGSTOP, a frozen machine), or a host without power, would keep its locks, and so keep its twin
+#: from storing packets of the same agents.  A transaction that is ended too early is retried.
 _IDLE_TIMEOUT = 15.0
 
-#: Connections that one who only reads keeps open, and how many seconds a thread waits for one of
-#: these (or of ten more): if none comes back, the server hangs, and waiting would be in vain.
+#: Connections that a read-only engine keeps open, and the seconds that a thread waits for one of
+#: these (or of ten more): if none is returned by then, the database hangs.
 _READERS, _POOL_TIMEOUT = 4, 5.0
 
-#: Which file a connection to SQLite is to.
+#: Key of the identity of an SQLite connection's file, in the connection's info.
 _FILE = "dataserver_file"
 
 #: SQLite's page cache in KiB (its default of 2 MB makes a batch's index pages spill).
 _SQLITE_CACHE_KIB = 32 * 1024
-#: Seconds between two attempts at what SQLite does not wait for by itself.
+#: Seconds between two attempts where SQLite does not wait by itself.
 _BUSY_PAUSE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one statement may hold: its length and each value's in bytes, and bound variables."""
+    """Limits of one statement: its length and each value's in bytes, and its bound variables."""
 
     statement: int
     value: int
@@ -93,7 +93,7 @@ def open_engine(
     wait for another writer's locks; a transaction that is idle for ``idle_timeout`` is ended
     (MariaDB only: MySQL and SQLite cannot).  A relative SQLite path is relative to ``home``.
 
-    Raises ConfigError: not a URL, not a database we know, driver not installed.
+    Raises ConfigError: not a URL, an unsupported database, or its driver is not installed.
     """
     parsed = _parse(url, password)
     if parsed.get_backend_name() == "sqlite":
@@ -113,7 +113,7 @@ def open_readonly(
 ) -> Engine:
     """As :func:`open_engine`, for commands that only read: creates no file, cannot write.
 
-    ``keep``: a SQLite file stays open between reads, while it is the one that is there.
+    ``keep``: keep an SQLite file open between reads as long as it is not replaced.
     """
     parsed = _parse(url, password)
     if parsed.get_backend_name() == "sqlite":
@@ -123,33 +123,33 @@ def open_readonly(
 
 
 def shown(url: str) -> str:
-    """``url`` as it may be printed: its password hidden (a text that is no URL, wholly)."""
+    """``url`` for printing, without its password; a text that is not a URL is not shown at all."""
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
         return "(not a URL)"
 
 
-def on_statement(engine: Engine, tell: Callable[[], None]) -> None:
-    """Have ``tell`` called before each statement that goes to the database."""
+def on_statement(engine: Engine, notify: Callable[[], None]) -> None:
+    """Call ``notify`` before each statement that is sent to the database."""
 
     def before(*_: object) -> None:
-        tell()
+        notify()
 
     event.listen(engine, "before_cursor_execute", before)
 
 
-def on_lock_wait(engine: Engine, tell: Callable[[float], None]) -> None:
-    """Have ``tell`` told how long each transaction waited for its turn to write, in seconds.
+def on_lock_wait(engine: Engine, notify: Callable[[float], None]) -> None:
+    """Call ``notify`` with the seconds that each transaction waited for its turn to write.
 
-    Also of one that waited in vain.  SQLite only: it has one writer at a time, who is waited for
-    before the first statement; MySQL and MariaDB wait inside of any statement, and count it.
+    Also if the wait timed out.  SQLite only: it has one writer at a time, and others wait before
+    their first statement; MySQL and MariaDB wait within any statement, and count that themselves.
     """
-    engine.update_execution_options(**{_ON_LOCK_WAIT: tell})
+    engine.update_execution_options(**{_ON_LOCK_WAIT: notify})
 
 
 def limits(conn: Connection) -> Limits:
-    """What the server at the other end takes in one statement."""
+    """The limits of one statement on the connected database."""
     if conn.dialect.name == "sqlite":
         raw: Any = conn.connection.dbapi_connection
         return Limits(
@@ -158,19 +158,19 @@ def limits(conn: Connection) -> Limits:
             variables=raw.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER),
         )
     packet = conn.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one()
-    # mysqlclient writes values into the statement's text, so the number of them has no bound.
+    # mysqlclient writes values into the statement's text, so their number is not limited.
     return Limits(statement=packet, value=packet, variables=packet)
 
 
-# -- the URL -------------------------------------------------------------------
+# -- the URL --
 
 
 def _parse(url: str, password: str | None) -> URL:
-    """``url`` with its driver spelled out and the password from elsewhere put in."""
+    """``url`` with the driver that we use and the password from the settings."""
     try:
         parsed = sqlalchemy.make_url(url)
     except ArgumentError:
-        # Not the text itself: it may hold a password.
+        # The text itself is not shown, since it may contain a password.
         raise ConfigError("the database setting is not a URL", hint=_EXAMPLES) from None
     driver = _DRIVERS.get(parsed.get_backend_name())
     if driver is None:
@@ -189,7 +189,7 @@ def _sqlite_url(path: Path) -> URL:
     return URL.create(_DRIVERS["sqlite"], database=str(path))
 
 
-# -- SQLite --------------------------------------------------------------------
+# -- SQLite --
 
 
 def _sqlite(path: Path, lock_timeout: float) -> Engine:
@@ -207,9 +207,9 @@ def _sqlite(path: Path, lock_timeout: float) -> Engine:
 
 
 def verify_file(engine: Engine) -> None:
-    """Make sure that what was committed last is in the file that has the database's name.
+    """Make sure that the last commit went into the file that has the database's name.
 
-    Of SQLite only.  Raises StoreReplaced.
+    For SQLite only.  Raises StoreReplaced.
     """
     if engine.dialect.name == "sqlite":
         with engine.connect() as conn:
@@ -219,7 +219,7 @@ def verify_file(engine: Engine) -> None:
 def _must_be_the_same(path: Path, conn: Connection) -> None:
     now = identity(path)
     if now != conn.info[_FILE]:
-        # It is not to be used again, also where the process goes on.
+        # The connection must not be used again, even if the process continues.
         conn.invalidate()
         what = "moved or deleted" if now is None else "replaced by another one"
         raise StoreReplaced(
@@ -229,15 +229,15 @@ def _must_be_the_same(path: Path, conn: Connection) -> None:
 
 
 def _sqlite_failed(context: ExceptionContext) -> None:
-    """A file that could only be opened for reading is opened anew: its rights may be mended."""
+    """Open a read-only file again for the next use: its rights may have been corrected."""
     code = getattr(context.original_exception, "sqlite_errorcode", 0)
     if code & 0xFF == sqlite3.SQLITE_READONLY:
         context.is_disconnect = True
 
 
 def _sqlite_readonly(path: Path, lock_timeout: float, *, keep: bool) -> Engine:
-    # Without a pool whether the log exists is asked for each connection, and none outlives its use;
-    # but each reads the schema first, which takes longer than most questions.
+    # Without a pool each connection checks whether the log exists, and none outlives its use; but
+    # each reads the schema first, which takes longer than most queries.
     pool: dict[str, Any] = {"poolclass": NullPool}
     if keep:
         pool = {"poolclass": QueuePool, "pool_size": _READERS, "pool_timeout": _POOL_TIMEOUT}
@@ -255,8 +255,8 @@ def _sqlite_readonly(path: Path, lock_timeout: float, *, keep: bool) -> Engine:
     return engine
 
 
-class _Still(sqlite3.Connection):
-    """To a file that nobody has open for writing, read as one that does not change."""
+class _Immutable(sqlite3.Connection):
+    """A connection to an immutable file: no process has it open for writing."""
 
 
 def _sqlite_opened(path: Path, _raw: object, record: ConnectionPoolEntry) -> None:
@@ -264,23 +264,23 @@ def _sqlite_opened(path: Path, _raw: object, record: ConnectionPoolEntry) -> Non
 
 
 def _sqlite_taken(path: Path, _raw: object, record: ConnectionPoolEntry, _proxy: object) -> None:
-    """Another file may have been put in its place, or none: open anew, and find out."""
+    """Reconnect if the file was replaced or removed."""
     if record.info[_FILE] != identity(path):
         raise DisconnectionError
 
 
 def _sqlite_returned(raw: object, record: ConnectionPoolEntry) -> None:
-    if isinstance(raw, _Still):
-        # It would never see what somebody writes from now on.
+    if isinstance(raw, _Immutable):
+        # It would never see later changes of the file.
         record.invalidate()
 
 
 def _sqlite_open(path: Path, lock_timeout: float) -> sqlite3.Connection:
-    # SQLite gives its log and index files the mode of the database file.  One that is there is
-    # not even opened: closing it would release the locks of all our other connections, and who
-    # closes the database elsewhere would then remove the log under them (fcntl(2), POSIX locks).
+    # SQLite gives its log and index files the mode of the database file.  An existing file is not
+    # even opened here: closing it would release the locks of all our other connections, and another
+    # process that closes the database would then remove the log under them (fcntl(2), POSIX locks).
     must_not_be_missing(path)
-    with contextlib.suppress(OSError):  # what is wrong, SQLite says in a moment
+    with contextlib.suppress(OSError):  # SQLite reports the reason in a moment
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
     raw = _sqlite_connect(f"file:{quote(str(path))}?mode=rw", lock_timeout)
@@ -296,10 +296,10 @@ def _sqlite_open(path: Path, lock_timeout: float) -> sqlite3.Connection:
 
 
 def _use_wal(raw: sqlite3.Connection, lock_timeout: float) -> None:
-    """Switch the file to write-ahead logging, which it then keeps.
+    """Switch the file to write-ahead logging, permanently.
 
-    Of several processes that do so at once on a new file all but one fail at once: here SQLite
-    does not wait, whatever its timeout.
+    If several processes do this at the same time on a new file, all but one fail immediately:
+    SQLite does not wait here, whatever its timeout.
     """
     deadline = monotonic() + lock_timeout
     while True:
@@ -314,12 +314,12 @@ def _use_wal(raw: sqlite3.Connection, lock_timeout: float) -> None:
 
 
 def _sqlite_open_readonly(path: Path, lock_timeout: float) -> sqlite3.Connection:
-    # SQLite makes the log (-wal) even for a reader, who then cannot remove it.  Where there is
-    # none nobody has the database open, so it can be read as a file that does not change.
+    # SQLite creates the log (-wal) even for a reader, which then cannot remove it.  If there is no
+    # log, no process has the database open, so it can be read as an immutable file.
     log = path.with_name(path.name + "-wal")
     if log.exists():
         return _sqlite_connect(f"file:{quote(str(path))}?mode=ro", lock_timeout)
-    return _sqlite_connect(f"file:{quote(str(path))}?mode=ro&immutable=1", lock_timeout, _Still)
+    return _sqlite_connect(f"file:{quote(str(path))}?mode=ro&immutable=1", lock_timeout, _Immutable)
 
 
 def _sqlite_connect(
@@ -347,16 +347,16 @@ def _sqlite_begin(path: Path, conn: Connection) -> None:
     try:
         conn.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
-        tell = options.get(_ON_LOCK_WAIT)
-        if tell is not None:
-            tell(monotonic() - started)
+        notify = options.get(_ON_LOCK_WAIT)
+        if notify is not None:
+            notify(monotonic() - started)
 
 
 def _sqlite_begin_reading(conn: Connection) -> None:
     conn.exec_driver_sql("BEGIN")
 
 
-# -- MySQL and MariaDB ---------------------------------------------------------
+# -- MySQL and MariaDB --
 
 
 def _mysql(
@@ -375,7 +375,7 @@ def _mysql(
             pool_size=pool_size,
             pool_timeout=pool_timeout,
             pool_reset_on_return="rollback",
-            # A reader's connection may lie idle until the server ends it.
+            # A reader's connection may be idle until the server closes it.
             pool_pre_ping=pool_size > 1,
             hide_parameters=True,
             connect_args={
@@ -399,24 +399,24 @@ def _mysql(
 
 
 def _connect(dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> Any:
-    """Connect; ConfigError where the URL has an option that the driver does not take."""
+    """Connect.  Raises ConfigError if the URL has an option that the driver does not accept."""
     try:
         return dialect.connect(*args, **options)
     except (TypeError, ValueError) as exc:
         raise ConfigError(
-            f"the database URL has an option that its driver does not take: {exc}", hint=_EXAMPLES
+            f"the database URL has an option that its driver does not accept: {exc}", hint=_EXAMPLES
         ) from exc
 
 
 def _session(lock_timeout: float, idle_timeout: float | None) -> Callable[[Any, Any], None]:
-    """What each new connection is told first (one round trip, or two).
+    """A function that configures each new connection (one round trip, or two).
 
-    ``idle_timeout`` None: it only reads, which holds no locks.
+    ``idle_timeout`` is None for connections that only read, which hold no locks.
     """
     settings = f"SET SESSION sql_mode = '{_SQL_MODE}', innodb_lock_wait_timeout = "
     settings += str(_whole(lock_timeout))
     if idle_timeout is not None:
-        # To MySQL, which has no such variable, this is a comment.
+        # A comment for MySQL, which has no such variable.
         settings += f" /*M!100300 , idle_transaction_timeout = {_whole(idle_timeout)} */"
 
     def configure(raw: Any, _record: Any) -> None:
@@ -429,5 +429,5 @@ def _session(lock_timeout: float, idle_timeout: float | None) -> Callable[[Any, 
 
 
 def _whole(seconds: float) -> int:
-    """Seconds rounded up; at least one, since the driver takes 0 for "for ever"."""
+    """Seconds rounded up; at least one, since 0 means no timeout to the driver."""
     return max(1, -int(-seconds // 1))

@@ -1,9 +1,9 @@
-"""What the database's errors mean for us: wait, do it again now, or refuse the rows.
+"""Translates the database's errors to ours: wait, retry at once, or refuse the rows.
 
-Two tables of codes, MySQL's and SQLite's, decide.  Only an error that is known to mean that
-the connection or the server cannot be used is waited out.  A code that is in neither table
-refuses the rows: the batch is halved down to the packet that causes it, so that one packet
-cannot keep all others waiting; it is rejected only once the database has stored another one.
+Two tables of codes, MySQL's and SQLite's, decide.  Only an error that is known to mean that the
+connection or the server cannot be used is waited out.  An unknown code refuses the rows: the batch
+is halved down to the packet that causes it, so that one packet cannot hold up all others; it is
+rejected only after the database has stored another one.
 
 No message holds SQL, a value or a password.
 Sources: MariaDB's and MySQL's "Error code reference", https://www.sqlite.org/rescode.html.
@@ -32,15 +32,15 @@ from dataserver.errors import (
     StoreUnavailable,
 )
 
-#: What Python itself raises for a value that no database could take:
-#: an integer beyond 64 bits, half a surrogate pair.
+#: Python's own errors for a value that no database can hold: an integer beyond 64 bits, half a
+#: surrogate pair.
 _VALUE_ERRORS = (OverflowError, UnicodeError)
 
 RAW = (SQLAlchemyError, *_VALUE_ERRORS)
 
 
 class Meaning(NamedTuple):
-    """What a code stands for; ``text`` None: the database's own words are safe and better."""
+    """The meaning of a code; with ``text`` None the database's own message is used."""
 
     kind: type[StoreError]
     text: str | None = None
@@ -56,13 +56,13 @@ _AGAIN = Meaning(StoreConflict, "the table was changed meanwhile")
 
 _CHARACTERS = "a name or text has characters that the database's character set cannot hold"
 
-#: The client library's own: no host, no answer, a line cut.
+#: Errors of the client library: no host, no answer, a lost connection.
 _CLIENT_CODES = range(2000, 3000)
 
-#: The server's own files and memory fail (mysys: 3 is a failed write, 5 no memory, 28 no room).
+#: Failures of the server's files and memory (mysys: 3 failed write, 5 out of memory, 28 disk full).
 _SYSTEM_CODES = range(1, 1000)
 
-#: Those of them that a hung up connection gives.
+#: Codes of a connection that the server closed.
 _LOST = frozenset({2006, 2013, 2055})
 
 _MYSQL: dict[int, Meaning] = {
@@ -97,7 +97,7 @@ _MYSQL: dict[int, Meaning] = {
     1792: _READ_ONLY,
     1836: _READ_ONLY,
     1927: Meaning(StoreUnavailable, "the connection was ended by the database"),
-    3100: Meaning(StoreUnavailable, "the cluster does not take transactions now"),
+    3100: Meaning(StoreUnavailable, "the cluster does not accept transactions now"),
     1048: Meaning(StoreRefused, "a value is missing"),
     1062: Meaning(StoreRefused, "a row with this key exists"),
     1118: Meaning(StoreRefused, "a row is too large"),
@@ -127,7 +127,7 @@ _MYSQL: dict[int, Meaning] = {
 
 #: By SQLite's primary result code (the low byte).  Its messages hold no values.
 _SQLITE: dict[int, Meaning] = {
-    # Of many things; of what can happen here, a table or column that is not there.
+    # A general error; here it means that a table or column is missing.
     1: Meaning(StoreLacking, None, "run: dataserver db check"),
     5: Meaning(StoreConflict, "another writer held the database for too long"),
     6: Meaning(StoreConflict, "another connection of this process holds a table"),
@@ -151,7 +151,7 @@ _COLUMN = re.compile(r"column '?(?:`?\w+`?\.)*`?(\w+)`?'?")
 
 @contextmanager
 def translating(action: str, *, statement_limit: int | None = None) -> Iterator[None]:
-    """Raise what the database says inside the block as one of our errors.
+    """Raise the database's errors inside the block as ours.
 
     ``action`` completes "cannot ..."; ``statement_limit`` as for :func:`classify`.
     """
@@ -164,20 +164,20 @@ def translating(action: str, *, statement_limit: int | None = None) -> Iterator[
 def classify(
     exc: Exception, *, action: str = "use the database", statement_limit: int | None = None
 ) -> StoreError:
-    """The one of StoreUnavailable, StoreConflict and StoreRefused that ``exc`` stands for.
+    """The StoreUnavailable, StoreConflict or StoreRefused for ``exc``.
 
-    MySQL hangs up on a statement over its ``max_allowed_packet`` instead of saying so;
-    with ``statement_limit`` (bytes) that is told from a lost connection, and refused.
+    MySQL closes the connection at a statement over its ``max_allowed_packet``, without an error;
+    ``statement_limit`` (bytes) distinguishes that from a lost connection, and refuses it.
     """
     meaning = _meaning(exc, statement_limit)
-    text = meaning.text or _own_words(exc)
-    column = _COLUMN.search(_own_words(exc)) if meaning.kind is StoreRefused else None
+    text = meaning.text or _message(exc)
+    column = _COLUMN.search(_message(exc)) if meaning.kind is StoreRefused else None
     where = f" (column {column[1]})" if column else ""
     return meaning.kind(f"cannot {action}: {text}{where}", hint=meaning.hint)
 
 
 def code(exc: Exception) -> int | None:
-    """The database's number for ``exc``, None where it has none."""
+    """The database's error code of ``exc``, or None if it has none."""
     original = exc.orig if isinstance(exc, DBAPIError) else exc
     sqlite = getattr(original, "sqlite_errorcode", None)
     if isinstance(sqlite, int):
@@ -199,7 +199,7 @@ def _meaning(exc: Exception, statement_limit: int | None) -> Meaning:
 
 
 def _meaning_outside(exc: Exception) -> Meaning:
-    """For what Python or SQLAlchemy raised before or instead of asking the database."""
+    """The meaning of an error of Python or SQLAlchemy, without one of the database."""
     if isinstance(exc, _VALUE_ERRORS):
         return Meaning(StoreRefused, "a value cannot be represented in the database")
     if isinstance(exc, PoolTimeout):
@@ -221,13 +221,13 @@ def _mysql(number: int) -> Meaning | None:
 
 
 def _unknown(exc: DBAPIError, number: int | None) -> Meaning:
-    """For a code that no table has: its words may hold a value, so only its number is told."""
+    """The meaning of an unknown code: only its number, since its message may contain a value."""
     kind = StoreUnavailable if exc.connection_invalidated else StoreRefused
     return Meaning(kind, f"{type(exc).__name__} {number or ''}".strip())
 
 
-def _own_words(exc: Exception) -> str:
-    """The database's message, its first line only."""
+def _message(exc: Exception) -> str:
+    """The first line of the database's message."""
     original = exc.orig if isinstance(exc, DBAPIError) else exc
     args = original.args if original is not None else ()
     text = str(args[-1]) if args else type(exc).__name__
@@ -235,8 +235,8 @@ def _own_words(exc: Exception) -> str:
 
 
 def _sent(exc: DBAPIError) -> int:
-    """How many bytes the failed statement may have had, values written into it."""
-    # The driver escapes a byte of a value with one more at most.
+    """The maximum length in bytes of the failed statement with its values."""
+    # The driver escapes a byte of a value with at most one more.
     return _size(exc.statement) + 2 * _size(exc.params)
 
 

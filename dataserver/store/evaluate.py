@@ -1,6 +1,6 @@
-"""Evaluating values: each one seen changes its module's entry, each new one becomes a row.
+"""Evaluates values: each one changes its module's cache entry, each new one becomes a row.
 
-The hot path of the server: a few hundred thousand values a second pass here.
+This is the hot path of the server: a few hundred thousand values a second pass through it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from datetime import tzinfo
 
 from dataserver.errors import StoreRefused
 from dataserver.model import Arrival, Module
-from dataserver.rules.due import expected_interval
+from dataserver.rules.due import DEFAULT_INTERVAL, expected_interval
 from dataserver.rules.events import number_text, status_event, text_data
 from dataserver.rules.refusals import Refusal
 from dataserver.rules.status import PLAIN, Status, advance, given, judge_number, judge_text
-from dataserver.rules.times import SLACK, past_doubled_hour, sample_time, says_nothing
+from dataserver.rules.times import SLACK, is_auto_time, past_doubled_hour, sample_time
 from dataserver.rules.values import (
     DAY,
     Kind,
@@ -26,13 +26,13 @@ from dataserver.rules.values import (
     reading,
     type_rule,
 )
-from dataserver.store.cache import INTERVAL, AgentEntry, ModuleEntry
+from dataserver.store.cache import AgentEntry, ModuleEntry
 from dataserver.store.changes import CHANGED, REMEMBERED, RUN, SEEN, STATUS, TRIED, Changes
 from dataserver.store.refused import stored_name
 
 _KEEP_ALIVE = type_rule("keep_alive")
-#: Whose a value's time is: its packet's; its own; its own and to be found in history alone, since
-#: it lies ahead of the clock or of its packet, and a clock may be put right.
+#: Where a value's time comes from: its packet; the value itself; the value itself, and it gets a
+#: row of its own, since its time is ahead of the clock or the packet and may be corrected later.
 _PACKETS, _OWN, _ALONE = 0, 1, 2
 #: Later than any time.
 _NEVER = float("inf")
@@ -40,10 +40,10 @@ _ESCAPED = re.compile(r"""['"\\\n\r\0\x1a]""")
 
 
 class Evaluator:
-    """Turns modules of packets into entries' new states and a batch's rows."""
+    """Turns the modules of packets into new states of cache entries and rows of a batch."""
 
     def __init__(self, zone: tzinfo, longest_text: int, max_ahead: int) -> None:
-        """``longest_text``: bytes that the database takes in a value; ``max_ahead`` in seconds."""
+        """``longest_text``: maximum bytes of a value in the database; ``max_ahead`` in seconds."""
         self._zone = zone
         self._max_ahead = max_ahead
         self._longest_text = longest_text
@@ -71,7 +71,7 @@ class Evaluator:
         types: Container[str],
         late: bool,
     ) -> None:
-        """Evaluate the values that ``module`` carries; of a ``late`` packet nobody is told."""
+        """Evaluate the values of ``module``; those of a ``late`` packet make no events."""
         if entry.disabled:
             return
         if entry.rule[0] != module.type:
@@ -81,7 +81,7 @@ class Evaluator:
             entry.rule = (module.type, type_rule(module.type or "generic_data"))
             entry.judged = None
         rule = entry.rule[1]
-        # From when on a value is the present, whatever the state's time.
+        # A value from this time on is current, whatever the state's time.
         since = _NEVER if late else agent.newest
         tags = module.tags
         status = None
@@ -100,7 +100,7 @@ class Evaluator:
             batch.own_times.add(entry.id)
         limit = batch.now + SLACK
         packet_time = batch.now if arrival.time is None else arrival.time
-        # A time that can be true, and that the packet's own does not contradict.
+        # The latest time that is possible and does not contradict the packet's time.
         likely = -1 if packet_time > limit else min(limit, packet_time + SLACK)
         for text, written in module.samples or ((module.value, stamp),):
             time = self._own_time(batch, arrival, written)
@@ -114,17 +114,17 @@ class Evaluator:
                 since = time
 
     def contact(self, batch: Changes, agent: AgentEntry, text: str) -> None:
-        """Give ``text`` to the agent's keep_alive modules: 1 says that it is heard of, 0 not.
+        """Give ``text`` to the agent's keep_alive modules: 1 if it is heard, 0 if not.
 
-        Their time is that of the contact, which is the server's clock.  Disabled ones have it
-        too, as with the Perl server.
+        Their time is that of the contact, by the server's clock.  Disabled modules get it too, as
+        with the Perl server.
         """
         for entry in agent.keep_alives:
             hushed, now = agent.quiet or entry.quiet, batch.now
             self._value(batch, agent, entry, _KEEP_ALIVE, text, now, _PACKETS, None, hushed, 0)
 
     def _own_time(self, batch: Changes, arrival: Arrival, written: str | None) -> int | None:
-        """The time of a value that came with its own; None: it has none that can be used."""
+        """The usable time of a value that came with its own, or None."""
         offset = arrival.packet.timezone_offset
         time = sample_time(written, packet_time=arrival.time, offset=offset, zone=self._zone)
         if time is None or not 0 < time <= batch.now + self._max_ahead:
@@ -148,7 +148,7 @@ class Evaluator:
         tally.samples += 1
         kind = rule.kind
         if not raw or time is None:
-            # A packet without a time is noted once, not with each of its values.
+            # A packet without a time is reported once, not with each of its values.
             reason = None if time is None else Refusal.NO_VALUE
             self._refuse(batch, agent, entry, time, reason, raw)
             return
@@ -183,7 +183,7 @@ class Evaluator:
         hushed: bool,
         since: float,
     ) -> None:
-        """A value as it is kept: into the state, and into history where it is new."""
+        """Put a value into the state, and into history if it is new."""
         kind, is_async, _ = rule
         text, value = kept
         if time < entry.time:
@@ -191,7 +191,7 @@ class Evaluator:
                 own, has_row = own_time > _PACKETS, own_time == _ALONE
                 batch.late_sample(agent, entry, rule, time, value, own, has_row=has_row)
                 return
-            self._put_right(batch, agent, entry, time)
+            self._reset_ahead(batch, agent, entry, time)
         changed = text != entry.value
         if changed or status is not None or entry.judged is None:
             status = self._judge(entry, rule, text, value, status)
@@ -225,13 +225,15 @@ class Evaluator:
             batch.touched.append((agent, entry))
         entry.dirty |= how
 
-    def _put_right(self, batch: Changes, agent: AgentEntry, entry: ModuleEntry, time: int) -> None:
-        """Give up a state whose time lies ahead, for a value of ``time``.
+    def _reset_ahead(
+        self, batch: Changes, agent: AgentEntry, entry: ModuleEntry, time: int
+    ) -> None:
+        """Reset a state whose time lies ahead, for a value of ``time``: its clock was corrected.
 
-        From now on ``saved`` is later than the state's time, until a value is no earlier than that:
-        so it stays known that history has rows before then.
+        ``saved`` stays later than the state's time until a value reaches it, which marks that
+        history has rows up to then.
         """
-        # The database keeps it as a local time.
+        # The database stores it as a local time.
         entry.saved = past_doubled_hour(max(entry.saved, entry.time) + 1, self._zone)
         entry.time = 0
         limit, before = batch.now + SLACK, entry.standing
@@ -252,13 +254,13 @@ class Evaluator:
         value: float | str,
         own_time: int,
     ) -> None:
-        """Into history, which has rows later than the state, before ``entry.saved``."""
+        """Put a value into history that has rows later than the state, before ``entry.saved``."""
         kind, is_async, _ = rule
         if time < entry.saved:
             own = own_time > _PACKETS
             batch.late_sample(agent, entry, rule, time, value, own, has_row=own, is_among=True)
             return
-        # The last of those rows holds until now, so this one is stored also if nothing changed.
+        # The last of those rows holds until now, so this value is stored even if it is equal.
         if entry.history or is_async:
             batch.point(entry, kind, time, value)
         if entry.history:
@@ -270,20 +272,20 @@ class Evaluator:
         rule: TypeRule,
         text: str,
         value: float | str,
-        told: Status | None,
+        by_packet: Status | None,
     ) -> Status:
-        """The status of the value by itself: as ``told``, else by thresholds."""
+        """The status of the value by itself: that of the packet, else by thresholds."""
         rules = entry.rules
-        if told is not None:
-            status = told
+        if by_packet is not None:
+            status = by_packet
         elif rules is PLAIN and not rule.is_proc:
             status = Status.NORMAL
         elif isinstance(value, str):
             status = judge_text(rules, text)
         else:
             status = judge_number(rules, value, rule.is_proc, entry.value)
-        # The same value again needs no second look, unless more than the value decides.
-        entry.judged = None if told is not None or rules.relative else status
+        # An equal value need not be judged again, unless more than the value decides.
+        entry.judged = None if by_packet is not None or rules.relative else status
         return status
 
     def _advance(
@@ -297,18 +299,18 @@ class Evaluator:
         time: int,
         hushed: bool,
     ) -> None:
-        """Let a value of ``status`` change where the module stands."""
+        """Update the module's status for a value of ``status``, with its event."""
         before = entry.standing
         step = advance(entry.rules, before, status, time, is_async)
         if step.standing != before:
             entry.standing = step.standing
-            entry.settled, entry.grown = step.rest
+            entry.settled, entry.grown = step.shortcut
             batch.touch(agent, entry, RUN if step.grew else STATUS)
             if step.standing.status is not before.status:
                 batch.recount[agent.id] = agent
-        if step.told is None or batch.storm:
+        if step.event_status is None or batch.storm:
             return
-        returned = before.status is Status.UNKNOWN and step.told is step.was
+        returned = before.status is Status.UNKNOWN and step.event_status is step.previous
         if returned and not entry.tells_unknown:
             return
         if entry.open_events:
@@ -319,7 +321,7 @@ class Evaluator:
         data = text_data(value) if isinstance(value, str) else number_text(value)
         ids = agent.id, entry.id
         known = agent.group_id, entry.about
-        event = status_event(step.was, step.told, *ids, entry.name, data, *known)
+        event = status_event(step.previous, step.event_status, *ids, entry.name, data, *known)
         if event is not None:
             entry.open_events = not event.closed
             batch.events.append(event)
@@ -334,14 +336,14 @@ class Evaluator:
         time: int,
         since: float,
     ) -> tuple[str, float] | None:
-        """The rate or difference since the last reading; None: there is none to be had."""
+        """The rate or difference since the last reading, or None if it cannot be computed."""
         parsed = parse_number(raw)
         if parsed is None:
             self._refuse(batch, agent, entry, time, Refusal.NOT_A_NUMBER, raw)
             return None
         last = entry.counter
         if last and kind is Kind.RATE and since <= time <= batch.now + SLACK < last[1]:
-            last = None  # remembered when the clock was ahead: it begins anew
+            last = None  # stored while the clock was ahead: start again
         read = reading(kind, parsed, time, last)
         if read.late:
             batch.tally.late_counters_dropped += 1
@@ -370,8 +372,8 @@ class Evaluator:
         offset = arrival.packet.timezone_offset
         time = sample_time(written, packet_time=None, offset=offset, zone=self._zone)
         reason: Refusal | None = Refusal.TIME_AHEAD if time else Refusal.TIME
-        if says_nothing(written):
-            reason = None  # it has the packet's time, which is noted
+        if is_auto_time(written):
+            reason = None  # it has the packet's time, which is reported already
         self._refuse(batch, agent, entry, None, reason, written)
 
     def _refuse(
@@ -383,7 +385,7 @@ class Evaluator:
         reason: Refusal | None,
         raw: str | None,
     ) -> None:
-        """Count a value as refused; note it with a ``reason``, None: that is noted elsewhere."""
+        """Count a value as refused; report the ``reason`` unless that is done elsewhere (None)."""
         if reason is not None:
             batch.refuse(agent, entry.name, reason, raw)
         batch.tally.refused += 1
@@ -391,22 +393,22 @@ class Evaluator:
             self._tried(batch, agent, entry, TRIED)
 
     def _tried(self, batch: Changes, agent: AgentEntry, entry: ModuleEntry, how: int) -> None:
-        """Note that a value was tried that is none, or none yet."""
+        """Note an attempt that gave no value, or no value yet."""
         entry.tried = batch.now
         if entry.cron or not entry.interval:
             self._expect(batch, entry, 0)
         batch.touch(agent, entry, how)
 
     def _expect(self, batch: Changes, entry: ModuleEntry, agent_interval: int) -> None:
-        """Set how long to wait for the next value of a module with a cron expression or none."""
-        interval = entry.interval or agent_interval or INTERVAL
+        """Set when the next value of a module with a cron expression or no interval is due."""
+        interval = entry.interval or agent_interval or DEFAULT_INTERVAL
         entry.expected = expected_interval(entry.cron, batch.now, interval, self._zone)
 
     def _check_length(self, text: str) -> None:
-        # Quotes, backslashes and line ends travel as two bytes each.
+        # Quotes, backslashes and line ends are sent as two bytes each.
         length = len(text.encode("utf-8", "replace")) + len(_ESCAPED.findall(text))
         if length > self._longest_text:
             raise StoreRefused(
-                f"a value of {length} bytes is longer than the database takes"
+                f"a value of {length} bytes is longer than the database accepts"
                 f" ({self._longest_text})"
             )

@@ -1,8 +1,8 @@
-"""Events in the database: written in the transaction of what they tell, in bulk.
+"""Writes events in bulk, in the transaction of what they report.
 
-What an event does not say itself is looked up: the agent's group, and of a module its tags
-and instructions.  A module has one open status event at most: each new one validates those
-before it, as the Perl server does.
+Missing details are looked up: the agent's group, and a module's tags and instructions.  A module
+has at most one open status event: each new one validates those before it, as the Perl server
+does.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import Connection, null, select, update
 
 from dataserver.rules import entities
-from dataserver.rules.events import NOTHING_MORE, About, Event
+from dataserver.rules.events import NO_DETAILS, Event, EventDetails
 from dataserver.store import columns, schema
 from dataserver.store.cache import INSTRUCTIONS, about, in_chunks, tag_names
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
 
-#: Who tells events, as the console knows it.
+#: The source of our events, a name that the console knows.
 SOURCE = "monitoring_server"
 _OPEN, _CLOSED = 0, 1
 _STATUS_EVENT = "going_"
@@ -28,8 +28,8 @@ _WIDE = re.compile("[\U00010000-\U0010ffff]")
 #: Bytes of a TINYTEXT.
 _TINY = 255
 
-#: They say nothing here, but are empty and not NULL, as the Perl server has them: the console's
-#: search with NOT finds no row in which they are NULL.
+#: Unused columns, which are empty and not NULL, as the Perl server writes them: the console's
+#: search with NOT does not find rows in which they are NULL.
 _UNUSED = ("user_id", "id_extra", "custom_data", "event_custom_id")
 _NOTHING = ("",) * len(_UNUSED)
 _KEYS = (
@@ -55,7 +55,7 @@ _KEYS = (
 
 
 class EventLog:
-    """Writes events through one transaction's connection; nothing where there is no table."""
+    """Writes events in the caller's transaction; does nothing if the database has no such table."""
 
     def __init__(self, sql: Sql, layout: Layout) -> None:
         self._sql = sql
@@ -73,10 +73,10 @@ class EventLog:
         *,
         overtaken: Collection[int] | None = None,
     ) -> None:
-        """Enter ``events``, in their order, and validate what they replace.
+        """Store ``events`` in order, and validate the events that they replace.
 
         ``now`` in epoch seconds and as local text; ``overtaken``: ids of modules whose earlier
-        events are to be validated; None: of those in ``events``.
+        events are validated, None for the modules of ``events``.
         """
         if not self._writes or not (events or overtaken):
             return
@@ -91,7 +91,7 @@ class EventLog:
         for place, event in enumerate(events):
             replaced = _replaces(event) and newest[event.module_id] > place
             closed = event.closed or replaced
-            module = event.about or about.get(event.module_id, NOTHING_MORE)
+            module = event.about or about.get(event.module_id, NO_DETAILS)
             group_id = event.group_id
             row = (
                 event.agent_id,
@@ -132,12 +132,12 @@ class EventLog:
             found.update((row[0], row[1] or 0) for row in rows)
         return found
 
-    def _modules(self, conn: Connection, module_ids: set[int]) -> dict[int, About]:
+    def _modules(self, conn: Connection, module_ids: set[int]) -> dict[int, EventDetails]:
         ids = sorted(module_ids - {0})
         tags = tag_names(conn, schema.module_tag.c.module_id, ids) if ids else {}
         m = schema.module.c
         wanted = [m[key] if self._layout.has(m[key]) else null() for key in INSTRUCTIONS]
-        found: dict[int, About] = {}
+        found: dict[int, EventDetails] = {}
         for some in in_chunks(ids):
             for row in conn.execute(select(m.id, *wanted).where(m.id.in_(some))):
                 found[row[0]] = about(tags.get(row[0], ""), *row[1:])
@@ -149,7 +149,7 @@ def _replaces(event: Event) -> bool:
 
 
 def _encoded(text: str) -> str:
-    """As stored: characters of four bytes as entities too, since older tables have three."""
+    """``text`` as stored; four-byte characters as entities, since older tables hold three bytes."""
     encoded = entities.encode(text)
     if encoded.isascii():
         return encoded
@@ -157,7 +157,7 @@ def _encoded(text: str) -> str:
 
 
 def _tiny(data: str) -> str:
-    """Data as stored, cut to its column without cutting an entity in two."""
+    """``data`` as stored, cut to its column but not within an entity."""
     if len(data) < _TINY:
         encoded = _encoded(data)
         if len(encoded) * 4 <= _TINY:

@@ -1,9 +1,9 @@
-"""Times of ours that lie ahead of the clock: brought back to now, so that silence can be judged.
+"""A sweep that sets stored times in the future back to now, so that silence is noticed.
 
-When a value was processed, and when an agent was heard of, are times of the server's clock.  Where
-that was ahead and was set right they lie in the future, and with rows of a Perl server also where
-an agent's clock was ahead (its states have the value's time there).  Until then nobody's silence
-would be noticed; from now on it is counted from now.
+The times at which a value was processed and an agent was heard are by the server's clock.  They lie
+in the future if that clock was ahead and was corrected, and in rows of a Perl server also if an
+agent's clock was ahead (its states have the value's time there).  Until then no silence would be
+noticed; after the sweep it is counted from now.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from dataserver.rules.times import SLACK
 from dataserver.store import ledger, schema
 from dataserver.store.sql import Sql
 
-#: Rows changed by one step at most, and ids that one step looks at: there is no index to find them.
+#: Rows changed by one step at most, and ids checked by one step: no index finds these rows.
 BLOCK, SPAN = 1_000, 500_000
 
 _AGENT, _STATE = schema.agent.c, schema.state.c
 
 
 class FutureSweep:
-    """Looks through states and agents, a span in each step."""
+    """Checks states and agents, one span in each step."""
 
     def __init__(self, sql: Sql, text: Callable[[int], str]) -> None:
         """``text`` gives the local time of epoch seconds."""
         self._sql = sql
         self._text = text
-        #: The last id of a state that the present pass has looked at.
+        #: The last id of a state that the current pass has checked.
         self._after = 0
 
     def sweep(self, conn: Connection, now: int, _horizon: int) -> bool:
-        """One step inside the caller's transaction; True: there is more to do at once.
+        """One step inside the caller's transaction; True if there is more to do at once.
 
-        ``now`` in epoch seconds.  Raises what the database raises.
+        ``now`` in epoch seconds.  Raises the database's errors.
         """
         return self._states(conn, now) or self._agents(conn, now)
 
@@ -55,7 +55,7 @@ class FutureSweep:
         if found:
             self._lock(conn, {agent_id for _, agent_id in found})
             ids = [state_id for state_id, _ in found]
-            # What came before the locks were ours has a time of now.
+            # Values that arrived before the locks were ours have a correct time.
             still = (_STATE.id.in_(ids), _STATE.processed > now + SLACK)
             conn.execute(update(schema.state).where(*still).values(processed=now))
         if len(found) < BLOCK:
@@ -72,5 +72,5 @@ class FutureSweep:
         return len(ids) == BLOCK
 
     def _lock(self, conn: Connection, agent_ids: set[int]) -> None:
-        """The agents' versions come first, as everywhere; no cache knows these times."""
+        """Lock the agents' versions first, as everywhere; caches do not hold these times."""
         ledger.lock_versions(conn, self._sql, sorted(agent_ids))

@@ -1,16 +1,15 @@
-"""A lease in the database: what one process does for all, and never two at the same moment.
+"""A lease in the database: work that one process does for all servers, never two at a time.
 
 The holder renews the lease in every transaction of its work, which locks the lease's row
 until the commit.  So the work of two holders cannot overlap, however long one of them is
-paused: stopped between two transactions it finds the lease taken by somebody else, stopped
-inside one it keeps the others out (MariaDB ends such a transaction after a while, see
-:mod:`dataserver.store.database`, and then nothing of it has happened).  The epoch grows with
-every change of the holder, so that what was done outside of the database can be told apart
-too.
+paused: a process that is stopped between two transactions finds the lease taken by another one;
+stopped inside a transaction it keeps the others out (MariaDB ends such a transaction after a
+while, see :mod:`dataserver.store.database`, and rolls it back).  The epoch grows with every
+change of the holder, so that effects outside of the database can be attributed too.
 
-Whether a lease has expired, the database's clock decides: the hosts' do not matter.  On a
-Galera cluster the row is locked on one node only; there both holders write it, and the one
-who commits second is rolled back.
+The database's clock (:func:`database_time`) decides whether a lease has expired; the clocks of
+the hosts do not matter.  On a Galera cluster the row is locked on one node only; there both
+holders write it, and the one that commits second is rolled back.
 """
 
 from __future__ import annotations
@@ -26,28 +25,22 @@ from dataserver.store import schema
 from dataserver.store.errors import code
 from dataserver.store.sql import Sql
 
-# -- the one clock that all servers of a database share: the database's own
-
-# Not NOW(): its meaning depends on the session's time zone, and is doubled when clocks change.
-_MYSQL = text("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))")
+#: MariaDB's and MySQL's errors for NOWAIT on a locked row.
+_LOCKED = frozenset({1205, 3572})
+_NOBODY = ""
+# Not NOW(): it depends on the session's time zone, and is ambiguous when clocks change.
+_NOW = text("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))")
 
 
 def database_time(conn: Connection) -> float:
-    """Epoch seconds, with a fraction.  SQLite has no clock but the machine's, where it lies."""
+    """The database's clock in epoch seconds, with a fraction; for SQLite this machine's clock."""
     if conn.dialect.name == "sqlite":
         return time.time()
-    return int(conn.scalar(_MYSQL)) / 1e6
+    return int(conn.scalar(_NOW)) / 1e6
 
 
-# -- lease --
-
-#: What MariaDB and MySQL say, at once, of a row that is locked.
-_LOCKED = frozenset({1205, 3572})
-_NOBODY = ""
-
-
-class _Turn(NamedTuple):
-    """The lease's row: whose turn it is."""
+class _Row(NamedTuple):
+    """The lease's row: who holds it, and until when (epoch seconds)."""
 
     holder: str
     epoch: int
@@ -55,9 +48,9 @@ class _Turn(NamedTuple):
 
 
 class Lease:
-    """The lease ``name`` as the process ``holder`` (a random id of its own) sees it.
+    """The lease ``name`` from the view of one process, ``holder`` being that process's random id.
 
-    It lasts for ``seconds`` after it was held last.
+    It lasts for ``seconds`` after the last call of :meth:`hold`.
     """
 
     def __init__(
@@ -74,29 +67,29 @@ class Lease:
         self._holder = holder
         self._seconds = seconds
         self._clock = clock
-        #: Which change of holders this one's turn came with; None: it does not hold the lease.
+        #: The epoch in which this process holds the lease, or None if it does not hold it.
         #: Valid inside the transaction that holds it.
         self.epoch: int | None = None
 
     def free(self, conn: Connection) -> bool:
-        """Whether the lease is ours or to be had, as far as can be seen without a lock."""
-        turn = self._read(conn)
-        return turn is None or turn.holder == self._holder or self._expired(conn, turn)
+        """Whether the lease is ours or available, as far as can be seen without a lock."""
+        row = self._read(conn)
+        return row is None or row.holder == self._holder or self._expired(conn, row)
 
     def hold(self, conn: Connection) -> bool:
-        """Have the lease until the end of this transaction, and ``seconds`` more.
+        """Take or renew the lease until the end of this transaction, and ``seconds`` more.
 
-        False: another one has it.  To be called first in a transaction; waits for nobody.
-        Raises what the database raises.
+        False if another process has it; never waits for that.  To be called first in a
+        transaction.  Raises the database's errors.
         """
         self.epoch = None
         if not self.free(conn):
             return False
-        turn = self._lock(conn)
-        # What was free a moment ago may be taken, hence all of it again.
-        if turn is None or (turn.holder != self._holder and not self._expired(conn, turn)):
+        row = self._lock(conn)
+        # It may have been taken since the check without the lock.
+        if row is None or (row.holder != self._holder and not self._expired(conn, row)):
             return False
-        epoch = turn.epoch if turn.holder == self._holder else turn.epoch + 1
+        epoch = row.epoch if row.holder == self._holder else row.epoch + 1
         c = schema.lease.c
         conn.execute(
             update(schema.lease)
@@ -107,7 +100,7 @@ class Lease:
         return True
 
     def release(self, conn: Connection) -> None:
-        """Let go, so that the next one need not wait; does nothing where it is not ours."""
+        """Release the lease so that the next holder need not wait; does nothing if not held."""
         if self.epoch is None:
             return
         self.epoch = None
@@ -118,28 +111,28 @@ class Lease:
             .values(holder=_NOBODY, expires=0.0)
         )
 
-    def _read(self, conn: Connection, *, lock: bool = False) -> _Turn | None:
+    def _read(self, conn: Connection, *, lock: bool = False) -> _Row | None:
         c = schema.lease.c
         query = select(c.holder, c.epoch, c.expires).where(c.name == self._name)
         row = conn.execute(query.with_for_update(nowait=True) if lock else query).first()
-        return None if row is None else _Turn(*row)
+        return None if row is None else _Row(*row)
 
-    def _lock(self, conn: Connection) -> _Turn | None:
-        """Lock the lease's row, which is made if need be; None: somebody has it locked."""
+    def _lock(self, conn: Connection) -> _Row | None:
+        """Lock the lease's row, created if missing; None if another process has it locked."""
         try:
-            turn = self._read(conn, lock=True)
-            if turn is None:
+            row = self._read(conn, lock=True)
+            if row is None:
                 keys = ("name", "holder", "epoch", "expires")
                 self._sql.ensure(conn, schema.lease, keys, [(self._name, _NOBODY, 0, 0.0)])
-                turn = self._read(conn, lock=True)
+                row = self._read(conn, lock=True)
         except DBAPIError as error:
-            # On SQLite every transaction that may write has the whole database to itself.
+            # On SQLite a transaction that may write locks the whole database anyway.
             if conn.dialect.name != "sqlite" and code(error) in _LOCKED:
                 return None
             raise
-        return turn
+        return row
 
-    def _expired(self, conn: Connection, turn: _Turn) -> bool:
-        """Whether its time is over.  Further ahead than any lease lasts: the clock was set back."""
+    def _expired(self, conn: Connection, row: _Row) -> bool:
+        """Whether it has expired, or lies so far ahead that the clock must have been set back."""
         now = self._clock(conn)
-        return not now < turn.expires <= now + self._seconds
+        return not now < row.expires <= now + self._seconds

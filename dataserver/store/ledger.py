@@ -1,9 +1,9 @@
-"""The ledger and the agents' versions: what makes a packet count once, in any number of servers.
+"""The ledger and the agents' versions, which make a packet count once on any number of servers.
 
-One row of ``tpacket`` per packet taken in, written in the transaction of its values; a
-packet that comes again finds itself there.  ``tagent_version`` has one row per agent,
-locked in the order of ids by every batch: so two servers never work on one agent at the
-same moment, and each sees that the other was there.
+The ledger, ``tpacket``, has one row per stored packet, written in the transaction of its values;
+a packet that arrives again is found there.  ``tagent_version`` has one row per agent, locked in
+the order of ids by every batch, so that two servers never work on one agent at the same time, and
+each sees that the other has changed it.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ KIND_AGENT, KIND_ADDRESS, KIND_SERVER = 1, 2, 3
 
 
 def lock_names(conn: Connection, sql: Sql, kind: int, names: Iterable[str]) -> None:
-    """Lock names that are about to be created, so that of several servers only one does."""
+    """Lock names that are about to be created, so that only one of several servers does it."""
     keys = sorted({hashlib.sha256(folded_name(name).encode()).digest() for name in names})
     rows = [(kind, 0, key) for key in keys]
     sql.ensure(conn, schema.unique_name, ("kind", "parent", "key"), rows)
 
 
 def lock_versions(conn: Connection, sql: Sql, agent_ids: Sequence[int]) -> dict[int, Row]:
-    """Lock the version rows of the agents, in the order of ids; (version, newest) by id.
+    """Lock the version rows of the agents in the order of ids; returns (version, newest) by id.
 
-    Agents that have none yet (new, or created by the Perl server) get one.
+    Agents that have no row yet (new, or created by the Perl server) get one.
     """
     ordered = sorted(agent_ids)
     found = _read_versions(conn, ordered)
     missing = [agent_id for agent_id in ordered if agent_id not in found]
     if missing:
-        # Two servers may do this at once: the second one waits and then finds the first one's.
+        # Two servers may do this at once: the second one waits and then finds the row.
         sql.ensure(conn, schema.agent_version, _VERSION_KEYS, [(i, 0, 0) for i in missing])
         found |= _read_versions(conn, missing)
     return found
@@ -67,7 +67,7 @@ def _read_versions(conn: Connection, agent_ids: list[int]) -> dict[int, Row]:
 
 
 def raise_versions(conn: Connection, sql: Sql, agents: Iterable[AgentEntry]) -> None:
-    """Tell every other server that these agents changed."""
+    """Raise the versions of these agents, so that other servers read them again."""
     rows = []
     for agent in agents:
         agent.version += 1
@@ -77,16 +77,16 @@ def raise_versions(conn: Connection, sql: Sql, agents: Iterable[AgentEntry]) -> 
 
 
 def raise_locked(conn: Connection, sql: Sql, versions: Mapping[int, Row]) -> None:
-    """The same for agents without entries, given what :func:`lock_versions` said of them."""
+    """The same for agents without entries, given the result of :func:`lock_versions`."""
     rows = [(key, version + 1, newest) for key, (version, newest) in sorted(versions.items())]
     if rows:
         sql.upsert(conn, schema.agent_version, _VERSION_KEYS, rows)
 
 
 def known_packets(conn: Connection, suspects: Sequence[tuple[int, Arrival]]) -> set[Row]:
-    """Which of the packets, given with their agents' ids, are in the ledger: (agent, time, digest).
+    """The packets that are in the ledger, as (agent, time, digest); given with their agents' ids.
 
-    Packets newer than their agent's newest one seldom are: only where its clock was ahead.
+    Packets newer than their agent's newest one are there only if its clock was ahead.
     """
     c = schema.packet.c
     by_agent: dict[int, list[int]] = {}
@@ -104,9 +104,9 @@ def known_packets(conn: Connection, suspects: Sequence[tuple[int, Arrival]]) -> 
 
 
 def add_packets(conn: Connection, sql: Sql, rows: Sequence[Row]) -> None:
-    """Enter packets: (agent, time, digest, server, arrived).
+    """Add packets: (agent, time, digest, server, arrived).
 
-    Raises IntegrityError where one is there already.
+    Raises IntegrityError if one is in the ledger already.
     """
     if rows:
         sql.insert(conn, schema.packet, _LEDGER_KEYS, rows)
@@ -130,7 +130,7 @@ def newest_possible(conn: Connection, agent_ids: Collection[int], limit: int) ->
 
 
 def folded_until(conn: Connection, agent_ids: Collection[int]) -> dict[int, int]:
-    """The end of each agent's last hour that was folded: what is older is not known any more."""
+    """The end of each agent's last folded hour; packets before it cannot be recognised any more."""
     c = schema.packet_hour.c
     found: dict[int, int] = {}
     for ids in in_chunks(sorted(agent_ids)):
@@ -143,10 +143,10 @@ def folded_until(conn: Connection, agent_ids: Collection[int]) -> dict[int, int]
 def newest_times(
     conn: Connection, names: Collection[str], epoch: Callable[[Any], int]
 ) -> dict[str, tuple[int | None, int | None]]:
-    """Newest packet time and interval of those agents, by their names as written, that exist."""
+    """Newest packet time and interval of the agents that exist, by name as written."""
     a, v = schema.agent.c, schema.agent_version.c
     encoded = {entities.encode(entities.clean_name(name)): name for name in names}
-    # A longer one is nobody's, and may be longer than a statement.
+    # A longer name cannot exist, and may be longer than a statement.
     stored = {key: name for key, name in encoded.items() if len(key) <= AGENT_NAME_LENGTH}
     folded = {folded_name(key): name for key, name in stored.items()}
     joined = schema.agent.outerjoin(schema.agent_version, v.agent_id == a.id)
@@ -169,7 +169,7 @@ def packet_times(
 ) -> list[int]:
     """The times, in order, of the agent's packets after ``after``.
 
-    ``only_ahead``: of those that were ahead of the server's clock when they came.
+    ``only_ahead``: only packets that were ahead of the server's clock when they arrived.
     """
     c = schema.packet.c
     query = select(c.time).where(c.agent_id == agent_id, c.time > after).order_by(c.time).distinct()
@@ -183,10 +183,10 @@ def fold(
 ) -> int | None:
     """Fold old rows of up to ``limit`` agents into packets per agent and hour.
 
-    Old is counted from each agent's own newest packet, so that old files can still be taken in,
-    but not from one ahead of ``now`` (epoch seconds), since its clock may be put right; and by
-    whole hours, so that an agent is folded once an hour.  Goes through the agents in the
-    order of ids from the one after ``after``; returns where to go on, None at the end.
+    Age is counted from each agent's own newest packet, so that old files can still be stored, but
+    not from one ahead of ``now`` (epoch seconds), since its clock may be corrected; and in whole
+    hours, so that an agent is folded once an hour.  Processes agents in the order of ids after
+    ``after``; returns the id to continue after, or None at the end.
     """
     p, v = schema.packet.c, schema.agent_version.c
     oldest = select(func.min(p.time)).where(p.agent_id == v.agent_id).scalar_subquery()

@@ -1,4 +1,4 @@
-"""Modules: those that are new, and what packets may change of known ones.
+"""Creates modules, and changes known ones as packets say.
 
 Creation is serialised by the lock on the agent's version row.
 """
@@ -36,7 +36,7 @@ from dataserver.store.standing import RULE_TAGS, rules_of
 class Modules:
     """Creates and changes modules through one transaction's connection.
 
-    ``most``: with so many modules in an agent no more are created.
+    ``most``: the maximum number of modules of an agent; no more are created.
     """
 
     def __init__(self, sql: Sql, layout: Layout, most: int) -> None:
@@ -51,11 +51,11 @@ class Modules:
         reference: Reference,
         batch: Changes,
     ) -> tuple[list[tuple[AgentEntry, ModuleEntry]], dict[tuple[int, str], Refusal]]:
-        """Create each (agent, module) that the database does not know; those that were created.
+        """Create each (agent, module) that the database does not have; returns the created ones.
 
-        A module of unknown type, without a name or with one that does not fit, or of an agent
-        that has its fill, is left out: its values will be refused, for the reason that is
-        returned by agent's id and module's name as written.
+        A module of unknown type, without a name or with too long a name, or of an agent with the
+        maximum number of modules, is left out: its values will be refused, for the reason that is
+        returned by agent id and module name as written.
         """
         refused: dict[tuple[int, str], Refusal] = {}
         rows: dict[tuple[int, str], dict[str, Any]] = {}
@@ -100,10 +100,10 @@ class Modules:
         return created, refused
 
     def _same_name(self, conn: Connection, agent: AgentEntry, one: str, other: str) -> bool:
-        """Whether the database's own comparison takes two names for one."""
+        """Whether the database's comparison treats two names as equal."""
         if self._layout.dialect == "sqlite":
             return one.lower() == other.lower() if one.isascii() and other.isascii() else False
-        # The column's collation decides, so a row that is there (if any) is asked.
+        # The column's collation decides, which an existing row shows.
         c = schema.module.c
         query = select(func.count()).where(c.agent_id == agent.id, c.name == one, c.name == other)
         if one in agent.modules:
@@ -146,7 +146,7 @@ class Modules:
         agents = {agent.id: agent for agent, _, _ in pairs}
         for ids in in_chunks(sorted({agent_id for agent_id, _ in rows})):
             named = select(c.id, c.agent_id, c.name).where(c.agent_id.in_(ids)).order_by(c.id)
-            # A deleted one of that name, which waits to be cleared away, is not it.
+            # Not a deleted module of the same name that is not purged yet.
             query = undeleted(self._layout, named)
             for module_id, agent_id, name in conn.execute(query).all():
                 row = rows.get((agent_id, name))
@@ -163,7 +163,7 @@ class Modules:
                 row = rows[agent.id, name]
                 entry.about = about("", *(row.get(key) for key in INSTRUCTIONS))
                 entry.open_events = False
-                # No news of an asynchronous module is good news.
+                # An asynchronous module without values is normal.
                 entry.stand(FRESH_ASYNC if type_rule(module.type).is_async else FRESH)
         self._add_tags(conn, pairs, reference, batch)
 
@@ -192,14 +192,14 @@ class Modules:
     def update(
         self, conn: Connection, agent: AgentEntry, entry: ModuleEntry, module: Module
     ) -> None:
-        """Let the newest packet change description, extended info and interval of a module."""
+        """Set a module's description, extended info and interval as its newest packet says."""
         entry.tags = module.tags
         if agent.mode == 0:
             return
-        told = columns.fit(schema.module, "description", module.tags.get("description", ""))
+        description = columns.fit(schema.module, "description", module.tags.get("description", ""))
         wanted = {
-            # An empty description is no description: the one that is there stays.
-            "description": told or entry.description,
+            # An empty description keeps the existing one.
+            "description": description or entry.description,
             "extended_info": columns.extended_info(module),
             "interval": columns.module_interval(module, agent.interval),
         }
@@ -215,9 +215,9 @@ class Modules:
             conn.execute(update(schema.module).where(schema.module.c.id == entry.id).values(row))
 
     def link(self, conn: Connection, agent: AgentEntry, packet: Packet) -> None:
-        """Set the parents that the packet's modules name (after all of them are known).
+        """Set the parents that the packet's modules name, after all modules are known.
 
-        In mode 0 too, as with the Perl server: it is the one thing of a module that follows there.
+        Also in mode 0, as with the Perl server: nothing else of a module is changed there.
         """
         for module in packet.modules:
             tags = module.tags

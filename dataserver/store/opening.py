@@ -1,4 +1,8 @@
-"""From settings to a recorder: the engine, the database made ready, what it takes."""
+"""Opens the configured database: a recorder for storing, or a store for reading only.
+
+:func:`open_recorder` makes the database ready, reads its limits and builds the recorder from the
+settings; :func:`open_reading` makes sure that the database has what is read from it.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +27,11 @@ from dataserver.store.layout import Kind, Layout, inspect
 from dataserver.store.probe import prepare, verify
 from dataserver.store.recorder import Recorder
 
-#: What a MEDIUMTEXT takes, in bytes.
+#: The maximum length of a MEDIUMTEXT, in bytes.
 _MEDIUMTEXT = 2**24 - 1
-#: What of a statement is not the value itself, in bytes, generously.
-_FRAME = 4_096
+#: Bytes of a statement besides the value itself, estimated generously.
+_STATEMENT_OVERHEAD = 4_096
+_HOW_TO_CREATE = "the first `dataserver run` creates it, or `dataserver db create` does it now"
 
 
 def open_store(
@@ -34,7 +39,7 @@ def open_store(
 ) -> Engine:
     """The engine of the configured database; nothing is connected yet.
 
-    ``keep``: as :func:`open_readonly` has it.
+    ``keep``: see :func:`open_readonly`.
     """
     opener = partial(open_readonly, keep=keep) if readonly else open_engine
     return opener(
@@ -46,22 +51,20 @@ def open_store(
     )
 
 
-def make_ready(
-    settings: Settings, engine: Engine, step: Callable[[], object] = lambda: None
-) -> Layout:
-    """Make the database ready to be written to, and remember which file it is."""
-    file = sqlite_path(engine)
-    if file is not None:
-        sqlite_file.check_before_use(file, step)
-    layout = prepare(engine, accept_no_alerts=settings.accept_no_alerts)
-    if file is not None:
-        sqlite_file.record(file)
-    return layout
-
-
 def sqlite_path(engine: Engine) -> Path | None:
-    """The file of an SQLite database; None for a server."""
+    """The file of an SQLite database, or None for a database server."""
     return Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
+
+
+def missing_file(settings: Settings, home: Path) -> Path | None:
+    """The SQLite file of the settings if it does not exist; else, and for a server, None."""
+    if not settings.database.startswith("sqlite"):
+        return None
+    path = home / (sqlalchemy.make_url(settings.database).database or "")
+    return None if path.exists() else path
+
+
+# -- for storing --
 
 
 def open_recorder(
@@ -70,14 +73,15 @@ def open_recorder(
     zone: tzinfo,
     step: Callable[[], object] = lambda: None,
 ) -> Recorder:
-    """Make the database ready and a recorder for it; ``step`` is called while that takes long.
+    """Make the database ready and return a recorder for it.
 
-    Raises StoreUnavailable (try again later), SchemaError (it will not do).
+    ``step`` is called now and then while that takes long.  Raises StoreUnavailable (retry later)
+    and SchemaError (the database cannot be used).
     """
     layout = make_ready(settings, engine, step)
-    with translating("ask for the database's limits"), engine.connect() as plain:
-        taken = limits(plain.execution_options(**{READING: True}))
-    longest = min(taken.value, taken.statement - _FRAME)
+    with translating("read the database's limits"), engine.connect() as plain:
+        accepted = limits(plain.execution_options(**{READING: True}))
+    longest = min(accepted.value, accepted.statement - _STATEMENT_OVERHEAD)
     if layout.dialect != "sqlite":
         longest = min(longest, _MEDIUMTEXT)
     learning = AutoCreatePolicy(
@@ -96,16 +100,30 @@ def open_recorder(
         zone=zone,
         learning=learning,
         longest_text=longest,
-        longest_statement=taken.statement,
+        longest_statement=accepted.statement,
         max_ahead=settings.max_ahead,
         ledger_days=settings.ledger_days,
         cache_seconds=settings.cache_seconds,
     )
 
 
-# -- a database opened for reading only, sure to have what is read
+def make_ready(
+    settings: Settings, engine: Engine, step: Callable[[], object] = lambda: None
+) -> Layout:
+    """Make the database ready for storing, and remember which file it is.
 
-_MAKE_IT = "the first `dataserver run` makes it, or `dataserver db create` now"
+    ``step`` is called now and then while that takes long.  Raises StoreUnavailable, SchemaError.
+    """
+    file = sqlite_path(engine)
+    if file is not None:
+        sqlite_file.check_before_use(file, step)
+    layout = prepare(engine, accept_no_alerts=settings.accept_no_alerts)
+    if file is not None:
+        sqlite_file.record(file)
+    return layout
+
+
+# -- for reading --
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,40 +135,32 @@ class ReadingStore:
     zone: tzinfo
 
     def close(self) -> None:
-        """Let go of its connections: of those that are in use when they come back."""
-        # Whoever has this record may still read, with a new connection too.
-        event.listen(self.engine, "checkin", _hang_up)
+        """Close its connections; those in use are closed when they are returned."""
+        # Other threads may still be reading from this store, and may open connections.
+        event.listen(self.engine, "checkin", _close_connection)
         self.engine.dispose()
 
 
-def _hang_up(_connection: object, record: ConnectionPoolEntry) -> None:
+def _close_connection(_connection: object, record: ConnectionPoolEntry) -> None:
     record.invalidate()
 
 
 def open_reading(settings: Settings, home: Path, *, keep: bool = False) -> ReadingStore:
-    """The configured database; ``keep``: as :func:`dataserver.store.database.open_readonly` has it.
+    """Open the configured database for reading; ``keep``: see :func:`open_readonly`.
 
-    Raises StoreUnavailable (not there, away) and SchemaError (nothing in it to be read).
+    Raises StoreUnavailable (missing or unreachable) and SchemaError (no tables to read).
     """
     missing = missing_file(settings, home)
     if missing is not None:
         sqlite_file.must_not_be_missing(missing)
-        raise StoreUnavailable(f"there is no database {missing} yet", hint=_MAKE_IT)
+        raise StoreUnavailable(f"there is no database {missing} yet", hint=_HOW_TO_CREATE)
     engine = open_store(settings, home, readonly=True, keep=keep)
     try:
         layout = inspect(engine)
         if layout.kind is Kind.EMPTY:
-            raise SchemaError("the database has no tables yet", hint=_MAKE_IT)
+            raise SchemaError("the database has no tables yet", hint=_HOW_TO_CREATE)
         verify(layout)
         return ReadingStore(engine, layout, settings.zone(os.environ))
     except BaseException:
         engine.dispose()
         raise
-
-
-def missing_file(settings: Settings, home: Path) -> Path | None:
-    """The SQLite file that the settings name, if it is not there; None for a server."""
-    if not settings.database.startswith("sqlite"):
-        return None
-    path = home / (sqlalchemy.make_url(settings.database).database or "")
-    return None if path.exists() else path

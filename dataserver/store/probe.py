@@ -1,7 +1,7 @@
-"""Making a database ready to be written to, and telling an administrator about it.
+"""Prepares a database for storing, and checks it for an administrator.
 
-:func:`prepare` is what a server calls at its start; :func:`check` changes nothing.
-What a database has is found out by :mod:`dataserver.store.layout`.
+:func:`prepare` is called by a server when it starts; :func:`check` changes nothing.
+The layout of a database is read by :mod:`dataserver.store.layout`.
 """
 
 from __future__ import annotations
@@ -29,29 +29,14 @@ from dataserver.errors import SchemaError, StoreConflict, StoreError, StoreLacki
 from dataserver.store import schema
 from dataserver.store.database import limits
 from dataserver.store.errors import code, translating
-from dataserver.store.layout import MARK, NEEDED, Kind, Layout, faults, inspect, reading
+from dataserver.store.layout import MARK, Kind, Layout, faults, inspect, reading
 from dataserver.store.schema import SEEDS
-
-__all__ = [
-    "NEEDED",
-    "Finding",
-    "Kind",
-    "Layout",
-    "alerts_text",
-    "check",
-    "count_alerts",
-    "create",
-    "has_alerts",
-    "inspect",
-    "prepare",
-    "verify",
-]
 
 log = logging.getLogger(__name__)
 
 #: What to do about alerts.
 ACCEPTING = "set accept_no_alerts = true to run without alerts, or delete them in the console"
-# "Table exists" and "index exists": another process is making the same database.
+# "Table exists" and "index exists": another process is creating the same database.
 _EXISTS = {1050, 1061}
 
 
@@ -65,14 +50,15 @@ class Finding:
 
 
 def prepare(engine: Engine, *, accept_no_alerts: bool = False) -> Layout:
-    """Make the database ready to be written to: create what is ours, refuse what will not do.
+    """Create the missing tables of our own, and refuse a database that cannot be used.
 
-    An empty database becomes one of our own; an own one is completed; to a Pandora
-    database our own tables are added; what earlier versions did not have, and only tells, is added
-    where it may be.  Any number of processes may do it at once.
+    An empty database becomes one of our own; one of our own is completed; a Pandora database gets
+    our own tables.  Optional tables and columns that earlier versions did not have are added if
+    the user has the right to.  Any number of processes may do this at the same time.
+
     A Pandora database with alerts, which this server does not evaluate, is refused at the first
-    start, unless ``accept_no_alerts``; one on which a server of ours has worked is not: an alert
-    may be defined at any time, and must stop no server.
+    start unless ``accept_no_alerts``.  One that this server has used before is not refused: an
+    alert may be defined at any time, and must not stop a server.
     Raises SchemaError, StoreUnavailable, StoreConflict.
     """
     layout = inspect(engine)
@@ -80,10 +66,10 @@ def prepare(engine: Engine, *, accept_no_alerts: bool = False) -> Layout:
         verify(layout)
         if not accept_no_alerts:
             _refuse_alerts(engine, layout)
-        if not _all_there(layout, schema.ours):
+        if not _is_complete(layout, schema.ours):
             _create_tables(engine, schema.ours.sorted_tables)
             layout = inspect(engine)
-    elif not (_all_there(layout, schema.pandora) and _all_there(layout, schema.ours)):
+    elif not (_is_complete(layout, schema.pandora) and _is_complete(layout, schema.ours)):
         create(engine)
         layout = inspect(engine)
     layout = _completed(engine, layout)
@@ -92,12 +78,12 @@ def prepare(engine: Engine, *, accept_no_alerts: bool = False) -> Layout:
 
 
 def create(engine: Engine) -> None:
-    """Make a database of our own in an empty one; what is there already stays as it is.
+    """Create the tables and stock rows of a database of our own; existing ones are not changed.
 
     Idempotent, and safe while another process does the same.
     """
-    # In this order, so that a creation that was cut short, or is under way elsewhere, shows:
-    # the mark says whose database it is, our own tables that all the rest is there.
+    # The order shows whether a creation is complete: the mark says whose database it is, and our
+    # own tables, which come last, that all others exist.
     rest = [table for table in schema.pandora.sorted_tables if table is not MARK]
     _create_tables(engine, [MARK, *rest])
     with translating("fill the new database"), engine.begin() as conn:
@@ -108,7 +94,7 @@ def create(engine: Engine) -> None:
 
 
 def verify(layout: Layout) -> None:
-    """Raise one SchemaError that names everything that is missing or will not do."""
+    """Raise a SchemaError that names all faults of the layout, if there are any."""
     found = list(faults(layout))
     if found:
         raise SchemaError(
@@ -117,7 +103,7 @@ def verify(layout: Layout) -> None:
 
 
 def check(engine: Engine, *, accept_no_alerts: bool = False) -> list[Finding]:
-    """Everything an administrator should know about the database; changes nothing."""
+    """What an administrator should know about the database; changes nothing."""
     layout = inspect(engine)
     findings = [
         Finding("connection", True, f"{layout.dialect} {layout.version}"),
@@ -125,23 +111,23 @@ def check(engine: Engine, *, accept_no_alerts: bool = False) -> list[Finding]:
     ]
     if layout.kind is not Kind.EMPTY:
         findings += _check_tables(layout)
-    with translating("look at the database"), reading(engine) as conn:
+    with translating("inspect the database"), reading(engine) as conn:
         findings.append(_check_alerts(conn, layout, accept_no_alerts=accept_no_alerts))
         findings += _check_server(conn)
     return findings
 
 
 _KIND_TEXT = {
-    Kind.EMPTY: "empty: the first start makes a database of our own",
+    Kind.EMPTY: "empty: the first start creates the tables",
     Kind.OWN: "a database of our own",
     Kind.PANDORA: "an existing Pandora FMS database: its tables are used as they are",
 }
 
 
-def _all_there(layout: Layout, metadata: MetaData) -> bool:
-    """Whether all tables that a server needs are there; it adds what only tells if it may."""
+def _is_complete(layout: Layout, metadata: MetaData) -> bool:
+    """Whether all tables of ``metadata`` exist, apart from optional ones."""
     return all(
-        layout.has(table) for table in metadata.tables.values() if table not in schema.TELLING
+        layout.has(table) for table in metadata.tables.values() if table not in schema.OPTIONAL
     )
 
 
@@ -153,7 +139,7 @@ def has_alerts(layout: Layout) -> bool:
 def count_alerts(conn: Connection, layout: Layout) -> int:
     """How many alerts are defined: pairs of a module and a template.
 
-    A console's table only: a database of our own has none.
+    The table is the console's; a database of our own does not have it, so the count is 0.
     """
     if not has_alerts(layout):
         return 0
@@ -161,7 +147,7 @@ def count_alerts(conn: Connection, layout: Layout) -> int:
 
 
 def alerts_text(count: int) -> str:
-    """That so many alerts are defined and not evaluated, in words."""
+    """The message that ``count`` alerts are defined but not evaluated."""
     return (
         f"{count} {'alert is' if count == 1 else 'alerts are'} defined in the console, "
         "which this server does not evaluate"
@@ -169,7 +155,7 @@ def alerts_text(count: int) -> str:
 
 
 def _refuse_alerts(engine: Engine, layout: Layout) -> None:
-    """SchemaError where alerts are defined and no server of ours has worked here before."""
+    """Raise SchemaError if alerts are defined and this server has not used the database before."""
     with translating("look for alerts"), reading(engine) as conn:
         count = count_alerts(conn, layout)
         if count and not _has_been_used(conn, layout):
@@ -177,12 +163,12 @@ def _refuse_alerts(engine: Engine, layout: Layout) -> None:
 
 
 def _has_been_used(conn: Connection, layout: Layout) -> bool:
-    """Whether a server of ours has worked on this database: one of our tables has a row."""
+    """Whether this server has used the database before: one of our own tables has a row."""
     there = (table for table in schema.ours.sorted_tables if layout.has(table))
     return any(conn.scalar(select(literal(1)).select_from(each).limit(1)) for each in there)
 
 
-# -- making -------------------------------------------------------------------
+# -- creating tables and columns --
 
 
 def _create_tables(engine: Engine, tables: Sequence[Table]) -> None:
@@ -194,7 +180,7 @@ def _create_tables(engine: Engine, tables: Sequence[Table]) -> None:
 
 
 def _create_index(conn: Connection, index: Index) -> None:
-    # MySQL has no CREATE INDEX IF NOT EXISTS (MariaDB has): there the error says it.
+    # MySQL has no CREATE INDEX IF NOT EXISTS (MariaDB has): there the error is ignored.
     quiet = conn.dialect.name == "sqlite"
     _unless_exists(conn, CreateIndex(index, if_not_exists=quiet))
 
@@ -208,23 +194,23 @@ def _unless_exists(conn: Connection, statement: CreateTable | CreateIndex) -> No
 
 
 def _completed(engine: Engine, layout: Layout) -> Layout:
-    """The layout with the tables and columns of ours that earlier versions did not have.
+    """The layout after adding the optional tables and columns that earlier versions did not have.
 
-    They are only for telling, and may be missing where the user has no right to add them.
+    If the user has no right to add them, the server logs that and works without them.
     """
     lacking = list(_lacking(layout))
     if not lacking:
         return layout
     failed: StoreError | None = None
-    for thing in lacking:
+    for item in lacking:
         try:
-            _add(engine, thing)
+            _add(engine, item)
         except StoreConflict:
             raise
         except StoreError as error:
             failed = error
     layout = inspect(engine)
-    # Otherwise another process has added them meanwhile.
+    # If none is missing now, another process has added them meanwhile.
     if failed is not None and (missing := list(_lacking(layout))):
         if not isinstance(failed, StoreLacking):
             raise failed
@@ -236,19 +222,19 @@ def _lacking(layout: Layout) -> Iterator[Table | Column[object]]:
     for table in schema.ours.sorted_tables:
         if layout.has(table):
             yield from (each for each in table.columns if each.nullable and not layout.has(each))
-        elif table in schema.TELLING:
+        elif table in schema.OPTIONAL:
             yield table
 
 
-def _full_name(thing: Table | Column[object]) -> str:
-    return thing.name if isinstance(thing, Table) else f"{thing.table.name}.{thing.name}"
+def _full_name(item: Table | Column[object]) -> str:
+    return item.name if isinstance(item, Table) else f"{item.table.name}.{item.name}"
 
 
-def _add(engine: Engine, thing: Table | Column[object]) -> None:
-    if isinstance(thing, Table):
-        _create_tables(engine, [thing])
+def _add(engine: Engine, item: Table | Column[object]) -> None:
+    if isinstance(item, Table):
+        _create_tables(engine, [item])
         return
-    column = thing
+    column = item
     what = f"add {_full_name(column)}"
     definition = CreateColumn(column).compile(dialect=engine.dialect)
     with translating(what), engine.begin() as conn:
@@ -260,12 +246,12 @@ def _insert_new(conn: Connection, table: Table, rows: list[dict[str, object]]) -
     conn.execute(insert(table).prefix_with(prefix), rows)
 
 
-# -- telling ------------------------------------------------------------------
+# -- checking --
 
 
 def _check_tables(layout: Layout) -> list[Finding]:
     found = "; ".join(faults(layout))
-    findings = [Finding("tables", not found, found or "all that is needed")]
+    findings = [Finding("tables", not found, found or "all needed ones exist")]
     optional = [
         f"{table.name}.{column.name}"
         for table in schema.pandora.sorted_tables
@@ -275,7 +261,7 @@ def _check_tables(layout: Layout) -> list[Finding]:
     ]
     absent = [table.name for table in schema.pandora.sorted_tables if not layout.has(table)]
     left_out = ", ".join(absent + optional)
-    text = f"not there, so not written: {left_out}" if left_out else "all known"
+    text = f"missing, so not written: {left_out}" if left_out else "all exist"
     findings.append(Finding("optional", True, text))
     return findings
 
@@ -290,13 +276,13 @@ def _check_alerts(conn: Connection, layout: Layout, *, accept_no_alerts: bool) -
 
 
 def _check_server(conn: Connection) -> list[Finding]:
-    """What the server's settings mean for what we promise."""
+    """Whether the database server's settings keep committed packets safe."""
     if conn.dialect.name == "sqlite":
         mode = conn.exec_driver_sql("PRAGMA journal_mode").scalar_one()
         return [Finding("journal", True, f"journal_mode {mode}, synchronous FULL")]
     flush = int(conn.exec_driver_sql("SELECT @@innodb_flush_log_at_trx_commit").scalar_one())
     packet = limits(conn).statement
-    durable = "every commit is on disk" if flush == 1 else "a crash loses committed packets: set 1"
+    durable = "every commit is on disk" if flush == 1 else "a crash loses packets: set it to 1"
     return [
         Finding("durability", flush == 1, f"innodb_flush_log_at_trx_commit {flush}: {durable}"),
         Finding("max_allowed_packet", packet >= 16 << 20, f"{packet >> 20} MiB (16 or more)"),

@@ -1,8 +1,9 @@
-"""The server processes at work on this database: who they are, and what waits at each.
+"""The table of the server processes on this database: identity, queue, last heartbeat.
 
-One row per process, renewed every few seconds.  Processes of one server name (instances of a
-machine, the hosts of a pair) are summed from here into their one row of ``tserver``.  All times
-in the rows are of the database's clock: what a process knows by its own, it tells as an age.
+Each process keeps one row, renewed every few seconds (:class:`Processes`).  Processes of one server
+name (instances of a machine, the hosts of a pair) are summed into their one row of ``tserver``.
+All times in the rows are by the database's clock: what a process knows by its own clock, it
+passes as an age.  :func:`processes_seen` lists the processes of the last day.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from dataserver.store import columns, schema
 from dataserver.store.layout import Layout
 from dataserver.store.lease import database_time
 
-#: Seconds after which the row of a process that is gone is removed.
-_KEPT = 86_400
+#: Seconds after its last heartbeat at which the row of a process is removed.
+_KEEP_SECONDS = 86_400
 RUNNING, STOPPED = "running", "stopped"
-#: An answer of the database's clock that took longer tells too little of it (seconds).
+#: Seconds; if reading the database's clock took longer, the clocks cannot be compared.
 _SLOW = 0.5
 
 
 class Process(NamedTuple):
-    """Who a process is.  ``id`` is random, ``configuration`` a fingerprint of its settings."""
+    """A process: ``id`` is random, ``configuration`` a fingerprint of its settings."""
 
     id: str
     server_name: str
@@ -38,10 +39,10 @@ class Process(NamedTuple):
 
 
 class ProcessStats(NamedTuple):
-    """How a process does.  Ages in seconds; ``rejected`` and ``queue`` count files.
+    """The state of a process.  Ages in seconds; ``rejected`` and ``queue`` count files.
 
-    ``oldest_age`` is the age of the oldest packet that waits and can be read, None: none does;
-    ``scan_age`` how long ago its queue was looked at: what came since is not known yet.
+    ``oldest_age`` is the age of the oldest readable packet in the queue, None if there is none;
+    ``scan_age`` is the age of the last scan: packets that arrived later are not counted yet.
     """
 
     queue: int = 0
@@ -54,7 +55,7 @@ class ProcessStats(NamedTuple):
 
 
 class ProcessFingerprints(NamedTuple):
-    """Fingerprints of files that the hosts of a pair must have in common; None: there is none."""
+    """Fingerprints of files that must be equal on both hosts of a pair; None if missing."""
 
     host_keys: str | None = None
     authorized_keys: str | None = None
@@ -62,7 +63,7 @@ class ProcessFingerprints(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """All live processes of one server; ``lag`` is the age of the oldest packet, in seconds."""
+    """Sums over the live processes of one server; ``lag``: age of the oldest packet, in seconds."""
 
     processes: int
     queue: int
@@ -71,10 +72,10 @@ class Totals(NamedTuple):
 
 
 class Processes:
-    """Keeps the row of ``process``; one whose row is older than ``live`` seconds is gone.
+    """Keeps the row of ``process``; a process whose row is older than ``live`` seconds is dead.
 
-    ``layout`` tells which columns there are, None: all.  ``own_clock`` is this machine's (epoch
-    seconds), to be compared with the database's.
+    ``layout`` says which columns exist, None means all.  ``own_clock`` is this machine's clock
+    (epoch seconds), which is compared with the database's.
     """
 
     def __init__(
@@ -93,17 +94,17 @@ class Processes:
         self._own_clock = own_clock
 
     def beat(
-        self, conn: Connection, figures: ProcessStats, marks: ProcessFingerprints | None = None
+        self, conn: Connection, stats: ProcessStats, fingerprints: ProcessFingerprints | None = None
     ) -> None:
-        """This process is alive and does so."""
-        self._write(conn, figures, RUNNING, marks)
+        """Write that this process is running, with its state."""
+        self._write(conn, stats, RUNNING, fingerprints)
 
-    def leave(self, conn: Connection, figures: ProcessStats) -> None:
-        """This process ends in good order, and leaves this behind."""
-        self._write(conn, figures, STOPPED, None)
+    def leave(self, conn: Connection, stats: ProcessStats) -> None:
+        """Write that this process has stopped, and the state that it leaves behind."""
+        self._write(conn, stats, STOPPED, None)
 
     def sums(self, conn: Connection) -> Totals:
-        """What the live processes of this one's server come to."""
+        """The sums over the live processes of this process's server."""
         c = schema.server_process.c
         query = select(
             func.count(),
@@ -119,10 +120,10 @@ class Processes:
         return Totals(*(int(number) for number in conn.execute(query).one()))
 
     def horizon(self, conn: Connection) -> int:
-        """Up to when (epoch seconds) all that arrived at any server is known to be processed.
+        """The time (epoch seconds) up to which every packet at any server is known to be processed.
 
-        What a process left behind counts until its row is as old as that of a dead one: it
-        may be about to start again.
+        The queue of a stopped process counts until its row is as old as that of a dead one, since
+        the process may be about to start again.
         """
         c = schema.server_process.c
         now = self._clock(conn)
@@ -130,30 +131,36 @@ class Processes:
         return int(min(time for time in (*conn.execute(query).one(), now) if time is not None))
 
     def prune(self, conn: Connection) -> None:
-        """Remove rows of processes that are gone for a day."""
+        """Remove the rows of processes that have been gone for a day."""
         c = schema.server_process.c
-        conn.execute(delete(schema.server_process).where(c.heartbeat < self._clock(conn) - _KEPT))
+        conn.execute(
+            delete(schema.server_process).where(c.heartbeat < self._clock(conn) - _KEEP_SECONDS)
+        )
 
     def _write(
-        self, conn: Connection, figures: ProcessStats, state: str, marks: ProcessFingerprints | None
+        self,
+        conn: Connection,
+        stats: ProcessStats,
+        state: str,
+        fingerprints: ProcessFingerprints | None,
     ) -> None:
         now, offset = self._clocks(conn)
         table, process = schema.server_process, self._process
-        oldest = None if figures.oldest_age is None else now - figures.oldest_age
+        oldest = None if stats.oldest_age is None else now - stats.oldest_age
         row: dict[str, Any] = {
             "server_name": columns.fit(table, "server_name", process.server_name),
             "server_type": process.server_type,
             "heartbeat": now,
             "state": state,
-            "queue": figures.queue,
+            "queue": stats.queue,
             "oldest": oldest,
-            "scanned": now - figures.scan_age,
-            "threads": figures.threads,
-            "packets_per_second": figures.packets_per_second,
-            "rejected": figures.rejected,
+            "scanned": now - stats.scan_age,
+            "threads": stats.threads,
+            "packets_per_second": stats.packets_per_second,
+            "rejected": stats.rejected,
             "configuration": process.configuration,
             "clock_offset": offset,
-            **(marks._asdict() if marks else {}),
+            **(fingerprints._asdict() if fingerprints else {}),
         }
         if self._layout is not None:
             row = self._layout.present(table, row)
@@ -166,12 +173,12 @@ class Processes:
             "instance": columns.fit(table, "instance", process.instance),
             "pid": process.pid,
             "version": columns.fit(table, "version", process.version),
-            "started": now - figures.uptime,
+            "started": now - stats.uptime,
         }
         conn.execute(insert(table).values(row))
 
     def _clocks(self, conn: Connection) -> tuple[float, float | None]:
-        """The database's time, and by how much this machine's is ahead; None: too slow to tell."""
+        """The database's time, and the seconds by which this machine is ahead, None if unknown."""
         before = self._own_clock()
         now = self._clock(conn)
         after = self._own_clock()
@@ -179,23 +186,24 @@ class Processes:
         return now, round(offset, 3) if 0 <= after - before <= _SLOW else None
 
     def _fresh(self, conn: Connection) -> ColumnElement[bool]:
-        """Rows of which the heartbeat is young; one ahead of the clock, which was set back, too."""
+        """Condition for a recent heartbeat, or one slightly ahead since the clock was set back."""
         now = self._clock(conn)
         return schema.server_process.c.heartbeat.between(now - self._live, now + self._live)
 
 
-# -- reading back: the server processes that were at work on this database in the last day
+# -- reading the processes of the last day --
 
-#: Seconds by which a sign of life may lie ahead of the database's clock.
+#: Seconds by which a heartbeat may lie ahead of the database's clock.
 _AHEAD = 5.0
 
 
 class ServerProcess(NamedTuple):
-    """What a process last said of itself; None: it could not tell.
+    """The last row of a process; None for values that the process could not determine.
 
-    ``age`` is how long ago that was, in seconds; ``clock_offset`` how many seconds its machine's
-    clock was ahead of the database's.  ``queue`` and ``rejected`` count packets, ``oldest_age`` is
-    the age of the oldest one that waits, in seconds.
+    ``age`` is the age of the row in seconds; ``clock_offset`` the seconds by which its machine's
+    clock was ahead of the database's; ``has_left``: the process stopped in an orderly way.
+    ``queue`` and ``rejected`` count packets, ``oldest_age`` is the age of the oldest packet in the
+    queue, in seconds.
     """
 
     host: str
@@ -218,13 +226,13 @@ class ServerProcess(NamedTuple):
 
 
 def processes_seen(conn: Connection, layout: Layout) -> list[ServerProcess]:
-    """Of each instance of each host the process that was heard of last; by host and instance."""
+    """The latest process of each instance of each host, in order of host and instance."""
     table = schema.server_process
     if not layout.has(table):
         return []
     c = table.c
     optional = (
-        # A database that no newer version has opened yet lacks some.
+        # Missing in a database that only older versions have opened.
         column if layout.has(column) else null().label(column.key)
         for column in (c.configuration, c.host_keys, c.authorized_keys, c.pair, c.clock_offset)
     )
@@ -232,7 +240,7 @@ def processes_seen(conn: Connection, layout: Layout) -> list[ServerProcess]:
     wanted = (*who, c.queue, c.oldest, c.packets_per_second, c.rejected)
     now = database_time(conn)
     rows = list(conn.execute(select(*wanted, *optional)))
-    # One that lies ahead was written before the clock was set back: any other one is newer.
+    # A row ahead of the clock was written before the clock was set back: any other is newer.
     rows.sort(key=lambda row: (row.heartbeat <= now + _AHEAD, row.heartbeat, row.started))
     latest = {
         (row.host, row.instance): ServerProcess(

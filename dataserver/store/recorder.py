@@ -1,12 +1,17 @@
-"""Recording a batch of packets: one transaction, from the agents' locks to the ledger.
+"""Stores a batch of packets in one transaction, from the agents' locks to the ledger.
 
 The steps, in the order in which locks are taken (1 to 3: :mod:`dataserver.store.admission`):
 
-1.  agents are found or created; 2.  their versions locked; 3.  known packets put aside;
-4.  each agent's packets are evaluated in order of time: what is new is gathered;
-5.  everything is written in bulk: history, late values, counters, states, agents, their
-    counts, events, the ledger, the versions, what was refused;
-6.  commit.  When anything fails, the agents are forgotten and the transaction is void.
+1.  agents are found or created;
+2.  their versions are locked;
+3.  packets that are in the ledger already are left out;
+4.  each agent's packets are evaluated in order of time, which collects the rows to write;
+5.  all rows are written in bulk: ledger, history, late values, counters, states, agents with
+    their counts, events, versions, refused values;
+6.  commit.  If any step fails, the transaction is rolled back and the cache forgets the agents.
+
+:meth:`Recorder.rehearse` goes the same way with one packet up to the last statement before the
+commit, reports what would be stored (:class:`Rehearsal`) and rolls back.
 """
 
 from __future__ import annotations
@@ -28,13 +33,13 @@ from dataserver.model import Arrival, Module, Packet
 from dataserver.rules import entities
 from dataserver.rules.events import MOST_OF_A_PACKET, Event, packet_events
 from dataserver.rules.refusals import Refusal
-from dataserver.rules.times import reads_offset
+from dataserver.rules.times import is_valid_offset
 from dataserver.store import ledger, refused, schema
 from dataserver.store.admission import Admission, Outcome, Work
 from dataserver.store.agents import Agents, AutoCreatePolicy
 from dataserver.store.cache import AgentCache, AgentEntry
 from dataserver.store.changes import CREATED, Changes, FirstRefused, Tally, Writer
-from dataserver.store.counts import COUNTS, recount
+from dataserver.store.counts import recount
 from dataserver.store.database import verify_file
 from dataserver.store.errors import RAW, classify, translating
 from dataserver.store.evaluate import Evaluator
@@ -42,125 +47,21 @@ from dataserver.store.events import EventLog
 from dataserver.store.layout import Layout
 from dataserver.store.modules import Modules, module_name
 from dataserver.store.reference import Reference, read_reference
+from dataserver.store.schema import COUNT_KEYS
 from dataserver.store.sections import Sections
 from dataserver.store.servers import find_server
 from dataserver.store.sql import Row, Sql
 from dataserver.store.standing import column_text
 from dataserver.store.write import States, write_late
 
-# -- what recording a packet would do, told without doing it: the record and the noting writer
-#
-# The rehearsal itself is :meth:`dataserver.store.recorder.Recorder.rehearse`: it goes the same
-# way as recording, to the last statement before the commit, so that what it tells is what
-# would be stored.
-
-
-class StoredPoint(NamedTuple):
-    """A value that would go into history; ``time`` in epoch seconds."""
-
-    module: str
-    time: int
-    value: float | str
-
-
-class RefusedPart(NamedTuple):
-    """What would be refused, so many times; ``module`` '' for what is the packet's own."""
-
-    module: str
-    reason: Refusal
-    value: str
-    times: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """What would become of one packet.
-
-    ``error``: it would be set aside, and why; ``duplicate``: it is stored already;
-    ``late``: its agent has had a newer one.  ``agent`` is the agent's name as it would be
-    known, None where there is none.  ``points`` include those that a late value restores.
-    ``tally`` counts as recording does.
-    """
-
-    error: PacketError | None
-    duplicate: bool
-    late: bool
-    agent: str | None
-    new_agent: bool
-    new_modules: tuple[str, ...]
-    points: tuple[StoredPoint, ...]
-    events: tuple[Event, ...]
-    refused: tuple[RefusedPart, ...]
-    tally: Tally
-
-    @classmethod
-    def of(
-        cls,
-        batch: Changes,
-        noted: Sequence[Row],
-        known: Mapping[int, str],
-        error: PacketError | None,
-    ) -> Self:
-        """From the batch of this one packet and the history rows that were noted.
-
-        ``known`` are the modules that were there before, as :func:`module_names` gave them.
-        """
-        names = module_names(batch)
-        agents = list(batch.agents.values())
-        return cls(
-            error=error,
-            duplicate=batch.tally.duplicates > 0,
-            late=batch.tally.late > 0,
-            agent=entities.decode(agents[0].name) if agents else None,
-            new_agent=batch.tally.new_agents > 0,
-            new_modules=tuple(name for key, name in names.items() if key not in known),
-            points=tuple(StoredPoint(names[key], time, value) for key, time, value in noted),
-            events=tuple(batch.events),
-            refused=tuple(
-                RefusedPart(entities.decode(each.module), each.reason, each.value, each.times)
-                for each in batch.refusals
-            ),
-            tally=batch.tally,
-        )
-
-
-def module_names(batch: Changes) -> dict[int, str]:
-    """The names, as people read them, of all modules of the batch's agents, by id."""
-    return {
-        module.id: entities.decode(module.name)
-        for agent in batch.agents.values()
-        for module in agent.modules.values()
-    }
-
-
-class NotingWriter(Writer):
-    """Writes as ever, and notes the rows (module, time, value) that go into history."""
-
-    def __init__(self, sql: Sql, layout: Layout) -> None:
-        super().__init__(sql, layout)
-        self.noted: list[Row] = []
-
-    def history(self, conn: Connection, batch: Changes) -> None:
-        """All history rows of the batch but the late ones."""
-        self.noted += [*batch.numbers, *batch.texts]
-        super().history(conn, batch)
-
-    def points(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
-        """History rows whose second may be taken."""
-        self.noted += rows
-        super().points(conn, table, rows)
-
-
-# -- recorder --
-
 log = logging.getLogger(__name__)
 
-#: An agent's newest packet time (epoch seconds) and interval (seconds), None: not known.
+#: An agent's newest packet time (epoch seconds) and interval (seconds); None if not known.
 Known = tuple[int | None, int | None]
 
 
 class Recorder:
-    """Records batches into one database; not for several threads at once."""
+    """Stores batches of packets in one database; not safe for use by several threads at once."""
 
     def __init__(
         self,
@@ -188,8 +89,8 @@ class Recorder:
         self._modules = Modules(self._sql, layout, learning.max_modules)
         self._sections = Sections(self._sql, layout)
         self._evaluator = Evaluator(zone, longest_text, max_ahead)
-        #: What was refused is told where all of its table is there; and why that failed last.
-        self._tells_refused = len(layout.columns(schema.refused)) == len(schema.refused.columns)
+        #: Refused values are stored if their table has all of its columns; the last error of that.
+        self._stores_refused = len(layout.columns(schema.refused)) == len(schema.refused.columns)
         self._refused_error = ""
         self._reference: tuple[Reference, float] | None = None
         self._server_name = learning.server_name
@@ -207,10 +108,10 @@ class Recorder:
         self.clocks = self._admission.clocks
 
     def record(self, arrivals: Sequence[Arrival], now: int) -> tuple[list[Outcome], Tally]:
-        """Take in ``arrivals`` in one transaction; ``now`` in epoch seconds.
+        """Store ``arrivals`` in one transaction; ``now`` in epoch seconds.
 
-        Returns an outcome for each, in their order, and what was done in all.
-        Raises StoreConflict, StoreUnavailable, StoreRefused: nothing was taken in.
+        Returns an outcome for each, in their order, and the tally of the transaction.
+        Raises StoreConflict, StoreUnavailable or StoreRefused; then nothing was stored.
         """
         self.catalog.trim()
         batch = Changes(now)
@@ -223,7 +124,7 @@ class Recorder:
                 reach("before-commit")
             verify_file(self._engine)
         except BaseException:
-            # Entries were changed in place, and the transaction may or may not be there.
+            # Entries were changed in place, and whether the transaction was committed is unknown.
             self.catalog.forget(batch.agents.values())
             raise
         for agent in batch.agents.values():
@@ -234,12 +135,12 @@ class Recorder:
         return outcomes, batch.tally
 
     def rehearse(self, arrival: Arrival, now: int) -> Rehearsal:
-        """What :meth:`record` would do with this packet alone: done, told and rolled back.
+        """What :meth:`record` would do with this packet alone: done, reported and rolled back.
 
-        Raises as it does.
+        Raises the same errors as :meth:`record`.
         """
         batch, outcomes = Changes(now), [Outcome()]
-        writer = NotingWriter(self._sql, self.layout)
+        writer = _NotingWriter(self._sql, self.layout)
         self._admission.looks_up_all = True
         try:
             with (
@@ -248,28 +149,31 @@ class Recorder:
                 conn.begin() as transaction,
             ):
                 work = self._admit(conn, [arrival], batch, outcomes)
-                known = module_names(batch)
+                known = _module_names(batch)
                 self._evaluate(conn, work, batch)
                 self._write(conn, work, batch, writer)
                 transaction.rollback()
         finally:
-            # What it holds of this agent is not there after all.
+            # The cached entries hold changes that were rolled back.
             self.catalog.clear()
             self._admission.looks_up_all = False
         return Rehearsal.of(batch, writer.noted, known, outcomes[0].error)
 
     def known(self, arrival: Arrival) -> Known:
-        """The newest packet time and interval of the arrival's agent, as far as is remembered."""
+        """The cached newest packet time and interval of the arrival's agent."""
         agent = self.catalog.get(arrival.packet.agent_name)
         return (None, None) if agent is None else (agent.newest, agent.interval)
 
     def newest(self, names: Collection[str]) -> dict[str, Known]:
-        """The same from the database, for the agents that are there.  Raises StoreError."""
+        """Newest packet time and interval of agents, by name, read from the database.
+
+        Names of unknown agents are left out.  Raises StoreError.
+        """
         with translating("look up agents"), self._engine.connect() as conn:
             return ledger.newest_times(conn, names, self.catalog.epoch)
 
     def _translating(self, action: str) -> AbstractContextManager[None]:
-        # Not even a statement that the database hangs up on is to be tried for ever.
+        # A statement on which the server closes the connection must not be retried for ever.
         return translating(action, statement_limit=self._longest_statement)
 
     def _admit(
@@ -285,11 +189,14 @@ class Recorder:
         return self._reference[0]
 
     def _running_by(self, conn: Connection) -> int:
-        """Our row of ``tserver``, which a new server makes only after its first batch; 0: none."""
+        """The id of this server's row in ``tserver``, or 0 if it has none yet.
+
+        A new server creates its row after its first batch.
+        """
         known = self._read_reference(conn).server_id
         return known or find_server(conn, self.layout, self._server_name) or 0
 
-    # -- step 4 ----------------------------------------------------------------
+    # -- step 4: evaluating --
 
     def _evaluate(self, conn: Connection, work: Sequence[Work], batch: Changes) -> None:
         reference = self._read_reference(conn)
@@ -300,7 +207,7 @@ class Recorder:
             packet, time = arrival.packet, arrival.time
             if time is None:
                 batch.refuse(agent, "", Refusal.PACKET_TIME, packet.timestamp)
-            if (offset := packet.timezone_offset) and not reads_offset(offset):
+            if (offset := packet.timezone_offset) and not is_valid_offset(offset):
                 batch.refuse(agent, "", Refusal.OFFSET, offset)
             newest = not late and time is not None
             first = agent.created and agent.id not in created
@@ -330,15 +237,16 @@ class Recorder:
                 )
                 agent.newest = max(agent.newest, time)
             if packet.events and not late and not agent.quiet:
-                # Of all groups, but for those that came with the agent, as with the Perl server.
+                # Events have group 0 (all), except those of an agent's first packet, which have
+                # the agent's group: as the Perl server does.
                 _add_events(batch, agent, packet, agent.group_id if first else 0)
 
     def _learn(
         self, conn: Connection, work: Sequence[Work], batch: Changes, reference: Reference
     ) -> dict[tuple[int, str], Refusal]:
-        """Create the modules that the packets bring, before any value is looked at.
+        """Create the packets' new modules before any value is evaluated.
 
-        Why others are left out, by agent's id and module's name as written, where it was tried.
+        Returns why the others were not created, by agent id and module name as in the packet.
         """
         wanted: list[tuple[AgentEntry, Module]] = []
         seen: set[int] = set()
@@ -347,7 +255,7 @@ class Recorder:
             seen.add(agent.id)
             for module in arrival.packet.modules:
                 if module.name not in agent.by_raw:
-                    # Mode 0 does not learn, but for what the first packet brings.
+                    # In mode 0 only the agent's first packet creates modules.
                     if agent.mode == 0 and not first and not _is_known(agent, module):
                         continue
                     wanted.append((agent, module))
@@ -360,7 +268,7 @@ class Recorder:
             batch.recount[agent.id] = agent
         return left_out
 
-    # -- step 5 ----------------------------------------------------------------
+    # -- step 5: writing --
 
     def _write(
         self,
@@ -370,7 +278,7 @@ class Recorder:
         writer: Writer | None = None,
     ) -> None:
         writer = writer or self._writer
-        self._look_for_gone(conn, work, batch)
+        self._check_exists(conn, work, batch)
         self._add_packets(conn, batch)
         writer.history(conn, batch)
         if batch.own_times:
@@ -398,29 +306,29 @@ class Recorder:
             self._write_refused(conn, batch)
 
     def _write_refused(self, conn: Connection, batch: Changes) -> None:
-        """Write what was refused; where that fails, the packets are stored all the same.
+        """Store the refused values; if only that fails, log it and store the packets nevertheless.
 
-        Unless the database ended the whole transaction, as after a deadlock: then nothing is.
+        Raises if the database ended the whole transaction, as after a deadlock.
         """
-        if not self._tells_refused:
+        if not self._stores_refused:
             return
         savepoint = conn.begin_nested()
         try:
             new = refused.write(conn, self._sql, batch.refusals, batch.now)
             savepoint.commit()
         except RAW as exc:
-            error = classify(exc, action="write what was refused")
+            error = classify(exc, action="store refused values")
             if isinstance(error, StoreConflict | StoreUnavailable):
                 raise
             try:
                 savepoint.rollback()
-            except RAW:  # the transaction is gone, so that a commit would store nothing
+            except RAW:  # the transaction is gone, so a commit would store nothing
                 raise error from exc
             if str(error) != self._refused_error:
                 log.warning("%s", error)
             self._refused_error = str(error)
             return
-        batch.tally.first_refused += [_first(batch, each) for each in new]
+        batch.tally.first_refused += [_first_refused(batch, each) for each in new]
 
     def _add_packets(self, conn: Connection, batch: Changes) -> None:
         try:
@@ -428,21 +336,23 @@ class Recorder:
         except IntegrityError as error:
             if self._admission.looks_up_all:
                 raise
-            # Only of agents whose clock was ahead, so the others are not looked up every time.
+            # Possible only for agents whose clock was ahead, so not every packet is looked up.
             self._admission.looks_up_all = True
-            raise StoreConflict("a packet of before its agent's clock was put right") from error
+            raise StoreConflict("a packet from before its agent's clock was corrected") from error
 
-    def _look_for_gone(self, conn: Connection, work: Sequence[Work], batch: Changes) -> None:
-        """What is late updates no row that would not be there; so it is asked for."""
+    def _check_exists(self, conn: Connection, work: Sequence[Work], batch: Changes) -> None:
+        """Check that agents and modules of late packets still exist: no update would notice it."""
         if not batch.tally.late and not batch.late:
             return
         late = {item.agent.id for item in work if item.late}
         modules = {sample.module.id for sample in batch.late}
         if gone := self.catalog.gone(conn, late, modules):
-            raise StoreConflict(f"{gone} agents or modules were deleted by somebody else meanwhile")
+            raise StoreConflict(
+                f"{gone} agents or modules were deleted by another program meanwhile"
+            )
 
     def _agent_rows(self, conn: Connection, work: Sequence[Work], batch: Changes) -> None:
-        """When each agent was last heard of, and how many of its modules are in which status."""
+        """Write each agent's time of last contact, and its counts of modules by status."""
         counted: dict[int, Row] = {}
         uncertain = []
         for agent in batch.recount.values():
@@ -454,7 +364,7 @@ class Recorder:
         now_text = self._text(batch.now)
         plain: list[Row] = []
         changed: list[Row] = []
-        # A late packet says nothing about when an agent was heard of.
+        # A late packet does not change the time of last contact.
         heard = {
             item.agent.id: item.agent
             for item in work
@@ -470,16 +380,19 @@ class Recorder:
         contact = ("id", "contact", "packet_contact")
         for keys, rows in (
             (contact, plain),
-            ((*contact, *COUNTS), changed),
-            (("id", *COUNTS), [(agent_id, *counts) for agent_id, counts in counted.items()]),
+            ((*contact, *COUNT_KEYS), changed),
+            (
+                ("id", *COUNT_KEYS),
+                [(agent_id, *counts) for agent_id, counts in counted.items()],
+            ),
         ):
             if rows and self._sql.update(conn, schema.agent, keys, rows) < len(rows):
-                raise StoreConflict("agents were deleted by somebody else meanwhile")
+                raise StoreConflict("agents were deleted by another program meanwhile")
         recount(conn, self._sql, uncertain)
 
 
 def _add_events(batch: Changes, agent: AgentEntry, packet: Packet, group_id: int) -> None:
-    """The events that a packet brings, as far as they are read and no more than it may bring."""
+    """Add the packet's events that are valid, up to the limit; the others count as refused."""
     events = list(packet_events(agent.id, group_id, packet.events))
     batch.events += events
     if left := len(packet.events) - len(events):
@@ -488,10 +401,109 @@ def _add_events(batch: Changes, agent: AgentEntry, packet: Packet, group_id: int
         batch.refuse(agent, "", reason, None, left)
 
 
-def _first(batch: Changes, noted: refused.Noted) -> FirstRefused:
+def _first_refused(batch: Changes, noted: refused.Noted) -> FirstRefused:
     agent = entities.decode(batch.agents[noted.agent_id].name)
     return FirstRefused(agent, entities.decode(noted.module), noted.reason, noted.value)
 
 
 def _is_known(agent: AgentEntry, module: Module) -> bool:
     return module_name(module.name) in agent.modules
+
+
+# -- rehearsal: what recording a packet would do --
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What storing one packet would do.
+
+    ``error``: why it would be rejected, or None.  ``duplicate``: it is stored already.
+    ``late``: its agent has had a newer one.  ``agent`` is the agent's name, or None
+    if the packet has no effect on an agent.  ``points`` include those that a late value restores.
+    ``tally`` counts as :meth:`Recorder.record` does.
+    """
+
+    error: PacketError | None
+    duplicate: bool
+    late: bool
+    agent: str | None
+    new_agent: bool
+    new_modules: tuple[str, ...]
+    points: tuple[StoredPoint, ...]
+    events: tuple[Event, ...]
+    refused: tuple[RefusedPart, ...]
+    tally: Tally
+
+    @classmethod
+    def of(
+        cls,
+        batch: Changes,
+        noted: Sequence[Row],
+        known: Mapping[int, str],
+        error: PacketError | None,
+    ) -> Self:
+        """From the batch of this one packet and the history rows written for it.
+
+        ``known`` are the modules that existed before, as :func:`_module_names` returned them.
+        """
+        names = _module_names(batch)
+        agents = list(batch.agents.values())
+        return cls(
+            error=error,
+            duplicate=batch.tally.duplicates > 0,
+            late=batch.tally.late > 0,
+            agent=entities.decode(agents[0].name) if agents else None,
+            new_agent=batch.tally.new_agents > 0,
+            new_modules=tuple(name for key, name in names.items() if key not in known),
+            points=tuple(StoredPoint(names[key], time, value) for key, time, value in noted),
+            events=tuple(batch.events),
+            refused=tuple(
+                RefusedPart(entities.decode(each.module), each.reason, each.value, each.times)
+                for each in batch.refusals
+            ),
+            tally=batch.tally,
+        )
+
+
+class StoredPoint(NamedTuple):
+    """A history row that would be stored; ``time`` in epoch seconds."""
+
+    module: str
+    time: int
+    value: float | str
+
+
+class RefusedPart(NamedTuple):
+    """A value that would be refused, ``times`` times; ``module`` is '' for parts of no module."""
+
+    module: str
+    reason: Refusal
+    value: str
+    times: int
+
+
+class _NotingWriter(Writer):
+    """A writer that also keeps the history rows (module, time, value) that it writes."""
+
+    def __init__(self, sql: Sql, layout: Layout) -> None:
+        super().__init__(sql, layout)
+        self.noted: list[Row] = []
+
+    def history(self, conn: Connection, batch: Changes) -> None:
+        """Write and keep all history rows of the batch except the late ones."""
+        self.noted += [*batch.numbers, *batch.texts]
+        super().history(conn, batch)
+
+    def points(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
+        """Write and keep history rows at seconds that may have a row already."""
+        self.noted += rows
+        super().points(conn, table, rows)
+
+
+def _module_names(batch: Changes) -> dict[int, str]:
+    """The decoded names of all modules of the batch's agents, by id."""
+    return {
+        module.id: entities.decode(module.name)
+        for agent in batch.agents.values()
+        for module in agent.modules.values()
+    }

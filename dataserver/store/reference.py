@@ -1,7 +1,7 @@
-"""The small tables that packets are read against: types, groups, systems, tags, fields, settings.
+"""Reads the small tables that packets refer to: types, groups, systems, tags, fields, settings.
 
-Read together and kept for as long as any cache is (at most a minute): an administrator
-changes them in the console, seldom.
+They are read together and cached like agents (a minute at most), since an administrator seldom
+changes them in the console.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataserver.store.cache import folded_name
 from dataserver.store.layout import Layout
 from dataserver.store.servers import SATELLITE, find_server
 
-# Source: behaviour of Pandora FMS's data server; the first word found in the name decides.
+# Source: behaviour of Pandora FMS's data server; the first match of a word in the name decides.
 _SYSTEMS: tuple[tuple[tuple[str, ...], int], ...] = (
     (("windows",), 9),
     (("cisco",), 7),
@@ -34,11 +34,10 @@ _SYSTEMS: tuple[tuple[tuple[str, ...], int], ...] = (
 )
 _OTHER_SYSTEM = 10
 
-#: What the console's setup says that packets are read against, in ``tconfig``.
-_STORM_PROTECTION, _UNTOLD_INVENTORY = "event_storm_protection", "inventory_changes_blacklist"
+#: Settings of the console, in ``tconfig``.
+_STORM_PROTECTION, _SILENT_INVENTORY = "event_storm_protection", "inventory_changes_blacklist"
 
-
-#: Longer ones are none; Python makes no number of thousands of digits.
+#: An id; the length is bounded, since Python converts no numbers of thousands of digits.
 _ID = re.compile(r"[0-9]{1,10}")
 
 
@@ -54,13 +53,13 @@ class Reference:
     tags: dict[str, int]
     custom_fields: dict[str, int]
     inventory_modules: dict[tuple[int, str], int]
-    #: Satellite servers that have reported, by the names as they gave them.
+    #: Ids of satellite servers that have reported, by name as in their packets.
     satellites: dict[str, int]
-    #: Inventory modules of which changes are not told.
+    #: Ids of inventory modules whose changes make no events.
     untold_inventory: frozenset[int]
-    #: Nobody is told of statuses that values change.
+    #: Whether changes of status make no events.
     storm_protection: bool
-    #: Our own row of ``tserver``; 0: there is none (yet).
+    #: The id of our own row in ``tserver``, or 0 if it has none yet.
     server_id: int
 
     def group(self, name: str) -> int | None:
@@ -68,7 +67,7 @@ class Reference:
         return self.groups.get(folded_name(name)) if name else None
 
     def system(self, os_name: str) -> int:
-        """The id of the operating system that ``os_name`` means."""
+        """The id of the operating system named ``os_name``."""
         lowered = os_name.lower()
         for words, os_id in _SYSTEMS:
             if any(word in lowered for word in words):
@@ -80,7 +79,7 @@ class Reference:
 
 
 def read_reference(conn: Connection, layout: Layout, server_name: str) -> Reference:
-    """Read all of it that ``layout`` says is there."""
+    """Read the tables that exist in ``layout``."""
     s = schema
     groups = _pairs(conn, s.group.c.name, s.group.c.id)
     return Reference(
@@ -99,7 +98,7 @@ def read_reference(conn: Connection, layout: Layout, server_name: str) -> Refere
         custom_fields=dict(_pairs(conn, s.custom_field.c.name, s.custom_field.c.id)),
         inventory_modules=_inventory_modules(conn, layout),
         satellites=read_satellites(conn, layout),
-        untold_inventory=_numbers(_configured(conn, layout, _UNTOLD_INVENTORY)),
+        untold_inventory=_numbers(_configured(conn, layout, _SILENT_INVENTORY)),
         storm_protection=storm_protection(conn, layout),
         server_id=find_server(conn, layout, server_name) or 0,
     )
@@ -111,7 +110,7 @@ def storm_protection(conn: Connection, layout: Layout) -> bool:
 
 
 def _configured(conn: Connection, layout: Layout, token: str) -> str:
-    """A value of the console's setup; empty where it has none."""
+    """A setting of the console, or an empty text if it is not set."""
     c = schema.config.c
     if not (layout.has(c.token) and layout.has(c.value)):
         return ""
@@ -120,13 +119,13 @@ def _configured(conn: Connection, layout: Layout, token: str) -> str:
 
 
 def _numbers(text: str) -> frozenset[int]:
-    """The ids of a list with commas; what is none is left out."""
+    """The ids in a comma-separated list; other words are ignored."""
     words = (word.strip() for word in text.split(","))
     return frozenset(int(word) for word in words if _ID.fullmatch(word))
 
 
 def read_satellites(conn: Connection, layout: Layout, name: str | None = None) -> dict[str, int]:
-    """The ids of the satellite servers by name; ``name``: of that one only."""
+    """The ids of the satellite servers by name, or only of the one called ``name``."""
     c = schema.server.c
     if not all(map(layout.has, (c.id, c.name, c.server_type))):
         return {}

@@ -1,9 +1,10 @@
-"""What was refused of packets that were stored: noted, written, bounded, read.
+"""The table of refused values: parts of stored packets that could not be stored.
 
-A batch notes what it refuses; the rows are written in its transaction, while the versions of
-their agents are locked, so that counts of several servers add up.  An agent has up to
-:data:`MOST_OF_AGENT` rows, one for each module and reason; what is beyond is counted in one row
-more.  A sweep forgets what was not refused again for long and bounds the whole table.
+A batch collects what it refuses (:class:`Refusals`); :func:`write` adds it to the table in the
+batch's transaction, while the versions of the agents are locked, so that counts of several servers
+add up.  An agent has up to :data:`MOST_OF_AGENT` rows, one for each module and reason; further
+ones are counted in one more row.  :func:`sweep` deletes rows that were not refused again for long
+and bounds the table; :func:`list_refused` reads it.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from dataserver.store.cache import in_chunks
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Row, Sql
 
-#: Rows of one agent, besides the one that counts the rest, and of all.
+#: Rows of one agent, besides the row that counts the rest, and rows of the table.
 MOST_OF_AGENT, MOST = 50, 100_000
 #: Seconds after which a row that was not written again is deleted; rows deleted at once.
 KEPT, _BLOCK = 30 * 86_400, 1_000
-#: Characters of a name and of a value that are kept.
+#: Characters of a name and of a value that are stored.
 _LONGEST_NAME, LONGEST_VALUE = 600, 200
 _KEYS = ("agent_id", "key", "module", "reason", "value", "count", "first", "last")
 
 
 class Noted(NamedTuple):
-    """Something that was refused, so many times.
+    """A value that was refused ``times`` times, or another part of a packet.
 
-    ``module`` is its name as stored and cut, '' for the packet itself.
+    ``module`` is the module's name as stored, cut, or '' for parts of no module.
     """
 
     agent_id: int
@@ -45,7 +46,7 @@ class Noted(NamedTuple):
 
 
 class Refusals:
-    """What one batch refused, in order; bounded by agent as the table is."""
+    """What one batch refused, in order; bounded by agent like the table."""
 
     __slots__ = ("_by_agent",)
 
@@ -63,7 +64,7 @@ class Refusals:
     def add(self, agent_id: int, module: str, reason: Refusal, value: str, count: int) -> None:
         """Note that ``value`` was refused, the last one of ``count``."""
         noted = self._by_agent.setdefault(agent_id, {})
-        key = _cut(module), reason  # as its row has it: names that begin alike share one
+        key = _cut(module), reason  # as in its row: long names with the same beginning share one
         if key not in noted and len(noted) >= MOST_OF_AGENT:
             key = "", Refusal.MORE
         before = noted.get(key)
@@ -71,9 +72,9 @@ class Refusals:
 
 
 def write(conn: Connection, sql: Sql, refusals: Refusals, now: int) -> list[Noted]:
-    """Add what was refused to the table; what of it was refused for the first time.
+    """Add ``refusals`` to the table; returns those that were refused for the first time.
 
-    The agents' versions are locked; ``now`` in epoch seconds.
+    The agents' versions must be locked; ``now`` in epoch seconds.
     """
     by_agent: dict[int, list[Noted]] = {}
     for each in refusals:
@@ -98,7 +99,7 @@ def write(conn: Connection, sql: Sql, refusals: Refusals, now: int) -> list[Note
         if more:
             rest = Noted(agent_id, "", Refusal.MORE, last_value, more)
             rows.append(_row(rest, _MORE, there.get(_MORE), now))
-    # By the key's first two columns: in one order with whoever else writes here.
+    # Sorted by primary key, so that all writers use the same order.
     rows.sort(key=lambda row: row[:2])
     sql.upsert(conn, schema.refused, _KEYS, rows)
     return new
@@ -143,13 +144,13 @@ def _cut(name: str) -> str:
 _MORE = _key("", Refusal.MORE)
 
 
-# -- bounded ------------------------------------------------------------------
+# -- bounding the table --
 
 
 def sweep(conn: Connection, now: int) -> bool:
-    """Delete a block of old rows, of rows of agents that are gone, and of the oldest of too many.
+    """Delete a block of old rows, rows of deleted agents, and the oldest rows beyond the limit.
 
-    True: there is more to do at once.  ``now`` in epoch seconds.
+    True if there is more to do at once.  ``now`` in epoch seconds.
     """
     c, a = schema.refused.c, schema.agent.c
     key = select(c.agent_id, c.key, c.last)
@@ -161,21 +162,21 @@ def sweep(conn: Connection, now: int) -> bool:
     if count > MOST:
         queries.append(key.order_by(c.last).limit(min(count - MOST, _BLOCK)))
     found = {tuple(row) for query in queries for row in conn.execute(query)}
-    # In the order in which batches write; what was written again meanwhile stays.
+    # In the order in which batches write; rows that were written again meanwhile are kept.
     for agent_id, digest, last in sorted(found):
         here = (c.agent_id == agent_id, c.key == digest, c.last == last)
         conn.execute(delete(schema.refused).where(*here))
     return len(found) >= _BLOCK
 
 
-# -- read ---------------------------------------------------------------------
+# -- reading --
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedRecord:
-    """One row, for people: names decoded; ``module`` '' for what is the packet's own.
+    """One row, with decoded names; ``module`` is '' for parts of no module.
 
-    ``value`` is the last one, cut; ``first`` and ``last`` are epoch seconds.
+    ``value`` is the last one, cut; ``first`` and ``last`` are in epoch seconds.
     """
 
     agent_id: int
@@ -193,9 +194,9 @@ class RefusedRecord:
 def list_refused(
     conn: Connection, layout: Layout, agent_id: int | None = None, limit: int | None = None
 ) -> list[RefusedRecord]:
-    """What was refused, of all agents or one, the newest first.
+    """The rows of all agents or of one, the newest first.
 
-    Empty where the database, of an earlier version, has no such table yet.
+    Empty if the database, of an earlier version, does not have the table yet.
     """
     if not layout.has(schema.refused):
         return []
@@ -215,7 +216,7 @@ def list_refused(
 
 
 def of_module(records: Sequence[RefusedRecord], name: str) -> tuple[RefusedRecord, ...]:
-    """Those of an agent's records that are of its module ``name``."""
+    """Those of an agent's records that belong to its module ``name``."""
     wanted = entities.decode(_cut(entities.encode(name)))
     return tuple(each for each in records if each.module == wanted)
 

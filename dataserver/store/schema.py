@@ -146,6 +146,17 @@ agent = Table(
     **_IDS_USED_ONCE,
 )
 
+#: Keys of an agent's counts of its enabled modules: by status, in the order of
+#: :class:`dataserver.rules.status.Status`, and with the total.
+STATUS_COUNT_KEYS = (
+    "normal_count",
+    "critical_count",
+    "warning_count",
+    "unknown_count",
+    "notinit_count",
+)
+COUNT_KEYS = (*STATUS_COUNT_KEYS, "total_count")
+
 module = Table(
     "tagente_modulo",
     pandora,
@@ -672,7 +683,7 @@ packet = Table(
     Column("digest", Digest, primary_key=True),
     Column("server", String(100), nullable=False),
     Column("arrived", Big, nullable=False),
-    comment="The ledger: every packet taken in, once.",
+    comment="The ledger: every stored packet, once.",
     **_MYSQL,
 )
 
@@ -779,11 +790,11 @@ server_process = Table(
     **_MYSQL,
 )
 
-#: Of our tables, those that only tell: a server runs without them where it may not create them.
-TELLING = frozenset({refused})
+#: Our tables that a server can do without if it has no right to create them.
+OPTIONAL = frozenset({refused})
 
 
-# -- the rows that a new database of our own starts with: Pandora's stock data that is relied on
+# -- the rows of a new database of our own: Pandora's stock data that servers rely on --
 
 _MODULE_TYPES = (
     (1, "generic_data", 0, "Generic numeric"),

@@ -1,7 +1,7 @@
-"""A packet's other sections: addresses, custom fields, inventory, and servers' own packets.
+"""Stores a packet's other sections: addresses, custom fields, inventory; and servers' own packets.
 
-Most agents send the same in every packet, so what was written last is remembered and
-only a difference costs anything.
+Most agents send the same in every packet, so the last sections are cached, and only differences
+are written.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataserver.store import columns, schema
 from dataserver.store.cache import AgentEntry, in_chunks
 from dataserver.store.changes import Changes
 from dataserver.store.events import EventLog
+from dataserver.store.layout import Layout
 from dataserver.store.ledger import KIND_ADDRESS, lock_names
-from dataserver.store.probe import Layout
 from dataserver.store.reference import Reference
 from dataserver.store.servers import Servers
 from dataserver.store.sql import Sql
@@ -39,7 +39,7 @@ class Sections:
     def __init__(self, sql: Sql, layout: Layout) -> None:
         self._sql = sql
         self._layout = layout
-        # Written where all of it is there; an older database may lack some, or all.
+        # Written only if all of its columns exist; an older database may lack some or all.
         self._inventory = all(_has_all(layout, table, keys) for table, keys in _INVENTORY.items())
         self._servers = Servers(sql, layout, EventLog(sql, layout))
 
@@ -54,28 +54,28 @@ class Sections:
         first: bool,
         batch: Changes,
     ) -> None:
-        """Write what differs from the last packet; ``first``: the one that created the agent.
+        """Write what differs from the last packet; ``first``: this packet created the agent.
 
-        Addresses and events only go into ``batch``, to be written at its end.
+        Addresses and events are added to ``batch`` and written at its end.
         """
-        told = (packet.address, packet.custom_fields)
-        if told != agent.sections and (agent.mode != 0 or first):
+        sections = (packet.address, packet.custom_fields)
+        if sections != agent.sections and (agent.mode != 0 or first):
             listed = columns.addresses(packet)
-            # An agent that does not learn keeps the address it came with, and only that.
+            # An agent in mode 0 keeps only the address of its first packet.
             if agent.mode == 0:
                 del listed[1:]
             if listed:
                 fitting = (columns.fit(schema.address, "ip", ip) for ip in listed)
                 batch.addresses[agent.id] = list(dict.fromkeys(fitting))
             _set_custom_fields(conn, agent, packet.custom_fields, reference, batch)
-        agent.sections = told
+        agent.sections = sections
         if self._inventory:
             for module in {module.name: module for module in packet.inventory}.values():
                 self._set_inventory(conn, agent, module, time, local_text, reference, batch)
 
-    def add_addresses(self, conn: Connection, told: Mapping[int, Sequence[str]]) -> None:
-        """Enter addresses (by agent's id) and the agents' links to them, where missing."""
-        wanted = sorted({ip for listed in told.values() for ip in listed})
+    def add_addresses(self, conn: Connection, by_agent: Mapping[int, Sequence[str]]) -> None:
+        """Add missing addresses (given by agent id) and the agents' missing links to them."""
+        wanted = sorted({ip for listed in by_agent.values() for ip in listed})
         known = _address_ids(conn, wanted)
         if missing := [ip for ip in wanted if ip not in known]:
             lock_names(conn, self._sql, KIND_ADDRESS, missing)
@@ -84,10 +84,10 @@ class Sections:
             if new:
                 self._sql.insert(conn, schema.address, ("ip",), new)
                 known |= _address_ids(conn, missing)
-        linked = _links(conn, list(told))
+        linked = _links(conn, list(by_agent))
         rows = {
             (known[ip], agent_id): None
-            for agent_id, listed in sorted(told.items())
+            for agent_id, listed in sorted(by_agent.items())
             for ip in listed
             if (known[ip], agent_id) not in linked
         }
@@ -104,7 +104,7 @@ class Sections:
         reference: Reference,
         batch: Changes,
     ) -> None:
-        """Store the present inventory; a row of its history where it is new or differs."""
+        """Store the current inventory, and a row of its history if it is new or differs."""
         module_id = reference.inventory_modules.get((agent.os_id, entities.encode(module.name)))
         if module_id is None:
             batch.refuse(agent, "", Refusal.INVENTORY, module.name)
@@ -134,10 +134,10 @@ class Sections:
             inventory_id = known[0]
             conn.execute(update(schema.inventory).where(c.id == inventory_id).values(present))
         before = None if known is None else bytes(known[1] or b"")
-        # One that the console made and no packet has filled yet has changed nothing.
+        # A row that the console created and no packet has filled yet is not a change.
         is_filled = known is not None and known[2]
-        told = module_id not in reference.untold_inventory and not agent.quiet
-        if before is not None and before != data and is_filled and told:
+        makes_event = module_id not in reference.untold_inventory and not agent.quiet
+        if before is not None and before != data and is_filled and makes_event:
             lists = before.decode("utf-8", "replace"), data.decode()
             batch.events.append(inventory_event(agent.id, agent.alias, module.name, *lists))
         if before != data:
@@ -146,7 +146,7 @@ class Sections:
             self._sql.upsert(conn, schema.inventory_history, keys, rows)
 
     def server(self, conn: Connection, packet: Packet, now: int, now_text: str) -> None:
-        """A server's own packet: see :mod:`dataserver.store.servers`."""
+        """Store a server's own packet: see :mod:`dataserver.store.servers`."""
         self._servers.packet(conn, packet, now, now_text)
 
 
@@ -155,19 +155,19 @@ def _has_all(layout: Layout, table: Table, keys: Sequence[str]) -> bool:
 
 
 def _address_ids(conn: Connection, wanted: list[str]) -> dict[str, int]:
-    """The ids of those addresses that are there, the oldest of doubles."""
+    """The ids of the addresses that exist; of duplicates the oldest."""
     c = schema.address.c
     found: dict[str, int] = {}
     for some in in_chunks(wanted):
         query = select(c.ip, c.id).where(c.ip.in_(some)).order_by(c.id.desc())
         found.update((row[0], row[1]) for row in conn.execute(query))
-    # A collation may have taken another spelling for one of ours.
+    # A collation may treat another spelling as equal.
     folded = {ip.casefold(): address_id for ip, address_id in found.items()}
     return {ip: folded[ip.casefold()] for ip in wanted if ip.casefold() in folded}
 
 
 def _links(conn: Connection, agent_ids: list[int]) -> set[tuple[int, int]]:
-    """The (address, agent) links that are there."""
+    """The existing (address, agent) links."""
     c = schema.agent_address.c
     found: set[tuple[int, int]] = set()
     for ids in in_chunks(agent_ids):
@@ -183,9 +183,9 @@ def _set_custom_fields(
     reference: Reference,
     batch: Changes,
 ) -> None:
-    """Set the agent's values of those fields that the administrator defined."""
+    """Set the agent's values of the custom fields that the administrator defined."""
     c = schema.custom_value.c
-    for name, text in dict(fields).items():  # of a repeated one the last counts, as ever
+    for name, text in dict(fields).items():  # the last of repeated fields counts
         field_id = reference.custom_fields.get(entities.encode(name))
         if field_id is None:
             batch.refuse(agent, "", Refusal.CUSTOM_FIELD, name)

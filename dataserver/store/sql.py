@@ -1,6 +1,6 @@
-"""Bulk statements: many rows of one table in one round trip, on every database we speak to.
+"""Bulk statements: many rows of one table in one round trip, on every supported database.
 
-Names come from the schema alone.  What a statement becomes:
+All names come from the schema.  Statements by database:
 
 ==========  ==============================  ==========================================
             SQLite                          MySQL, MariaDB
@@ -11,13 +11,13 @@ update      ``executemany``                 one ``UPDATE`` joined to a list of v
 ==========  ==============================  ==========================================
 
 The joined update is as fast as an upsert (76,000 against 66,000 to 89,000 rows a second,
-MariaDB 10.11) and cannot bring back a row that somebody deleted meanwhile: it says how
-many rows it matched instead.
+MariaDB 10.11) and cannot restore a row that was deleted meanwhile: it returns the number of
+matched rows instead.
 
 For MySQL the rows are written into the statement here and not by ``executemany``, which
-took half of the server's time: it looks at the type of every single value.  Here a column
-has one format: an integer's (``%d`` takes nothing else), a float's, hexadecimal for bytes,
-and for text what the driver's own ``literal`` makes of it.
+took half of the server's time, since it checks the type of every value.  Here a column has one
+format: that of integers (``%d`` accepts nothing else), of floats, hexadecimal for bytes, and the
+result of the driver's own ``literal`` for text.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Row = tuple[Any, ...]
 #: Rows of one ``executemany`` or joined update; more is not faster, and locks longer.
 CHUNK = 2_000
 #: Characters of one multi-row statement, of up to four bytes each: below MySQL's smallest usual
-#: max_allowed_packet (1 MiB), over which the server hangs up.  One row may be longer.
-_LONGEST = 250_000
-#: Texts up to this length are worth remembering as literals: times, numbers, short words.
+#: max_allowed_packet (1 MiB), above which the server closes the connection.  One row may be longer.
+_STATEMENT_LENGTH = 250_000
+#: Texts up to this length are cached as literals: times, numbers, short words.
 _SHORT = 64
 _REMEMBERED = 50_000
 
@@ -65,7 +65,7 @@ class Sql:
     def upsert(
         self, conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Row]
     ) -> None:
-        """Insert ``rows`` or, where the primary key is there, set the other columns of ``keys``."""
+        """Insert ``rows`` or, if the primary key exists, set the other columns of ``keys``."""
         text = self._texts.get(("upsert", table, keys))
         if text is None:
             text = self._texts["upsert", table, keys] = self._upsert_text(table, keys, keys)
@@ -74,7 +74,7 @@ class Sql:
     def ensure(
         self, conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Row]
     ) -> None:
-        """Insert the rows that are not there; those that are stay as they are, and locked."""
+        """Insert missing rows; existing ones are locked and not changed."""
         text = self._texts.get(("ensure", table, keys))
         if text is None:
             text = self._texts["ensure", table, keys] = self._upsert_text(table, keys, ())
@@ -85,15 +85,15 @@ class Sql:
     ) -> int:
         """Set the columns ``keys[1:]`` where ``keys[0]`` is the row's first field.
 
-        Returns how many rows were matched, changed or not.
+        Returns the number of matched rows, changed or not.
         """
         text = self._texts.get(("update", table, keys))
         if text is None:
             make = self._update_text if self._is_sqlite else self._joined_text
             text = self._texts["update", table, keys] = make(table, keys)
         if not self._is_sqlite:
-            # A list is `VALUES (..), (..)` for MariaDB, `VALUES ROW(..), ROW(..)` for MySQL; which
-            # of them it is, the dialect knows once it was connected.
+            # A list is `VALUES (..), (..)` for MariaDB, `VALUES ROW(..), ROW(..)` for MySQL; the
+            # dialect knows which of them it is after the first connection.
             word = "" if getattr(self._dialect, "is_mariadb", False) else "ROW"
             return self._written(conn, text, table, keys, rows, word)
         matched = 0
@@ -126,7 +126,7 @@ class Sql:
         rows: Sequence[Row],
         word: str,
     ) -> int:
-        """Execute head, rows, tail as few statements with the values written in; rows matched."""
+        """Execute the rows as literals in few statements; returns the number of matched rows."""
         form = self._formats.get((table, keys))
         if form is None:
             form = self._formats[table, keys] = _RowFormat(table, keys)
@@ -135,13 +135,13 @@ class Sql:
         matched = 0
         for chunk in _by_length(written):
             statement = f"{text[0]}{','.join(chunk)}{text[1]}"
-            # Without parameters the driver leaves every % alone.
+            # Without parameters the driver does not interpret %.
             result = conn.exec_driver_sql(statement, execution_options={"no_parameters": True})
             matched += result.rowcount
         return matched
 
     def _literal_of(self, raw: Any) -> Callable[[str | None], str]:
-        """The driver's way to write a text into a statement, remembering short ones."""
+        """The driver's function for a text literal, with a cache of short texts."""
         known = self._literals
         if len(known) > _REMEMBERED:
             known.clear()
@@ -166,7 +166,7 @@ class Sql:
         self, table: Table, keys: Sequence[str], sets: Sequence[str]
     ) -> tuple[str, str]:
         primary = [column.key for column in table.primary_key]
-        # Where there is nothing to set, setting the key to itself still locks the row.
+        # If there is nothing to set, setting the key to itself still locks the row.
         others = self._names(table, [key for key in sets if key not in primary] or primary[:1])
         insert = self._insert_text(table, keys)
         if self._is_sqlite:
@@ -183,7 +183,7 @@ class Sql:
 
     def _joined_text(self, table: Table, keys: Sequence[str]) -> tuple[str, str]:
         names = self._names(table, keys)
-        # The first SELECT names the columns of the list; its key, zero, is nobody's.
+        # The first SELECT names the columns of the list; no row has its key, zero.
         fields = ", ".join(f"{_blank(table, key)} AS v{i}" for i, key in enumerate(keys))
         assigned = ", ".join(f"t.{name} = v.v{i}" for i, name in enumerate(names) if i)
         return (
@@ -199,7 +199,7 @@ class Sql:
 
 
 class _RowFormat:
-    """How the rows of some columns are written into a statement."""
+    """Writes rows of the columns ``keys`` as text of a statement."""
 
     def __init__(self, table: Table, keys: Sequence[str]) -> None:
         types = [table.c[key].type.python_type for key in keys]
@@ -226,10 +226,10 @@ class _RowFormat:
 
 
 def _by_length(written: Sequence[str]) -> Iterator[Sequence[str]]:
-    """``written`` in pieces short enough for one statement."""
+    """``written`` in chunks short enough for one statement."""
     start = length = 0
     for place, row in enumerate(written):
-        if place > start and (length + len(row) > _LONGEST or place - start >= CHUNK):
+        if place > start and (length + len(row) > _STATEMENT_LENGTH or place - start >= CHUNK):
             yield written[start:place]
             start, length = place, 0
         length += len(row) + 1
@@ -238,7 +238,7 @@ def _by_length(written: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _blank(table: Table, key: str) -> str:
-    """A literal of the column's sort, to settle the type of a list of values."""
+    """A literal of the column's type, which sets the type of a list of values."""
     python_type = table.c[key].type.python_type
     if python_type is int:
         return "0"
@@ -246,6 +246,6 @@ def _blank(table: Table, key: str) -> str:
 
 
 def chunks(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    """``rows`` in pieces of at most ``size``."""
+    """``rows`` in chunks of at most ``size``."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

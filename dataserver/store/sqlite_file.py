@@ -1,14 +1,14 @@
-"""The file of an SQLite database: that it stays the one that was opened, and is whole.
+"""Checks that the file of an SQLite database is still the one that was opened, and intact.
 
-An open SQLite file can be moved, deleted or replaced by a backup without an error: what is
-written then goes into a file that nobody finds again, and a log (``-wal``) that belongs to
-another file damages the one beside which it lies.  So
+An open SQLite file can be moved, deleted or replaced by a backup without an error: later writes
+then go into a file that cannot be found again, and a log (``-wal``) that belongs to another file
+damages the file next to it.  So
 
-1.  which file a server uses is recorded beside it (``NAME.identity``);
-2.  each transaction looks whether the file is still there under its name (:func:`identity`);
-3.  a server does not create a new file where a recorded one is missing;
-4.  a file that was put in the place of the recorded one, or that is younger than its log, is
-    checked before anything is written to it.
+1.  the identity of the file that a server uses is recorded next to it (``NAME.identity``);
+2.  each transaction checks that the file is still there under its name (:func:`identity`);
+3.  a server does not create a new file if a recorded one is missing;
+4.  a file that replaced the recorded one, or that is newer than its log, is checked before
+    anything is written to it.
 
 Source: https://www.sqlite.org/howtocorrupt.html, sections 1.2 to 1.4 and 2.2.
 """
@@ -33,14 +33,14 @@ Identity = tuple[int, int]
 
 #: Instructions of SQLite's virtual machine between two calls of a progress handler.
 _STEPS = 100_000
-#: Seconds between two messages about a check that takes long.
-_TOLD_EVERY = 10.0
+#: Seconds between two log messages about a long check.
+_LOG_EVERY = 10.0
 #: What to do about a damaged file.
 RESTORING = "restore a backup: stop all instances, remove the files -wal and -shm beside it first"
 
 
 def identity(path: Path) -> Identity | None:
-    """Which file has this name now; None where there is none."""
+    """The identity of the file with this name, or None if it does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -49,7 +49,7 @@ def identity(path: Path) -> Identity | None:
 
 
 def record(path: Path) -> None:
-    """Remember that this file is the database; on a full disk it is not remembered."""
+    """Record that this file is the database; if that fails (disk full), only log it."""
     now, record_path = identity(path), _record_path(path)
     if now is None or _recorded(path) == now[1]:
         return
@@ -62,30 +62,30 @@ def record(path: Path) -> None:
 
 
 def forget_missing(path: Path) -> None:
-    """Where the recorded file is missing, let a new one be created in its place."""
+    """If the recorded file is missing, allow a new one to be created in its place."""
     if identity(path) is None:
         _record_path(path).unlink(missing_ok=True)
 
 
 def must_not_be_missing(path: Path) -> None:
-    """Raise StoreUnavailable where the file that was recorded is not there."""
+    """Raise StoreUnavailable if the recorded file is missing."""
     if identity(path) is None and _recorded(path) is not None:
         raise StoreUnavailable(
             f"the database file {path} is missing: it was moved or deleted",
-            hint="put it back, or run: dataserver db create (which begins with an empty one)",
+            hint="put it back, or run: dataserver db create (which starts with an empty one)",
         )
 
 
 def check_before_use(path: Path, step: Callable[[], object] = lambda: None) -> None:
-    """Make sure that the file may be written to; ``step`` is called while a check goes on.
+    """Make sure that the file can be used; ``step`` is called now and then during a check.
 
-    Raises StoreUnavailable where the recorded file is missing or where the file is damaged.
+    Raises StoreUnavailable if the recorded file is missing or the file is damaged.
     """
     must_not_be_missing(path)
     known, now = _recorded(path), identity(path)
     if now is None:
         return
-    if (known is not None and known != now[1]) or _is_younger_than_its_log(path):
+    if (known is not None and known != now[1]) or _is_newer_than_its_log(path):
         log.info("checking the database file %s: it was replaced or not closed properly", path)
         if problem := damage(path, step):
             raise StoreUnavailable(
@@ -94,21 +94,21 @@ def check_before_use(path: Path, step: Callable[[], object] = lambda: None) -> N
 
 
 def damage(path: Path, step: Callable[[], object] = lambda: None) -> str | None:
-    """What SQLite's integrity check finds wrong, None where the file is whole; changes nothing."""
-    started = told = time.monotonic()
+    """The first fault found by SQLite's integrity check, or None; changes nothing."""
+    started = logged = time.monotonic()
 
     def progress() -> int:
-        nonlocal told
+        nonlocal logged
         step()
         now = time.monotonic()
-        if now - told >= _TOLD_EVERY:
-            told = now
+        if now - logged >= _LOG_EVERY:
+            logged = now
             log.info("checking the database file %s for %d s", path, now - started)
         return 0
 
     try:
-        # Read-only, so that a log of another file is not written into this one; and without a
-        # log, as a file that does not change, so that none is made.
+        # Read-only, so that the log of another file is not written into this one; and if there is
+        # no log, as an immutable file, so that none is created.
         uri = f"file:{quote(str(path))}?mode=ro"
         if not path.with_name(f"{path.name}-wal").exists():
             uri += "&immutable=1"
@@ -121,7 +121,7 @@ def damage(path: Path, step: Callable[[], object] = lambda: None) -> str | None:
     return None if found == "ok" else found.splitlines()[-1]
 
 
-def _is_younger_than_its_log(path: Path) -> bool:
+def _is_newer_than_its_log(path: Path) -> bool:
     with suppress(OSError):
         return path.with_name(f"{path.name}-wal").stat().st_mtime_ns < path.stat().st_mtime_ns
     return False
@@ -132,7 +132,7 @@ def _record_path(path: Path) -> Path:
 
 
 def _recorded(path: Path) -> int | None:
-    """The inode; not the device, whose number may be another one after the next boot."""
+    """The recorded inode, or None; not the device, whose number may change with a reboot."""
     try:
         return int(json.loads(_record_path(path).read_text("utf-8"))["inode"])
     except (OSError, ValueError, TypeError, KeyError):

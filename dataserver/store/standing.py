@@ -34,9 +34,9 @@ _INTEGERS = (
     "ff_timeout",
     "module_ff_interval",
 )
-#: The highest limit: half of what a column of a count takes.
+#: The highest limit: half of the maximum of a count's column.
 _MOST = 2**31 - 1
-#: The columns of a module that say how its values are judged.
+#: The columns of a module with the rules by which its values are judged.
 RULE_KEYS = (*_FLOATS, *_TEXTS, *_FLAGS, *_INTEGERS)
 _TEXTS_AT = slice(len(_FLOATS), len(_FLOATS) + len(_TEXTS))
 #: A module without any of these tags has no rules of its own.
@@ -59,20 +59,20 @@ STANDING_KEYS = (
 
 
 def column_text(zone: tzinfo) -> Callable[[int], str]:
-    """How epoch seconds stand in a state's columns of local time; 0: never."""
+    """A function from epoch seconds to the text of a state's local time; 0 means never."""
     return lambda time: local_text(time, zone) if time else schema.NEVER
 
 
 def rules_of(row: Mapping[str, Any]) -> Rules:
-    """The rules of a module about to be created, from its columns by key."""
+    """The rules of a new module, from its columns by key."""
     return rules_from(tuple(row.get(key) or None for key in RULE_KEYS))
 
 
 def rules_from(values: tuple[Any, ...]) -> Rules:
-    """The rules in the columns :data:`RULE_KEYS`; None where this database has none."""
+    """The rules from the columns :data:`RULE_KEYS`; values of missing columns are None."""
     texts = values[_TEXTS_AT]
     if any(texts) and max(len(text or "") for text in texts) > MAX_PATTERN:
-        # No pattern, but 64 KB that would be remembered.
+        # Too long for a pattern, and up to 64 KB that would be cached.
         kept = (text if len(text or "") <= MAX_PATTERN else None for text in texts)
         values = (*values[: _TEXTS_AT.start], *kept, *values[_TEXTS_AT.stop :])
     return _rules_from(values)
@@ -83,24 +83,24 @@ def _rules_from(values: tuple[Any, ...]) -> Rules:
     named = dict(zip(RULE_KEYS, values, strict=True))
     return status.rules(
         **{key: float(named[key] or 0) for key in _FLOATS},
-        # The console stores what operators type with entities, packets' texts come as they are.
+        # The console stores texts with entities, those of packets are stored as they are.
         **{key: entities.decode(named[key] or "") for key in _TEXTS},
         **{key: bool(named[key]) for key in _FLAGS},
-        # Nothing is counted beyond them, so that no count outgrows its column.
+        # Counts stop at these limits, so that none exceeds its column.
         **{key: min(int(named[key] or 0), _MOST) for key in _INTEGERS},
     )
 
 
 @lru_cache(maxsize=4_096)
 def standing_from(values: tuple[Any, ...]) -> Standing:
-    """The standing in the columns :data:`STANDING_KEYS`; those of one agent are mostly equal."""
+    """The standing from the columns :data:`STANDING_KEYS`; an agent's are mostly equal."""
     if values[0] is None:
         return FRESH
     return Standing(*map(status_of, values[:4]), *(int(value or 0) for value in values[4:]))
 
 
 class StandingColumns:
-    """Which of a standing's columns a database has."""
+    """The columns of a standing that a database has."""
 
     def __init__(self, layout: Layout) -> None:
         self._here = [

@@ -1,8 +1,8 @@
-"""Figures of a whole Pandora database that its console's tactical view shows.
+"""Reads figures of a whole Pandora database for the tactical view of its console.
 
 The console reads them as values of modules of the self-monitoring agent, by name.  One process
-of all reads them for all, and only what costs little: sums of the agents' own counts, the
-server's counters, the catalogue's estimates; no history is counted.
+reads them for all, and only what is cheap: sums of the agents' counts, the database server's
+counters, the catalogue's estimates; no history is counted.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataserver.store.lease import Lease, database_time
 from dataserver.store.sql import Sql
 
 _DAY = 86_400
-#: Events of a day are counted up to this.
+#: Events of a day are counted up to this number.
 _MOST_EVENTS = 1_000_000
 _MIB = 2**20
 
-#: An estimate, as far as rows are concerned.
+#: The number of rows is an estimate.
 _SIZES = text(
     "SELECT SUM(t.data_length + t.index_length) AS bytes,"
     " SUM(CASE WHEN t.table_name = 'tagente_datos_string' THEN t.table_rows END) AS texts"
@@ -40,7 +40,7 @@ _COUNTERS = text(
 
 
 class Tactical:
-    """Reads the figures where it is this process that does; nothing on other databases."""
+    """Reads the figures if this process holds the lease; does nothing on other databases."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class Tactical:
         self._lease = Lease(Sql(engine.dialect), "tactical", holder, seconds, clock=clock)
 
     def read(self, now: int) -> dict[str, float]:
-        """The figures at ``now`` (epoch s) by their modules' names; empty: another one reads them.
+        """The figures at ``now`` (epoch seconds) by module; empty if another process reads them.
 
-        Counters are as the server gives them, from its start.  Raises StoreError.
+        Counters are the database server's, since its start.  Raises StoreError.
         """
         if self._layout.kind is not Kind.PANDORA:
             return {}
@@ -71,14 +71,17 @@ class Tactical:
                 return self._counts(conn) | self._events(conn, now) | _server(conn)
 
     def leave(self) -> None:
-        """Let another process, or the next run of this one, report.  Raises StoreError."""
+        """Release the lease for another process or the next run of this one.  Raises StoreError."""
         if self._lease.epoch is not None:
-            with translating("leave the console's figures"), self._engine.begin() as conn:
+            with (
+                translating("release the lease of the console's figures"),
+                self._engine.begin() as conn,
+            ):
                 self._lease.release(conn)
 
     def _counts(self, conn: Connection) -> dict[str, float]:
         a = schema.agent.c
-        # An agent that the console calls unknown: it knows of nothing worse.
+        # The console calls an agent unknown if none of its modules is critical or warning.
         unknown = and_(a.unknown_count > 0, a.critical_count == 0, a.warning_count == 0)
         sums = (func.sum(a.total_count), func.sum(a.notinit_count), func.sum(case((unknown, 1))))
         row = conn.execute(select(*sums).where(a.disabled == 0)).one()
@@ -100,7 +103,7 @@ class Tactical:
 
 
 def _server(conn: Connection) -> dict[str, float]:
-    """What the database's server tells of itself."""
+    """The figures of the database server itself."""
     size, texts = conn.execute(_SIZES).one()
     counters = {row[0]: float(row[1]) for row in conn.execute(_COUNTERS)}
     return {

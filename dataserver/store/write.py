@@ -1,19 +1,26 @@
-"""Writing states: each module's row, as little of it as changed, since that is where time goes.
+"""Writes the states of a batch's modules, and puts its late values into history.
 
-What a batch found out of a module (its ``dirty`` bits) says which columns are written:
+:class:`States` updates each module's state row, and only the columns that changed, since most of
+a batch's time goes there.  The module's ``dirty`` bits say which columns are written:
 
-=================  ===========================================================
+=================  =============================================================
 ``SEEN``           the times of its value
 ``CHANGED``        the value and the times
-``TRIED``          a value was refused, or gave nothing yet: the time of the try
-``REMEMBERED``     a counter began anew: besides, that the module was heard of
-``CREATED``        a row of its own, whether it had a value or not
-``STATUS``         besides, the columns of its standing
-``RUN``            besides, the length of its run of equal statuses
-=================  ===========================================================
+``TRIED``          a value was refused, or gave no result yet: the time of the try
+``REMEMBERED``     a counter was restarted: as ``TRIED``, and the time of processing
+``CREATED``        a row of its own, with or without a value
+``STATUS``         in addition, the columns of its status
+``RUN``            in addition, the length of its run of equal statuses
+=================  =============================================================
 
-Where every module of an agent was seen at one time, one row per agent sets the times of them
-all, and likewise the length of the runs; what differs is written by module after that.
+If all modules of an agent were seen at the same time, one row per agent sets the times of all of
+them, and likewise the length of the runs; what differs is then written by module.
+
+:func:`write_late` inserts values that have later ones in history so that reading back gives what
+every packet carried.  Such values come from late packets, and from agents whose clock was ahead
+and was corrected, so that earlier rows lie ahead of their present.  The rule is
+:func:`dataserver.rules.series.insert_late`; here the points that it needs are read, for all late
+values of one agent at once, and the points that it adds are written.
 """
 
 from __future__ import annotations
@@ -45,10 +52,14 @@ from dataserver.store.ledger import packet_times
 from dataserver.store.sql import Row, Sql
 from dataserver.store.standing import StandingColumns
 
+#: Gives the local time of epoch seconds, as stored in the database.
 _Text = Callable[[int], str]
-
 _SEEN_KEYS = ("local_time", "processed", "last_execution_try")
 _VALUE_KEYS = ("value", "saved")
+_TRIED_KEYS = ("last_execution_try", "current_interval")
+_RUN_KEYS = ("status_changes",)
+_OWNER_KEY = "running_by"
+
 _FULL_KEYS = (
     "value",
     "local_time",
@@ -57,12 +68,20 @@ _FULL_KEYS = (
     "last_execution_try",
     "current_interval",
 )
-_OWNER_KEY = "running_by"
-_TRIED_KEYS = ("last_execution_try", "current_interval")
+
+#: By :class:`_Part`.
+_PART_KEYS: tuple[tuple[str, ...], ...] = (
+    (),
+    _SEEN_KEYS,
+    _VALUE_KEYS,
+    _FULL_KEYS,
+    _TRIED_KEYS,
+    (*_TRIED_KEYS, "processed"),
+)
 
 
 class _Part(IntEnum):
-    """What is written of a value."""
+    """Which columns of a value are written."""
 
     NOTHING = 0
     TIMES = 1
@@ -73,22 +92,11 @@ class _Part(IntEnum):
 
 
 class _More(IntEnum):
-    """What is written of a standing."""
+    """Which columns of a status are written in addition."""
 
     NOTHING = 0
     RUN = 1
     ALL = 2
-
-
-_RUN_KEYS = ("status_changes",)
-_PART_KEYS: tuple[tuple[str, ...], ...] = (
-    (),
-    _SEEN_KEYS,
-    _VALUE_KEYS,
-    _FULL_KEYS,
-    _TRIED_KEYS,
-    (*_TRIED_KEYS, "processed"),
-)
 
 
 class States:
@@ -107,16 +115,16 @@ class States:
         self._new_keys = ("module_id", "agent_id", *parts[_Part.FULL], *self._standing.keys)
 
     def write(self, conn: Connection, batch: Changes, text: _Text, *, running_by: int = 0) -> None:
-        """The state of every module touched; ``text`` gives the local time of epoch seconds.
+        """Write the state of every touched module; ``text`` gives the local time of epoch seconds.
 
-        ``running_by``: id of the server whose values these are; 0: it is as it was.
-        Raises StoreConflict where rows are gone, or more are there than are known.
+        ``running_by`` is the id of the server that stores these values, 0 to leave it unchanged.
+        Raises StoreConflict if rows were deleted, or if there are more than the cache knows.
         """
         owner = running_by if self._has_owner else None
         plan = _Plan(batch, text, self._standing, owner)
-        self._write_agents(conn, batch, _SEEN_KEYS, plan.seen)
-        self._write_agents(conn, batch, _RUN_KEYS, plan.ran)
-        self._write_agents(conn, batch, (*_SEEN_KEYS, *_RUN_KEYS), plan.seen_and_ran)
+        self._write_by_agent(conn, batch, _SEEN_KEYS, plan.seen)
+        self._write_by_agent(conn, batch, _RUN_KEYS, plan.ran)
+        self._write_by_agent(conn, batch, (*_SEEN_KEYS, *_RUN_KEYS), plan.seen_and_ran)
         for keys, rows in zip(self._keys, plan.modules, strict=True):
             if rows:
                 matched = self._sql.update(conn, schema.state, ("id", *keys), rows)
@@ -130,7 +138,7 @@ class States:
             module.dirty = 0
             module.tried = 0
 
-    def _write_agents(
+    def _write_by_agent(
         self, conn: Connection, batch: Changes, keys: tuple[str, ...], rows: list[Row]
     ) -> None:
         if not rows:
@@ -139,7 +147,7 @@ class States:
         matched = self._sql.update(conn, schema.state, ("agent_id", *keys), rows)
         expect(matched, known, "modules")
         if matched > known:
-            raise StoreConflict("modules were added by somebody else meanwhile")
+            raise StoreConflict("modules were added by another program meanwhile")
 
 
 class _Plan:
@@ -149,15 +157,15 @@ class _Plan:
         self, batch: Changes, text: _Text, standing: StandingColumns, owner: int | None
     ) -> None:
         self._now = batch.now
-        #: The server that the modules are said to run on; 0: as before, None: nothing says so.
+        #: The server to enter as the modules' own; 0: unchanged, None: the column is missing.
         self._owner = owner
         self._text = text
         self._standing = standing
-        #: Rows of whole agents.
+        #: Rows that apply to all modules of an agent.
         self.seen: list[Row] = []
         self.ran: list[Row] = []
         self.seen_and_ran: list[Row] = []
-        #: Rows of modules, by what is written of them.
+        #: Rows of modules, by :class:`_Part` and :class:`_More`.
         self.modules: list[list[Row]] = [[] for _ in range(len(_Part) * len(_More))]
         self.new: list[Row] = []
         self.new_modules: dict[int, ModuleEntry] = {}
@@ -169,12 +177,15 @@ class _Plan:
                 self._place_new(agent, module)
                 continue
             seen, ran = whole[agent.id]
-            # Of most modules there is nothing to write but what their agent shares.
+            # For most modules their agent's row is all there is to write.
             if not seen or module.dirty & (CHANGED | STATUS) or (module.dirty & RUN and not ran):
                 self._place(module, seen, ran)
 
     def _agent(self, agent: AgentEntry) -> tuple[bool, bool]:
-        """Write what all modules of ``agent`` share: whether times, whether lengths of runs."""
+        """Plan the rows that apply to all modules of ``agent``.
+
+        Returns whether they set the times of the values, and whether the lengths of the runs.
+        """
         if agent.state_rows != len(agent.modules):
             return False, False
         time, length = self._shared_time(agent), _shared_length(agent)
@@ -191,7 +202,10 @@ class _Plan:
         return time is not None, length is not None
 
     def _place(self, module: ModuleEntry, seen: bool, ran: bool) -> None:
-        """Write what is the module's own; of its agent all were ``seen``, all runs ``ran``."""
+        """Plan the module's own row.
+
+        ``seen`` and ``ran``: its agent's row sets the times, the lengths of runs.
+        """
         part, fields = self._value(module, seen)
         more, dirty = _More.NOTHING, module.dirty
         if dirty & STATUS:
@@ -204,7 +218,7 @@ class _Plan:
             self.modules[part * len(_More) + more].append((module.state_id, *fields))
 
     def _value(self, module: ModuleEntry, seen: bool) -> tuple[_Part, Row]:
-        """What is written of the module's value."""
+        """Which columns of the module's value are written, and their values."""
         dirty = module.dirty & ~(STATUS | RUN)
         if seen:
             if dirty & CHANGED:
@@ -224,7 +238,7 @@ class _Plan:
         interval = module.next_interval()
         row = self._full(module, interval)
         if not module.time:
-            # Known by name only so far (disabled, or its first value was refused).
+            # No value so far: it is disabled, or its first value was refused.
             row = ("", row[1], row[2], 0, module.tried, interval if module.tried else 0)
         if module.dirty != CREATED:
             module.current_interval = interval
@@ -240,7 +254,7 @@ class _Plan:
         return (module.value, *times, interval)
 
     def _owned(self, module: ModuleEntry) -> Row:
-        """The server that the module runs on, once it had a value."""
+        """The column of the server that the module runs on, which is set with its first value."""
         if self._owner is None:
             return ()
         if module.time:
@@ -248,13 +262,13 @@ class _Plan:
         return (module.running_by,)
 
     def _differs(self, module: ModuleEntry) -> bool:
-        """Whether a value changes more of the module's row than it usually does."""
+        """Whether a value changes more of the module's row than the usual columns."""
         if self._owner and module.running_by != self._owner:
             return True
         return module.current_interval != module.next_interval()
 
     def _shared_time(self, agent: AgentEntry) -> int | None:
-        """The time at which every module of ``agent`` was seen; None: there is none."""
+        """The time at which all modules of ``agent`` were seen, or None if it differs."""
         shared = None
         for module in agent.modules.values():
             dirty = module.dirty & ~(STATUS | RUN)
@@ -270,9 +284,9 @@ class _Plan:
 
 
 def _shared_length(agent: AgentEntry) -> int | None:
-    """The length to which runs of ``agent`` grew, if that is the length of all the others too.
+    """The length of all runs of ``agent``'s modules, or None if it differs or none has grown.
 
-    A module of another standing does not matter: its row is written after that.
+    Modules whose status changed do not matter: their rows are written afterwards.
     """
     shared = None
     grew = False
@@ -298,30 +312,26 @@ def _read_ids(conn: Connection, modules: dict[int, ModuleEntry]) -> None:
             modules[module_id].state_id = state_id
 
 
-# -- late values: put into history so that reading back gives what every packet carried
-#
-# Late for its module is a value with later ones in history: of a late packet, or of an agent whose
-# clock was ahead and was put right, so that rows of before lie ahead of its present.
-#
-# The rule is :func:`dataserver.rules.series.insert_late`; here its points are read, for all the
-# late values of one agent at once, and what it adds is written.
+# -- late values --
 
 #: Modules whose points one statement reads.
 _MODULES_AT_ONCE = 100
-
-Points = dict[int, list[tuple[int, float | str]]]
+_Points = dict[int, list[tuple[int, float | str]]]
 
 
 def write_late(conn: Connection, writer: Writer, batch: Changes) -> None:
-    """Write the batch's late values; its other rows and its ledger are there already."""
+    """Write the batch's late values; its other history rows and its ledger must be written already.
+
+    Raises what the database raises.
+    """
     by_agent: defaultdict[int, list[LateSample]] = defaultdict(list)
     for sample in batch.late:
         by_agent[sample.agent.id].append(sample)
     for samples in by_agent.values():
-        _write_agent(conn, writer, batch, samples[0].agent, samples)
+        _write_late_of_agent(conn, writer, batch, samples[0].agent, samples)
 
 
-def _write_agent(
+def _write_late_of_agent(
     conn: Connection,
     writer: Writer,
     batch: Changes,
@@ -330,11 +340,11 @@ def _write_agent(
 ) -> None:
     first = min(sample.time for sample in samples)
     known = packet_times(conn, agent.id, first)
-    # Where a clock was put right, no value is newer but those of packets that were ahead.
+    # After a clock was corrected, only the values of packets that were ahead are newer.
     ahead: Sequence[int] = ()
     if any(sample.is_among for sample in samples):
         ahead = packet_times(conn, agent.id, first, only_ahead=True)
-    _recall_own_times(conn, samples)
+    _read_own_times(conn, samples)
     for table, is_text in ((schema.number_history, False), (schema.text_history, True)):
         chosen = [
             (sample, _following(sample, ahead if sample.is_among else known))
@@ -353,8 +363,8 @@ def _write_agent(
             batch.tally.stored += len(rows)
 
 
-def _recall_own_times(conn: Connection, samples: Sequence[LateSample]) -> None:
-    """Whether a module ever had values with times of their own, is remembered in the database."""
+def _read_own_times(conn: Connection, samples: Sequence[LateSample]) -> None:
+    """Read which of the modules have ever had values with times of their own."""
     c = schema.own_times.c
     modules = {s.module.id: s.module for s in samples if not s.module.own_times}
     for ids in in_chunks(sorted(modules)):
@@ -363,12 +373,12 @@ def _recall_own_times(conn: Connection, samples: Sequence[LateSample]) -> None:
 
 
 def _following(sample: LateSample, known: Sequence[int]) -> int | None:
-    """The next time at which history is known to be right as it is; None: there is none."""
+    """The next time from which history is right as it is, or None if no such time is known."""
     if sample.is_async:
-        # Every async value is stored as it comes, so each later one has a point of its own.
+        # Every asynchronous value is stored, so each later one has a point of its own.
         return None
     if (sample.own_time or sample.module.own_times) and not sample.is_among:
-        # Values of a datalist lie at seconds that the ledger does not know.
+        # The ledger does not have the times of a datalist's values.
         return sample.time + 1
     following = series.next_after(known, sample.time)
     if following is not None and following <= sample.newest:
@@ -381,7 +391,7 @@ def _added(
 ) -> list[tuple[int, float | str]]:
     """The points that ``sample`` adds to its module's ``path``."""
     added = series.insert_late(path, sample.time, sample.value, following)
-    # An equal point of this very second does as well, but not for the values of async types.
+    # An equal point in the same second is enough, except for asynchronous types.
     if not added and sample.has_row:
         there = not sample.is_async and series.has_point(path, sample.time)
         return [] if there else [(sample.time, sample.value)]
@@ -393,21 +403,22 @@ def _read_points(
     table: Table,
     chosen: Sequence[tuple[LateSample, int | None]],
     layout: Layout,
-) -> Points:
-    """The points of the samples' modules that matter, given with each what :func:`_following` says.
+) -> _Points:
+    """The points that inserting ``chosen`` needs, by module, in order.
 
-    That is from the last one before the first late value on.
+    Each sample comes with the result of :func:`_following`.  Read are the last point before the
+    first late value and all after it.
     """
     c = table.c
     samples = [sample for sample, _ in chosen]
     first = min(sample.time for sample in samples)
     last = max(following or sample.time for sample, following in chosen)
-    points: Points = {}
+    points: _Points = {}
     for ids in in_chunks(sorted({sample.module.id for sample in samples}), _MODULES_AT_ONCE):
         latest = select(c.module_id, func.max(c.time)).where(c.module_id.in_(ids), c.time <= first)
         starts = dict.fromkeys(ids, first)
         starts.update((row[0], row[1]) for row in conn.execute(latest.group_by(c.module_id)))
-        # A range for each module: joined to the starts, the server would read whole histories.
+        # A range for each module: with a join to the starts the server would read whole histories.
         ranges = (
             and_(c.module_id == key, c.time.between(start, last)) for key, start in starts.items()
         )

@@ -1,1 +1,1 @@
-"""How agents get their packets here by SSH: accounts, keys, sshd's configuration, rights."""
+"""Uploads of agents by SSH: accounts, keys, sshd's configuration, rights."""

@@ -1,6 +1,6 @@
-"""The accounts and groups of a machine on which agents upload.
+"""The accounts and groups of a machine to which agents upload.
 
-A system administrator finds these names in every file that we write; they are not settings.
+These names appear in all generated files; they are not settings.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from dataserver.errors import DataserverError
 from dataserver.quoting import word
 from dataserver.templates import File
 
-#: Runs the instances and owns what they leave behind.
+#: Runs the instances and owns their files.
 SERVICE_USER = "dataserver"
 SERVICE_GROUP = "dataserver"
-#: Those who may put files into the drop directories; the service user is in it, to read them.
+#: The group that may create files in the drop directories; the service user is a member, to
+#: read them.
 UPLOAD_GROUP = "dataserver-upload"
-#: Agents whose scp speaks SFTP (OpenSSH 9.0 and later), and sftp: in a chroot.
+#: For agents whose scp uses SFTP (OpenSSH 9.0 and later), and for sftp: in a chroot.
 UPLOAD_USER = "dataserver-upload"
-#: Agents whose scp speaks the old protocol (before OpenSSH 9.0, or ``scp -O``).
+#: For agents whose scp uses the old protocol (before OpenSSH 9.0, or ``scp -O``).
 SCP_USER = "dataserver-scp"
 
-#: A drop directory where there are such accounts: the group may write and enter but not list,
-#: and new files get the group, so that the service user can read them.
+#: The mode of a drop directory for these accounts: the group may write and enter it but not list
+#: it, and new files get the group, so that the service user can read them.
 DATA_IN_MODE = 0o2730
-#: What uploaded files must not have: of owner only writing stays, of the group only reading.
+#: The umask of uploads: the owner may only write the file, the group only read it.
 UPLOAD_UMASK = 0o537
 
-#: Where systemd looks for accounts to make (sysusers.d(5)).
+#: Where systemd finds the accounts to create (sysusers.d(5)).
 SYSUSERS_FILE = Path("/etc/sysusers.d/dataserver.conf")
 _NO_LOGIN = "/usr/sbin/nologin"
 
@@ -55,7 +56,7 @@ def accounts(home: Home) -> tuple[Account, ...]:
     return (
         Account(SERVICE_USER, SERVICE_GROUP, str(home.root), _NO_LOGIN, "Data server"),
         Account(UPLOAD_USER, UPLOAD_GROUP, "/", _NO_LOGIN, "Data server, uploads by sftp"),
-        # sshd starts even a forced command through the login shell, so it has to have one.
+        # sshd starts even a forced command through the login shell, so it needs one.
         Account(SCP_USER, UPLOAD_GROUP, "/", "/bin/sh", "Data server, uploads by old scp"),
     )
 
@@ -85,10 +86,10 @@ def missing(home: Home) -> list[str]:
 
 
 def create(home: Home) -> list[str]:
-    """Make what is missing, as root; the names of the accounts made.
+    """Create the missing accounts, as root; returns their names.
 
-    With systemd-sysusers :data:`SYSUSERS_FILE` must be in place.  Raises DataserverError where
-    a program refuses.
+    With systemd-sysusers, :data:`SYSUSERS_FILE` must be installed.  Raises DataserverError if a
+    program fails.
     """
     absent = missing(home)
     if absent and shutil.which("systemd-sysusers"):
@@ -96,8 +97,8 @@ def create(home: Home) -> list[str]:
     elif absent:
         _create_by_hand(home, absent)
     for name in (UPLOAD_USER, SCP_USER):
-        # A new account is locked, and sshd refuses such ones where it does without PAM; `*` is
-        # a password that fits nothing.
+        # A new account is locked, and without PAM sshd rejects locked accounts; `*` is a
+        # password that matches nothing.
         if _run("getent", "shadow", name).split(":")[1] in {"!", "!!", "!*"}:
             _run("usermod", "--password", "*", name)
     if not in_upload_group(SERVICE_USER):
@@ -116,7 +117,7 @@ def _create_by_hand(home: Home, absent: Sequence[str]) -> None:
 
 
 def in_upload_group(name: str) -> bool:
-    """Whether the account ``name`` is in the group of the uploads."""
+    """Whether the account ``name`` is in the upload group."""
     user, group = _user(name), _group()
     return (
         user is not None
@@ -126,14 +127,14 @@ def in_upload_group(name: str) -> bool:
 
 
 def problems(home: Home) -> Iterator[str]:
-    """What is wrong with the accounts of this machine, each as one line with its remedy."""
+    """The problems of the accounts of this machine, each as one line with its remedy."""
     remedy = "run `dataserver uploads setup --install` as root"
     for each in accounts(home):
         user = _user(each.name)
         if user is None:
             yield f"there is no account {each.name}; {remedy}"
         elif user.pw_uid == 0:
-            yield f"account {each.name} is root; give it a number of its own"
+            yield f"account {each.name} has root's user id; give it its own"
         elif not in_upload_group(each.name):
             yield (
                 f"account {each.name} is not in group {UPLOAD_GROUP}; "
@@ -145,7 +146,7 @@ def problems(home: Home) -> Iterator[str]:
 
 
 def ids() -> tuple[int, int] | None:
-    """The service user's number and the upload group's; None: this machine lacks one."""
+    """The ids of the service user and the upload group, or None if one does not exist."""
     user, group = _user(SERVICE_USER), _group()
     return None if user is None or group is None else (user.pw_uid, group.gr_gid)
 
@@ -172,6 +173,6 @@ def _run(*command: str) -> str:
             f"{command[0]} cannot be run: {exc.strerror}", hint="install the package that has it"
         ) from exc
     if done.returncode:
-        said = " ".join(done.stderr.decode("utf-8", "replace").split())
-        raise DataserverError(f"`{' '.join(command)}` failed: {said or done.returncode}")
+        message = " ".join(done.stderr.decode("utf-8", "replace").split())
+        raise DataserverError(f"`{' '.join(command)}` failed: {message or done.returncode}")
     return done.stdout.decode("utf-8", "replace")

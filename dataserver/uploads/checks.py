@@ -1,4 +1,4 @@
-"""Whether agents can upload, and nothing else, as far as files and accounts tell."""
+"""Checks whether agents can upload, and nothing else, according to files and accounts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SETUP = "run `dataserver uploads setup --install` as root"
 
 
 def findings(home: Home, instance: str, data_in: Path) -> Iterator[tuple[str, bool, str]]:
-    """Name, whether it is in order, and one line; nothing where no uploads were set up."""
+    """The name of each check, whether it is ok, and one line; none if uploads are not set up."""
     folder = uploads_folder(home)
     if not folder.is_dir():
         return
@@ -47,13 +47,13 @@ def findings(home: Home, instance: str, data_in: Path) -> Iterator[tuple[str, bo
 
 
 def _guarded(look: Callable[[], Iterator[str]]) -> Iterator[str]:
-    """A look that fails is a problem too, not the end of the check."""
+    """The problems that ``look`` finds; an error is one more problem, not the end of the check."""
     try:
         yield from look()
     except DataserverError as exc:
         yield str(exc)
     except PermissionError as exc:
-        yield f"{exc.filename} may not be read; run this as root"
+        yield f"{exc.filename} cannot be read by this user; run this as root"
     except OSError as exc:
         yield f"{exc.filename}: {exc.strerror}; {_SETUP}"
 
@@ -69,7 +69,7 @@ def _keys(home: Home) -> Iterator[str]:
                 "remove its line and add it with `dataserver uploads key add`"
             )
     for number in keys.not_understood():
-        yield f"{path}: line {number} is no key; remove it"
+        yield f"{path}: line {number} is not a key; remove it"
 
 
 def _receive(home: Home, instance: str, data_in: Path) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _sshd(home: Home) -> Iterator[str]:
 
 
 def _same(file: File, needed: int = 0) -> Iterator[str]:
-    """What is wrong with an installed file: it is missing, another one, or others may write it."""
+    """The problems of an installed file: it is missing, different, or writable by others."""
     try:
         text = file.path.read_text("utf-8", errors="replace")
     except FileNotFoundError:
@@ -102,13 +102,13 @@ def _same(file: File, needed: int = 0) -> Iterator[str]:
     if text != file.text:
         yield (
             f"{file.path} is not what would be written now; {_SETUP}, with --replace if "
-            "nobody changed it on purpose"
+            "it was not changed on purpose"
         )
     yield from _rights(file.path, needed)
 
 
 def _rights(path: Path, needed: int) -> Iterator[str]:
-    """Whether the file and its folder are root's, and everyone has the rights ``needed``."""
+    """Problems unless the file and its folder are root's, and everyone has ``needed`` rights."""
     for each, bits in ((path.parent, needed and 0o555), (path, needed)):
         found = each.stat()
         mode = stat.S_IMODE(found.st_mode)

@@ -1,7 +1,8 @@
-"""The keys with which agents upload: ``uploads/authorized_keys``, read and changed.
+"""The keys with which agents upload: reading and changing ``uploads/authorized_keys``.
 
-A change replaces the file whole, so that sshd sees the old or the new one, and two changes at
-the same time come one after the other.  Lines that are not ours stay as they are.
+A change replaces the file atomically, so that sshd sees the old or the new one, and concurrent
+changes are serialized.  Lines that we did not write are preserved.
+Source: sshd(8), "AUTHORIZED_KEYS FILE FORMAT"; RFC 4253, section 6.6; RFC 5656, section 3.1.
 """
 
 from __future__ import annotations
@@ -22,197 +23,6 @@ from pathlib import Path
 from dataserver.config.paths import Home
 from dataserver.errors import UsageError
 
-# -- sSH public keys and lines of authorized_keys: from text to records and back.  Computes only
-#
-# Source: sshd(8), "AUTHORIZED_KEYS FILE FORMAT"; RFC 4253, section 6.6; RFC 5656, section 3.1.
-
-MAX_NAME_LENGTH = 64
-_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
-#: Smaller RSA keys can be broken, or will be (bits).
-_RSA_BITS = 2048
-#: Key type to the number of fields that follow it in the blob.
-_FIELDS = {
-    "ssh-ed25519": 1,
-    "ssh-rsa": 2,
-    "ecdsa-sha2-nistp256": 2,
-    "ecdsa-sha2-nistp384": 2,
-    "ecdsa-sha2-nistp521": 2,
-    "sk-ssh-ed25519@openssh.com": 2,
-    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
-}
-#: An option of a line: a name, or a name and a value in quotes.
-_OPTION = re.compile(r'[^\s",=]+(?:="(?:[^"\\]|\\.)*")?')
-#: What may stand beside `restrict` without giving anything back.
-_NARROWING = re.compile(r'from="[^"]*"|expiry-time="[^"]*"|no-[a-z0-9-]+|restrict', re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """A key as it stands in a file: its type and its blob in base 64."""
-
-    kind: str
-    blob: str
-
-    @property
-    def fingerprint(self) -> str:
-        """As ``ssh-keygen -l`` shows it."""
-        digest = hashlib.sha256(base64.b64decode(self.blob)).digest()
-        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-    @classmethod
-    def parse(cls, text: str) -> PublicKey:
-        """The one key in ``text``, as a ``.pub`` file has it; the comment is left out.
-
-        Raises UsageError for anything else: no key, a private key, several, one with options,
-        one that sshd would refuse.
-        """
-        if "PRIVATE KEY" in text or "PuTTY-User-Key-File" in text:
-            raise UsageError(
-                "this is a private key, which belongs on the agent's machine only",
-                hint="give the public one (FILE.pub), and make a new pair if this was shown around",
-            )
-        lines = [line for line in text.splitlines() if line.strip()]
-        if len(lines) != 1:
-            what = f"{len(lines)} lines" if lines else "nothing"
-            raise UsageError(f"a public key is one line, this is {what}", hint="give FILE.pub")
-        words = lines[0].split()
-        if words[0] not in _FIELDS or len(words) < 2:
-            raise UsageError(
-                f"{words[0][:80]!r} does not begin a public key that can be used",
-                hint=f"it begins with one of {', '.join(_FIELDS)}, without options before it",
-            )
-        key = cls(words[0], words[1])
-        key.check()
-        return key
-
-    def check(self) -> None:
-        """Raise UsageError unless the blob is a key of this type."""
-        try:
-            fields = list(_fields(base64.b64decode(self.blob, validate=True)))
-        except (binascii.Error, ValueError) as exc:
-            raise UsageError(
-                f"this {self.kind} key is damaged: {exc}", hint="copy the whole line of FILE.pub"
-            ) from exc
-        if fields[:1] != [self.kind.encode()] or len(fields) != 1 + _FIELDS[self.kind]:
-            raise UsageError(
-                f"what follows {self.kind} is no key of this type", hint="copy the line of FILE.pub"
-            )
-        if self.kind == "ssh-ed25519" and len(fields[1]) != 32:
-            raise UsageError("this ssh-ed25519 key has a wrong length", hint="make a new pair")
-        if self.kind == "ssh-rsa" and (bits := _bits(fields[2])) < _RSA_BITS:
-            raise UsageError(
-                f"this ssh-rsa key has {bits} bits, fewer than {_RSA_BITS}",
-                hint="make a new pair: ssh-keygen -t ed25519",
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One key that may upload."""
-
-    #: Its name, or what stands as comment in a line that we did not write.
-    name: str
-    key: PublicKey
-    options: tuple[str, ...]
-
-    @property
-    def restricted(self) -> bool:
-        """Whether sshd gives this key nothing but the forced command."""
-        named = {option.lower() for option in self.options}
-        return "restrict" in named and all(map(_NARROWING.fullmatch, self.options))
-
-    @property
-    def addresses(self) -> str | None:
-        """From where it may come; None: from anywhere."""
-        values = [each[6:-1] for each in self.options if each.lower().startswith('from="')]
-        return values[0] if values else None
-
-    @property
-    def line(self) -> str:
-        """The line of authorized_keys, without its end."""
-        return f"{','.join(self.options)} {self.key.kind} {self.key.blob} {self.name}"
-
-    @classmethod
-    def new(cls, name: str, key: PublicKey, addresses: str | None) -> Entry:
-        """A restricted one.  ``addresses``: IP addresses and networks with commas between."""
-        check_name(name)
-        options = ["restrict"]
-        if addresses is not None:
-            options.append(f'from="{_addresses(addresses)}"')
-        return cls(name, key, tuple(options))
-
-    @classmethod
-    def parse(cls, line: str) -> Entry | None:
-        """The entry in ``line``; None where there is none: empty, a comment, not understood."""
-        text = line.strip()
-        if not text or text.startswith("#"):
-            return None
-        options, rest = _options(text)
-        words = rest.split(None, 2)
-        if len(words) < 2:
-            return None
-        key = PublicKey(words[0], words[1])
-        try:
-            base64.b64decode(key.blob, validate=True)
-        except (binascii.Error, ValueError):
-            return None
-        return cls(words[2] if len(words) > 2 else "", key, options)
-
-
-def check_name(name: str) -> None:
-    """Raise UsageError unless a key may be called ``name``."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"key name {name[:80]!r} is no good",
-            hint=f"use 1 to {MAX_NAME_LENGTH} of A-Z, a-z, 0-9, `.`, `_`, `@` and `-`",
-        )
-
-
-def _options(text: str) -> tuple[tuple[str, ...], str]:
-    """The options before the key, and the rest of the line."""
-    if text.split(None, 1)[0] in _FIELDS:
-        return (), text
-    options = []
-    position = 0
-    while found := _OPTION.match(text, position):
-        options.append(found.group())
-        position = found.end()
-        if text[position : position + 1] != ",":
-            break
-        position += 1
-    return tuple(options), text[position:]
-
-
-def _addresses(text: str) -> str:
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        try:
-            ipaddress.ip_network(part)
-        except ValueError as exc:
-            raise UsageError(
-                f"{part[:80]!r} is no address of agents: {exc}",
-                hint="give addresses or networks, such as 192.0.2.7,198.51.100.0/24",
-            ) from exc
-    return ",".join(parts)
-
-
-def _fields(blob: bytes) -> Iterator[bytes]:
-    """The strings of a blob, each with its length before it; ValueError where it does not fit."""
-    position = 0
-    while position < len(blob):
-        start = position + 4
-        position = start + int.from_bytes(blob[position:start], "big")
-        if start > len(blob) or position > len(blob):
-            raise ValueError("its end is missing")
-        yield blob[start:position]
-
-
-def _bits(number: bytes) -> int:
-    return int.from_bytes(number, "big").bit_length()
-
-
-# -- keys --
-
 _HEAD = "# Keys with which agents may upload. Written by `dataserver uploads key`.\n"
 
 
@@ -222,7 +32,7 @@ def keys_file(home: Home) -> Path:
 
 
 def uploads_folder(home: Home) -> Path:
-    """``HOME/uploads``: what lets agents in."""
+    """``HOME/uploads``: the files of uploads."""
     return home.root / "uploads"
 
 
@@ -233,7 +43,7 @@ class Keys:
         self._path = path
 
     def entries(self) -> list[Entry]:
-        """All keys, in order; OSError where the file may not be read."""
+        """All keys, in order; OSError if the file cannot be read."""
         return [entry for line in self._lines() if (entry := Entry.parse(line))]
 
     def not_understood(self) -> list[int]:
@@ -245,23 +55,23 @@ class Keys:
         ]
 
     def add(self, entry: Entry) -> None:
-        """Add a key; UsageError where its name or the key itself is there already."""
+        """Add a key; UsageError if its name or the key itself exists already."""
         with self._changing():
             for other in self.entries():
                 if other.name == entry.name:
                     raise UsageError(
-                        f"there is a key {entry.name!r} already",
+                        f"a key named {entry.name!r} exists already",
                         hint="choose another name, or remove that one first",
                     )
                 if other.key.fingerprint == entry.key.fingerprint:
                     raise UsageError(
-                        f"this key is there already, as {other.name!r}",
-                        hint="each agent, or group of agents, has a key of its own",
+                        f"this key exists already, as {other.name!r}",
+                        hint="each agent, or group of agents, needs its own key",
                     )
             self._write([*self._lines(), entry.line])
 
     def remove(self, name: str) -> Entry:
-        """Take a key away; UsageError where there is none, or several, of this name."""
+        """Remove a key; UsageError unless exactly one has this name."""
         with self._changing():
             lines = self._lines()
             found = [
@@ -280,7 +90,7 @@ class Keys:
             return entry
 
     def create(self) -> bool:
-        """Make the file if there is none; whether it was made."""
+        """Create the file unless it exists; whether it was created."""
         with self._changing():
             if self._path.exists():
                 return False
@@ -289,11 +99,11 @@ class Keys:
 
     def _lines(self) -> list[str]:
         try:
-            # What others wrote, in any encoding and with any line ends, stays as it is.
+            # Lines of others are preserved, in any encoding and with any line ends.
             text = self._path.read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return []
-        # Not splitlines(), which knows line ends that sshd does not.
+        # Not splitlines(), which accepts line ends that sshd does not.
         return text.removesuffix("\n").split("\n") if text else []
 
     @contextmanager
@@ -320,3 +130,191 @@ class Keys:
         except BaseException:
             os.unlink(temporary)
             raise
+
+
+# -- public keys and lines of authorized_keys --
+
+MAX_NAME_LENGTH = 64
+_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+#: Smaller RSA keys are too weak (bits).
+_RSA_BITS = 2048
+#: Key type to the number of fields that follow it in the blob.
+_FIELDS = {
+    "ssh-ed25519": 1,
+    "ssh-rsa": 2,
+    "ecdsa-sha2-nistp256": 2,
+    "ecdsa-sha2-nistp384": 2,
+    "ecdsa-sha2-nistp521": 2,
+    "sk-ssh-ed25519@openssh.com": 2,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
+}
+#: An option of a line: a name, or a name and a value in quotes.
+_OPTION = re.compile(r'[^\s",=]+(?:="(?:[^"\\]|\\.)*")?')
+#: Options that may accompany `restrict` without granting anything.
+_NARROWING = re.compile(r'from="[^"]*"|expiry-time="[^"]*"|no-[a-z0-9-]+|restrict', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key: its type and its blob in base 64."""
+
+    kind: str
+    blob: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint as ``ssh-keygen -l`` shows it."""
+        digest = hashlib.sha256(base64.b64decode(self.blob)).digest()
+        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> PublicKey:
+        """The one key in ``text``, the content of a ``.pub`` file, without its comment.
+
+        Raises UsageError for anything else: no key, a private key, several, one with options,
+        one that sshd would reject.
+        """
+        if "PRIVATE KEY" in text or "PuTTY-User-Key-File" in text:
+            raise UsageError(
+                "this is a private key, which must stay on the agent's machine",
+                hint="give the public one (FILE.pub), and make a new pair if others have seen this",
+            )
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) != 1:
+            what = f"{len(lines)} lines" if lines else "nothing"
+            raise UsageError(f"a public key is one line, this is {what}", hint="give FILE.pub")
+        words = lines[0].split()
+        if words[0] not in _FIELDS or len(words) < 2:
+            raise UsageError(
+                f"{words[0][:80]!r} is not the beginning of a supported public key",
+                hint=f"it begins with one of {', '.join(_FIELDS)}, without options before it",
+            )
+        key = cls(words[0], words[1])
+        key.check()
+        return key
+
+    def check(self) -> None:
+        """Raise UsageError unless the blob is a key of this type."""
+        try:
+            fields = list(_fields(base64.b64decode(self.blob, validate=True)))
+        except (binascii.Error, ValueError) as exc:
+            raise UsageError(
+                f"this {self.kind} key is damaged: {exc}", hint="copy the whole line of FILE.pub"
+            ) from exc
+        if fields[:1] != [self.kind.encode()] or len(fields) != 1 + _FIELDS[self.kind]:
+            raise UsageError(
+                f"the data after {self.kind} is not a key of this type",
+                hint="copy the whole line of FILE.pub",
+            )
+        if self.kind == "ssh-ed25519" and len(fields[1]) != 32:
+            raise UsageError("this ssh-ed25519 key has a wrong length", hint="make a new pair")
+        if self.kind == "ssh-rsa" and (bits := _bits(fields[2])) < _RSA_BITS:
+            raise UsageError(
+                f"this ssh-rsa key has {bits} bits, fewer than {_RSA_BITS}",
+                hint="make a new pair: ssh-keygen -t ed25519",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key that may upload."""
+
+    #: Its name, or the comment of a line that we did not write.
+    name: str
+    key: PublicKey
+    options: tuple[str, ...]
+
+    @property
+    def restricted(self) -> bool:
+        """Whether sshd grants this key nothing but the forced command."""
+        named = {option.lower() for option in self.options}
+        return "restrict" in named and all(map(_NARROWING.fullmatch, self.options))
+
+    @property
+    def addresses(self) -> str | None:
+        """The addresses from which it may be used, or None for any."""
+        values = [each[6:-1] for each in self.options if each.lower().startswith('from="')]
+        return values[0] if values else None
+
+    @property
+    def line(self) -> str:
+        """The line of authorized_keys, without its line end."""
+        return f"{','.join(self.options)} {self.key.kind} {self.key.blob} {self.name}"
+
+    @classmethod
+    def new(cls, name: str, key: PublicKey, addresses: str | None) -> Entry:
+        """A restricted entry.  ``addresses``: IP addresses and networks, separated by commas."""
+        check_name(name)
+        options = ["restrict"]
+        if addresses is not None:
+            options.append(f'from="{_addresses(addresses)}"')
+        return cls(name, key, tuple(options))
+
+    @classmethod
+    def parse(cls, line: str) -> Entry | None:
+        """The entry in ``line``, or None if it is empty, a comment, or not a key."""
+        text = line.strip()
+        if not text or text.startswith("#"):
+            return None
+        options, rest = _options(text)
+        words = rest.split(None, 2)
+        if len(words) < 2:
+            return None
+        key = PublicKey(words[0], words[1])
+        try:
+            base64.b64decode(key.blob, validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        return cls(words[2] if len(words) > 2 else "", key, options)
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError unless a key may be called ``name``."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"invalid key name {name[:80]!r}",
+            hint=f"use 1 to {MAX_NAME_LENGTH} of A-Z, a-z, 0-9, `.`, `_`, `@` and `-`",
+        )
+
+
+def _options(text: str) -> tuple[tuple[str, ...], str]:
+    """The options before the key, and the rest of the line."""
+    if text.split(None, 1)[0] in _FIELDS:
+        return (), text
+    options = []
+    position = 0
+    while found := _OPTION.match(text, position):
+        options.append(found.group())
+        position = found.end()
+        if text[position : position + 1] != ",":
+            break
+        position += 1
+    return tuple(options), text[position:]
+
+
+def _addresses(text: str) -> str:
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        try:
+            ipaddress.ip_network(part)
+        except ValueError as exc:
+            raise UsageError(
+                f"invalid address {part[:80]!r}: {exc}",
+                hint="give addresses or networks, such as 192.0.2.7,198.51.100.0/24",
+            ) from exc
+    return ",".join(parts)
+
+
+def _fields(blob: bytes) -> Iterator[bytes]:
+    """The length-prefixed strings of a blob; ValueError if it is incomplete."""
+    position = 0
+    while position < len(blob):
+        start = position + 4
+        position = start + int.from_bytes(blob[position:start], "big")
+        if start > len(blob) or position > len(blob):
+            raise ValueError("its end is missing")
+        yield blob[start:position]
+
+
+def _bits(number: bytes) -> int:
+    return int.from_bytes(number, "big").bit_length()

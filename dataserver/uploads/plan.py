@@ -1,4 +1,4 @@
-"""Everything that lets agents in, as files and steps; only the command line writes it."""
+"""The plan of an upload setup: files, links and notes, as texts; a command writes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dataserver.config.paths import Home
 from dataserver.templates import File
-from dataserver.uploads import routes as routes_
 from dataserver.uploads.accounts import (
     DATA_IN_MODE,
     SCP_USER,
@@ -19,23 +18,33 @@ from dataserver.uploads.accounts import (
     accounts_file,
 )
 from dataserver.uploads.keys import keys_file, uploads_folder
-from dataserver.uploads.routes import Route
+from dataserver.uploads.routes import (
+    Route,
+    inside,
+    is_alias,
+    kept_aliases,
+    lines_of,
+    mounted,
+    natural,
+    paths_file,
+    with_aliases,
+)
 from dataserver.uploads.sshd import check_plain, drop_in, receive_path
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What there is to write, link and tell."""
+    """The files to write, the links to make, and notes for the administrator."""
 
-    #: Every name under which a drop directory can be reached.
+    #: All paths by which drop directories can be reached.
     routes: list[Route]
-    #: Into the home's ``uploads/``.
+    #: For the home's ``uploads/``.
     receive: File
     paths: File
-    #: Into ``/etc``.
+    #: For ``/etc``.
     accounts: File
     sshd: File
-    #: What an administrator has to know, one line each.
+    #: What an administrator has to do or know, one line each.
     notes: list[str]
 
     @property
@@ -44,34 +53,34 @@ class Plan:
         return {each.instance: each.directory for each in self.routes if not each.alias}
 
 
-def plan(
+def make_plan(
     home: Home, drop_directories: Mapping[str, Path], aliases: Iterable[tuple[str, str]] = ()
 ) -> Plan:
-    """What uploads into ``drop_directories`` (by instance) need, with aliases old and new.
+    """The plan for uploads into ``drop_directories`` (by instance), with old and new aliases.
 
-    Raises UsageError where the home's path or an alias cannot be used.
+    Raises UsageError if the home's path or an alias cannot be used.
     """
     check_plain(home)
-    # An instance whose settings cannot be read now keeps what it has.
+    # An instance whose settings cannot be read now keeps its lines.
     broken = [name for name in home.instance_names() if name not in drop_directories]
-    others = [line for name in broken for line in routes_.lines_of(home, name)]
+    others = [line for name in broken for line in lines_of(home, name)]
     kept, notes = [], []
-    for path, instance in routes_.kept_aliases(home):
+    for path, instance in kept_aliases(home):
         if instance in drop_directories:
             kept.append((path, instance))
         elif instance not in broken:
             notes.append(f"alias {path} is dropped: there is no instance {instance}")
-    own = routes_.natural(home, drop_directories)
-    routes = routes_.with_aliases(own, [*kept, *aliases])
+    own = natural(home, drop_directories)
+    routes = with_aliases(own, [*kept, *aliases])
     notes += [
         _outside(home, each)
         for each in own
-        if routes_.inside(home, each.directory) is None and not routes_.mounted(home, routes, each)
+        if inside(home, each.directory) is None and not mounted(home, routes, each)
     ]
     return Plan(
         routes,
         receive_file(home),
-        routes_.paths_file(home, routes, others),
+        paths_file(home, routes, others),
         accounts_file(home),
         drop_in(home),
         notes,
@@ -85,10 +94,12 @@ def receive_file(home: Home) -> File:
 
 
 def _outside(home: Home, route: Route) -> str:
-    """What to do about a drop directory that the chroot does not hold: mount it there, at the
-    same path if that is free to have, so that both accounts know it by one name."""
+    """What to do about a drop directory outside of the chroot: mount it there.
+
+    It gets the same path if possible, so that both accounts use one path.
+    """
     point, then = route.path, ""
-    if not routes_.is_alias(point):
+    if not is_alias(point):
         point = f"/var/spool/{route.instance}"
         then = f", then --alias {point}={route.instance}"
     return (
@@ -99,7 +110,7 @@ def _outside(home: Home, route: Route) -> str:
 
 
 def readme(home: Home, made: Plan) -> str:
-    """The steps by hand, for who would rather not have ``--install`` take them."""
+    """The steps to do by hand instead of ``--install``."""
     root, folder = home.root, uploads_folder(home)
     rights = [
         f"    chown {SERVICE_USER}:{UPLOAD_GROUP} {directory} && chmod {DATA_IN_MODE:o} {directory}"
@@ -108,11 +119,11 @@ def readme(home: Home, made: Plan) -> str:
     links = [
         f"    mkdir -p {root}{Path(each.path).parent} && ln -srn {each.directory} {root}{each.path}"
         for each in made.routes
-        if each.alias and routes_.inside(home, each.directory) is not None
+        if each.alias and inside(home, each.directory) is not None
     ]
     return "\n".join(
         [
-            "# Letting agents in",
+            "# Setting up uploads",
             "",
             "`dataserver uploads setup --install`, as root, does all of this. By hand, as root:",
             "",
@@ -141,7 +152,7 @@ def readme(home: Home, made: Plan) -> str:
             f"   agent uploads with `scp FILE {UPLOAD_USER}@HOST:/data_in/`, or in the old",
             f"   protocol with `scp -O FILE {SCP_USER}@HOST:/data_in/`.",
             "",
-            "`dataserver check` says what is still missing.",
+            "`dataserver check` lists what is still missing.",
             "",
         ]
     )

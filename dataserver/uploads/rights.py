@@ -1,4 +1,4 @@
-"""Who may do what in a drop directory."""
+"""The owner, group and mode of a drop directory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dataserver.errors import SpoolError
 from dataserver.uploads import accounts
 from dataserver.uploads.accounts import DATA_IN_MODE, SERVICE_USER, UPLOAD_GROUP
 
-#: Never given to the server, nor anything in them, whatever an instance calls its data_in.
+#: Never given to the server, nor anything in them, even if an instance names it as its data_in.
 _SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
-#: These neither, but what is in them.
+#: Never given to the server themselves, though folders in them may be.
 _SHARED = frozenset(
     {"/", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"}
     | {f"/var/{name}" for name in ("cache", "lib", "log", "mail", "spool", "tmp")}
@@ -22,7 +22,7 @@ _SHARED = frozenset(
 
 
 def untouchable(home: Home, data_in: Path) -> bool:
-    """Whether ``data_in`` is a directory of the system's, whose owner must not be changed."""
+    """Whether ``data_in`` is a system directory, whose owner must not be changed."""
     real = Path(os.path.realpath(data_in))
     system = any(real.is_relative_to(folder) for folder in _SYSTEM) or os.fspath(real) in _SHARED
     return system or real in Path(os.path.realpath(home.root)).parents
@@ -31,10 +31,9 @@ def untouchable(home: Home, data_in: Path) -> bool:
 def prepare_data_in(path: Path) -> None:
     """Give the drop directory ``path`` the owner and mode that uploads need.
 
-    Does nothing on a machine without the upload group.  As root it does all; as another user
-    what the system lets it (group and mode of a directory of its own, if it is in the group).
-    Raises SpoolError where ``path`` is no directory, or a link: what is in a folder that others
-    may write to must not lead root elsewhere.
+    Does nothing on a machine without the upload group.  Another user than root can only set group
+    and mode of its own directory, if it is in the group.  Raises SpoolError if ``path`` is not a
+    directory, or a link: in a folder that others may write to, it could lead root elsewhere.
     """
     ids = accounts.ids()
     if ids is None:
@@ -45,7 +44,7 @@ def prepare_data_in(path: Path) -> None:
     except OSError as exc:
         raise SpoolError(
             f"the rights of {path} cannot be set: {exc.strerror}",
-            hint="it must be a directory itself, no link to one",
+            hint="it must be a directory, not a link to one",
         ) from exc
     try:
         if os.geteuid() == 0:
@@ -62,18 +61,18 @@ def _prepare_own(fd: int, gid: int) -> None:
         os.fchown(fd, -1, gid)
         os.fchmod(fd, DATA_IN_MODE)
     except PermissionError:
-        return  # `dataserver check` says what is missing.
+        return  # `dataserver check` reports it
 
 
 def problems(path: Path) -> Iterator[str]:
-    """What is wrong with the drop directory ``path`` on a machine that takes uploads."""
+    """The problems of the drop directory ``path`` on a machine that accepts uploads."""
     ids = accounts.ids()
     if ids is None:
         return
     try:
         found = path.lstat()
     except OSError:
-        return  # said before: the folder is not there
+        return  # reported before: the folder does not exist
     remedy = f"chown {SERVICE_USER}:{UPLOAD_GROUP} {path} && chmod {DATA_IN_MODE:o} {path}"
     if stat.S_ISLNK(found.st_mode):
         yield f"{path} is a link; have data_in name the directory itself"

@@ -1,8 +1,8 @@
-"""What agents call the drop directories, and which ones these are.
+"""The paths to which agents upload, and the drop directories behind them.
 
-In the chroot of the upload account a drop directory is found by its path below the home, in the
-old protocol by an entry of ``uploads/paths`` too.  An alias is one more name, such as the path
-that a Perl server had: a link in the chroot, an entry in the file.
+In the chroot of the upload account a drop directory is found by its path below the home; in the
+old protocol also by an entry of ``uploads/paths``.  An alias is an additional path, such as that
+of a Perl server: a link in the chroot, and an entry in the file.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _PATH = re.compile(r"(/[A-Za-z0-9._@+-]+)+")
 #: Folders of a home in which an alias would be mistaken for something else.
 _TAKEN = frozenset({"data_in", "instances", "keepalived", "uploads"})
 _HEAD = """\
-# What agents call the drop directories: path, instance, directory. `uploads/receive` reads it.
-# Written by `dataserver uploads setup`, which keeps the aliases. To take one away: remove its
-# line here, and the link of that name in the home. instances/NAME/data_in needs no line.
+# Paths to which agents upload: path, instance, directory. `uploads/receive` reads this file.
+# Written by `dataserver uploads setup`, which keeps the aliases. To remove an alias, remove its
+# line here and the link of that name in the home. instances/NAME/data_in needs no line.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One name of a drop directory, as agents give it."""
+    """One path to which agents upload."""
 
     path: str
     instance: str
-    #: The real one, absolute and without links.
+    #: The drop directory, absolute and without links.
     directory: Path
-    #: Whether it is one more name, made by ``--alias``.
+    #: Whether it is an additional path, made by ``--alias``.
     alias: bool = False
 
     @property
@@ -47,26 +47,26 @@ class Route:
 
 
 def paths_file(home: Home, routes: Iterable[Route], others: Iterable[str] = ()) -> File:
-    """``uploads/paths`` with these routes, but those that need no line, and ``others``' lines."""
+    """``uploads/paths`` with the routes that need a line, and the lines ``others``."""
     lines = [each.line for each in routes if each.path != f"/instances/{each.instance}/data_in"]
     text = _HEAD + "".join(f"{line}\n" for line in [*lines, *others])
     return File(uploads_folder(home) / "paths", text)
 
 
 def inside(home: Home, directory: Path) -> str | None:
-    """The path of ``directory`` in the chroot; None where it is not below the home."""
+    """The path of ``directory`` in the chroot, or None if it is not below the home."""
     root, real = os.path.realpath(home.root), os.path.realpath(directory)
     return real[len(root) :] if real.startswith(root + "/") else None
 
 
 def natural(home: Home, drop_directories: Mapping[str, Path]) -> list[Route]:
-    """The one route that each instance has by itself; ``drop_directories`` by instance."""
+    """The route that each instance has without aliases; ``drop_directories`` by instance."""
     routes = []
     for name, directory in drop_directories.items():
         real = Path(os.path.realpath(directory))
         route = Route(inside(home, directory) or str(real), name, real)
         if any(character in str(real) for character in "\n\r"):
-            raise UsageError(f"the drop directory of {name} has a line end in its name")
+            raise UsageError(f"the path of the drop directory of {name} contains a line end")
         routes.append(route)
     return routes
 
@@ -82,7 +82,7 @@ def kept_aliases(home: Home) -> list[tuple[str, str]]:
 
 
 def lines_of(home: Home, instance: str) -> list[str]:
-    """What ``uploads/paths`` says of an instance."""
+    """The lines of an instance in ``uploads/paths``."""
     return [line for line in _entries(home) if line.split(" ", 2)[1] == instance]
 
 
@@ -96,7 +96,7 @@ def _entries(home: Home) -> list[str]:
 
 
 def is_alias(path: str) -> bool:
-    """Whether agents may call a drop directory so, in the home as well."""
+    """Whether the path is a valid alias."""
     try:
         return parse_alias(path)[0] == path
     except UsageError:
@@ -110,20 +110,20 @@ def parse_alias(text: str) -> tuple[str, str]:
     parts = path.split("/")[1:]
     if not _PATH.fullmatch(path) or {".", ".."} & set(parts):
         raise UsageError(
-            f"alias {text[:200]!r} is no good",
+            f"invalid alias {text[:200]!r}",
             hint="give the absolute path to which agents upload, of letters, digits and ._@+-",
         )
     in_var = parts[0] == "var" and (len(parts) < 3 or is_name(parts[1]))
     if parts[0] in _TAKEN or in_var:
         raise UsageError(
-            f"alias {path} would stand where the home has files of its own",
-            hint="have these agents upload to the path that they find there",
+            f"alias {path} is reserved for files of the home",
+            hint="have these agents upload to the path of the drop directory in the home",
         )
     return path, instance or MAIN
 
 
 def with_aliases(routes: Sequence[Route], aliases: Iterable[tuple[str, str]]) -> list[Route]:
-    """``routes`` and the aliases that are none of them; UsageError where one cannot be."""
+    """``routes`` and the aliases that are not among them; UsageError for an invalid alias."""
     directories = {route.instance: route.directory for route in routes}
     known = {route.path: route for route in routes}
     known |= {str(route.directory): route for route in routes}
@@ -131,13 +131,13 @@ def with_aliases(routes: Sequence[Route], aliases: Iterable[tuple[str, str]]) ->
     for path, instance in aliases:
         if instance not in directories:
             raise UsageError(
-                f"alias {path} is for the instance {instance!r}, which cannot be used",
+                f"alias {path} is for the instance {instance!r}, which does not exist or is broken",
                 hint=f"there is: {', '.join(directories)}",
             )
         if (other := known.get(path)) is not None:
             if other.instance != instance:
                 raise UsageError(
-                    f"{path} is the instance {other.instance} already, not {instance}",
+                    f"{path} leads to the instance {other.instance} already, not to {instance}",
                     hint="choose another path",
                 )
             continue
@@ -148,7 +148,7 @@ def with_aliases(routes: Sequence[Route], aliases: Iterable[tuple[str, str]]) ->
 
 
 def mounted(home: Home, routes: Iterable[Route], outside: Route) -> bool:
-    """Whether a drop directory outside of the home can be found in it by one of its names."""
+    """Whether a drop directory outside of the home is mounted in it at one of its paths."""
     names = (each.path for each in routes if each.instance == outside.instance)
     return any(_same(f"{home.root}{name}", outside.directory) for name in names)
 
@@ -161,11 +161,11 @@ def _same(one: str, other: Path) -> bool:
 
 
 def link(home: Home, route: Route) -> bool | None:
-    """Make the link of an alias in the home; whether it was made, None where there can be none.
+    """Create the link of an alias in the home, unless it exists; whether it was created.
 
-    Each step is taken from the folder before it, following no link: ``var/`` belongs to the
-    service user, who must not lead root elsewhere.  Raises DataserverError where something else
-    is there.
+    None if the drop directory is not in the home.  Each folder is opened relative to the one
+    before, following no link: ``var/`` belongs to the service user, who could lead root elsewhere.
+    Raises DataserverError if something else has the name.
     """
     target = inside(home, route.directory)
     if target is None:
@@ -182,34 +182,34 @@ def link(home: Home, route: Route) -> bool | None:
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if not stat.S_ISLNK(found.st_mode) or os.readlink(name, dir_fd=fd) != text:
             raise UsageError(
-                f"{home.root}{route.path} is there already and no link to {target}",
+                f"{home.root}{route.path} exists already and is not a link to {target}",
                 hint="move it away, or choose another alias",
             )
         return False
     except OSError as exc:
         raise DataserverError(
-            f"the link {home.root}{route.path} cannot be made: {exc.strerror}",
-            hint="nothing on its way may be a file or a link",
+            f"the link {home.root}{route.path} cannot be created: {exc.strerror}",
+            hint="no part of its path may be a file or a link",
         ) from exc
     finally:
         os.close(fd)
 
 
 def _enter(folder: int, name: str) -> int:
-    """The directory ``name`` in ``folder``, made if need be; closes ``folder``."""
+    """Open the directory ``name`` in ``folder``, created if missing; closes ``folder``."""
     try:
         if name not in os.listdir(folder):
             os.mkdir(name, 0o755, dir_fd=folder)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         entered = os.open(name, flags, dir_fd=folder)
     except OSError as exc:
-        raise DataserverError(f"the folder {name} of an alias: {exc.strerror}") from exc
+        raise DataserverError(f"cannot enter folder {name} of an alias: {exc.strerror}") from exc
     os.close(folder)
     return entered
 
 
 def link_problems(home: Home, routes: Iterable[Route]) -> Iterator[str]:
-    """What is wrong with the links of aliases, each as one line with its remedy."""
+    """The problems of the links of aliases, each as one line with its remedy."""
     for route in routes:
         if not route.alias or inside(home, route.directory) is None:
             continue

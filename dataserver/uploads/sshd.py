@@ -1,4 +1,4 @@
-"""What sshd is told about the upload accounts, and whether it does so.
+"""The configuration of sshd for the upload accounts, and whether it takes effect.
 
 Sources: sshd_config(5), sftp-server(8), sshd(8) for ``-t`` and ``-T``.
 """
@@ -21,14 +21,14 @@ from dataserver.uploads.accounts import SCP_USER, UPLOAD_GROUP, UPLOAD_UMASK, UP
 from dataserver.uploads.keys import keys_file, uploads_folder
 
 DROP_IN = Path("/etc/ssh/sshd_config.d/dataserver.conf")
-#: What an upload needs, and nothing that reads, lists, renames or removes.  scp asks fsetstat of
-#: the file that it has open: it cuts off what a longer one of this name left, and complains
-#: without.  That gives an uploader no more than open and write do.
+#: The SFTP requests that an upload needs; none reads, lists, renames or removes.  scp uses fsetstat
+#: on the open file to cut off the rest of a longer one of this name, and fails without it.  That
+#: grants no more than open and write do.
 REQUESTS = ("open", "write", "close", "fsetstat", "stat", "realpath", "limits")
-#: What may stand in a home's path: nothing there needs quoting, in sshd_config, a shell or a unit.
+#: A home's path that needs no quoting, in sshd_config, a shell or a unit.
 _PLAIN = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
 
-#: For both accounts.  Each keyword may stand in a Match block and is told by ``sshd -T``.
+#: For both accounts.  Each keyword is allowed in a Match block and shown by ``sshd -T``.
 _BOTH = {
     "AuthenticationMethods": "publickey",
     "PubkeyAuthentication": "yes",
@@ -38,7 +38,7 @@ _BOTH = {
     "AuthorizedPrincipalsFile": "none",
     "TrustedUserCAKeys": "none",
     "DisableForwarding": "yes",
-    # The same one by one: some versions left agent and X11 out of the above (CVE-2025-32728).
+    # The same in detail: in some versions the above omits agent and X11 (CVE-2025-32728).
     "AllowAgentForwarding": "no",
     "AllowStreamLocalForwarding": "no",
     "AllowTcpForwarding": "no",
@@ -48,7 +48,7 @@ _BOTH = {
     "PermitTTY": "no",
     "PermitUserRC": "no",
     "MaxSessions": "1",
-    # Instead of what else may be accepted: a variable can change what a program does.
+    # Overrides other AcceptEnv lines: a variable can change what a program does.
     "AcceptEnv": "LANG",
     "ClientAliveInterval": "30",
     "ClientAliveCountMax": "4",
@@ -61,18 +61,18 @@ _HEAD = """\
 
 
 def check_plain(home: Home) -> str:
-    """The home's real path, as it may stand in sshd's configuration; UsageError otherwise."""
+    """The home's real path; UsageError if sshd's configuration cannot contain it."""
     root = os.path.realpath(home.root)
     if not _PLAIN.fullmatch(root):
         raise UsageError(
             f"{root} cannot be a home with uploads",
-            hint="its path may have letters, digits and ._+@- only: move it",
+            hint="its path may contain only letters, digits and ._+@-: move it",
         )
     return root
 
 
 def settings(home: Home, account: str) -> dict[str, str]:
-    """What sshd has to do for ``account``: keyword to value."""
+    """The settings of sshd for ``account``: keyword to value."""
     root = check_plain(home)
     own = {"ChrootDirectory": "none", "ForceCommand": f"{root}/uploads/receive"}
     if account == UPLOAD_USER:
@@ -92,14 +92,14 @@ def drop_in(home: Home) -> File:
 
 
 def chroot_problems(home: Home) -> Iterator[str]:
-    """Why sshd would refuse the home as a chroot, each as one line with its remedy."""
+    """Why sshd would reject the home as a chroot, each as one line with its remedy."""
     path = Path(os.path.realpath(home.root))
     for each in (path, *path.parents):
         found = each.stat()
         mode = stat.S_IMODE(found.st_mode)
         own = f"chown root {each} && chmod go-w {each}"
-        # What is above may be somebody's home or /tmp, which have to stay as they are.
-        remedy = own if each == path else "move the home, to /var/lib for one"
+        # A folder above may be a user's home or /tmp, which must not be changed.
+        remedy = own if each == path else "move the home, for example to /var/lib"
         if found.st_uid != 0 or mode & (stat.S_IWGRP | stat.S_IWOTH):
             yield (
                 f"{each} belongs to user {found.st_uid} and has mode {mode:o}, but only root may "
@@ -108,25 +108,25 @@ def chroot_problems(home: Home) -> Iterator[str]:
 
 
 def refusal() -> str | None:
-    """What sshd has against its configuration as it stands; None: nothing."""
+    """Why sshd rejects its current configuration, or None if it accepts it."""
     done = _sshd("-t")
-    return None if done.returncode == 0 else " ".join(done.stderr.split()) or "it does not say why"
+    return None if done.returncode == 0 else " ".join(done.stderr.split()) or "it gives no reason"
 
 
 def check_accepted() -> None:
-    """Raise DataserverError where sshd refuses its configuration as it stands."""
+    """Raise DataserverError if sshd rejects its current configuration."""
     if (why := refusal()) is not None:
         raise DataserverError(
-            f"sshd refuses its configuration as it is: {why}",
-            hint="mend that first, then run this again",
+            f"sshd rejects its current configuration: {why}",
+            hint="fix that first, then run this again",
         )
 
 
 def install(file: File) -> None:
-    """Put the drop-in in place if sshd accepts its whole configuration then.
+    """Install the drop-in if sshd accepts its whole configuration with it.
 
-    Raises DataserverError, and leaves what was there, where it does not, or refuses its
-    configuration already without.
+    Otherwise, or if sshd rejects its current configuration, raises DataserverError and restores
+    the former file.
     """
     check_accepted()
     old = file.path.read_bytes() if file.path.exists() else None
@@ -139,52 +139,52 @@ def install(file: File) -> None:
     else:
         _replace(file.path, old)
     raise DataserverError(
-        f"sshd refuses what would be its configuration: {why}",
-        hint=f"{file.path} is as it was; nothing was changed for sshd",
+        f"sshd rejects the new configuration: {why}",
+        hint=f"{file.path} was restored; the configuration of sshd is unchanged",
     )
 
 
 def problems(home: Home) -> Iterator[str]:
-    """Where sshd, as root asks it, does not do what :func:`settings` says."""
+    """Where the effective configuration of sshd differs from :func:`settings`; needs root."""
     for account in (UPLOAD_USER, SCP_USER):
-        said = _effective(account)
-        if not said:
+        effective = _effective(account)
+        if not effective:
             continue
         for keyword, value in settings(home, account).items():
-            found = said.get(keyword.lower(), [])
+            found = effective.get(keyword.lower(), [])
             if found not in ([value], [] if value == "none" else [value]):
                 yield (
                     f"sshd has {keyword} {', '.join(found) or 'none'} for {account}, not {value}; "
                     f"see that /etc/ssh/sshd_config includes {DROP_IN.parent}/*.conf and that "
-                    f"no Match before {DROP_IN.name} says so"
+                    f"no Match before {DROP_IN.name} sets it"
                 )
                 break
-        yield from _kept_out(account, said)
+        yield from _excluded(account, effective)
 
 
-def _kept_out(account: str, said: dict[str, list[str]]) -> Iterator[str]:
+def _excluded(account: str, effective: dict[str, list[str]]) -> Iterator[str]:
     for keyword, name in (("AllowUsers", account), ("AllowGroups", UPLOAD_GROUP)):
-        patterns = said.get(keyword.lower(), [])
+        patterns = effective.get(keyword.lower(), [])
         if patterns and not any(fnmatchcase(name, each) for each in patterns):
-            yield f"sshd's {keyword} leaves {name} out; add it there and reload sshd"
+            yield f"sshd's {keyword} does not include {name}; add it there and reload sshd"
 
 
 def _effective(account: str) -> dict[str, list[str]]:
-    """What sshd would do for ``account``, by keyword in small letters; empty: it does not say."""
+    """The effective settings of ``account`` by lower-case keyword; empty if unknown."""
     if os.geteuid() != 0:
         return {}
     done = _sshd("-T", "-C", f"user={account},host=agent.invalid,addr=192.0.2.1")
-    said: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for line in done.stdout.splitlines() if done.returncode == 0 else ():
         keyword, _, value = line.partition(" ")
-        said.setdefault(keyword, []).append(value)
-    return said
+        found.setdefault(keyword, []).append(value)
+    return found
 
 
 def _sshd(*options: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if program is None:
-        raise DataserverError("there is no sshd", hint="apt install openssh-server")
+        raise DataserverError("sshd is not installed", hint="apt install openssh-server")
     return subprocess.run(
         [program, *options],
         check=False,
@@ -196,7 +196,7 @@ def _sshd(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    # sshd includes *.conf only, so it never sees the beginning of one.
+    # sshd includes only *.conf, so it never reads an incomplete file.
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_bytes(content)
     temporary.chmod(0o644)

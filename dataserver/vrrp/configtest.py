@@ -1,16 +1,16 @@
-"""keepalived's own test of a configuration, run where its verdict means something.
+"""keepalived's own test of a configuration, run so that its result is meaningful.
 
-``keepalived -t`` believes what it finds where it runs, and has traps (2.2.7, and newer ones):
+``keepalived -t`` depends on the machine, and has pitfalls (in 2.2.7 and later):
 
-* interfaces, the script user and the scripts must be there;
-* a configuration that is not there, or empty, is good;
+* interfaces, the script user and the scripts must exist;
+* a missing or empty configuration passes;
 * with a script user other than root it ends with 143 (its own SIGTERM), unless it is process 1 of
   a process namespace;
-* 5 is a configuration it will not run with, 6 one whose scripts are not secure.
+* 5 means an invalid configuration, 6 one whose scripts are not secure.
 
-So it runs in namespaces of its own, which end with it: the folder's files are in
-``/etc/keepalived`` there, the named interfaces exist, the mail server has an address, and an
-account that this machine lacks has a stand-in.  What this machine lacks is told beside the verdict.
+So it runs in its own namespaces: there the folder's files are in ``/etc/keepalived``, the named
+interfaces exist, the mail server has an address, and a missing account has a substitute.  What this
+machine lacks is part of the result.
 Source: keepalived(8), "EXIT STATUS"; namespaces(7).
 """
 
@@ -32,9 +32,9 @@ from dataserver.vrrp.model import DEVICE, MAIL_SERVER, USER, Word
 from dataserver.vrrp.renderer import CONFIG, CONFIG_DIR, INSTALLED, SCRIPTS
 
 _TIMEOUT = 30.0
-#: The sandbox could not be made: none of keepalived's own codes.
+#: Exit code if the sandbox could not be created: not one of keepalived's.
 _NO_SANDBOX = 99
-#: Sent by keepalived to itself where it is not process 1.
+#: keepalived was ended by its own SIGTERM, since it was not process 1.
 _TERMINATED = 143
 
 _COMMENT = re.compile(r"[#!].*")
@@ -43,8 +43,8 @@ _USER = re.compile(r"\bscript_user\s+(\S+)")
 _SERVER = re.compile(r"\bsmtp_server\s+(\S+)")
 _INSTANCE = re.compile(r"\bvrrp_instance\s+\S")
 
-# Its arguments: the folder, a user to stand in for (or nothing), the name of a mail server (or
-# nothing; there is no network in which it could be looked up), names of interfaces.
+# Its arguments: the folder, a missing user (or nothing), the name of a mail server (or nothing;
+# there is no network in which it could be resolved), names of interfaces.
 _SANDBOX = f"""\
 set -eu
 trap 'exit {_NO_SANDBOX}' EXIT
@@ -83,29 +83,28 @@ exec keepalived --config-test --use-file {CONFIG_DIR}/{CONFIG}
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
-    """What came of a test."""
+class ConfigTest:
+    """The result of a test."""
 
-    #: Keepalived's exit code; 0: it would run with this.
+    #: keepalived's exit code; 0: it would run with this configuration.
     code: int
-    #: What it said, line by line, and what we have against the files.
-    said: tuple[str, ...]
-    #: What this machine lacks, so that a stand-in was tested.
+    #: The lines that it printed, and our own complaints about the files.
+    output: tuple[str, ...]
+    #: What this machine lacks, so that a substitute was used.
     lacking: tuple[str, ...]
-    #: Whether the folder is this machine's, which then should lack nothing.
+    #: Whether the folder is this machine's, which should lack nothing then.
     own: bool
 
     @property
     def good(self) -> bool:
-        """Whether the configuration is good, as far as it can be told here."""
-        return self.code == 0 and not self.said and not (self.own and self.lacking)
+        """Whether the configuration passed, as far as it can be tested here."""
+        return self.code == 0 and not self.output and not (self.own and self.lacking)
 
 
-def test(folder: Path) -> Tested:
+def test(folder: Path) -> ConfigTest:
     """Test the files of one host's ``folder``; needs root.
 
-    Raises UsageError where there is no configuration in it, DataserverError where it cannot be
-    tested here.
+    Raises UsageError if it contains no configuration, DataserverError if it cannot be tested here.
     """
     text = _read(folder)
     interfaces = _named(_INTERFACE, text, DEVICE)
@@ -119,8 +118,8 @@ def test(folder: Path) -> Tested:
     lacking = [f"interface {each}" for each in interfaces if each not in here]
     lacking += [f"account {each}" for each in strangers]
     lacking += [f"an address of {each}" for each in servers if not _has_address(each)]
-    said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    return Tested(done.returncode, (*said, *complaints), tuple(lacking), _is_own(folder))
+    output = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    return ConfigTest(done.returncode, (*output, *complaints), tuple(lacking), _is_own(folder))
 
 
 def _read(folder: Path) -> str:
@@ -135,13 +134,13 @@ def _read(folder: Path) -> str:
 
 
 def _named(pattern: re.Pattern[str], text: str, kind: Word) -> list[str]:
-    """What the pattern finds, each once; of another shape keepalived shall judge by itself."""
+    """The matches of the pattern, each once; malformed ones are left to keepalived."""
     found = dict.fromkeys(pattern.findall(text))
     return [each for each in found if kind.shape.fullmatch(each) and each not in kind.refused]
 
 
 def _complaints(folder: Path, text: str) -> Iterator[str]:
-    """What keepalived does not mind, and we do."""
+    """Problems that keepalived does not report."""
     if not _INSTANCE.search(text):
         yield f"{CONFIG} has no vrrp_instance: keepalived would do nothing"
     for name, place in INSTALLED.items():
@@ -152,7 +151,7 @@ def _complaints(folder: Path, text: str) -> Iterator[str]:
         except OSError:
             is_program = False
         if not is_program:
-            yield f"{name} is not in the folder, or is no program (chmod 755)"
+            yield f"{name} is not in the folder, or is not executable (chmod 755)"
 
 
 def _is_user(name: str) -> bool:
@@ -189,11 +188,11 @@ def _run(
     for program, package in (("keepalived", "keepalived"), ("unshare", "util-linux")):
         if shutil.which(program, path=path) is None:
             raise DataserverError(
-                f"there is no program {program} here", hint=f"`apt-get install {package}`"
+                f"{program} is not installed", hint=f"`apt-get install {package}`"
             )
     if os.geteuid() != 0:
         raise DataserverError(
-            "keepalived's test needs namespaces of its own, and so root", hint="run it with sudo"
+            "keepalived's test needs root, for its own namespaces", hint="run it with sudo"
         )
     command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL"]
     command += ["--propagation", "private", "sh", "-c", _SANDBOX, "sh"]
@@ -212,14 +211,14 @@ def _run(
         )
     except subprocess.TimeoutExpired as exc:
         raise DataserverError(f"keepalived's test did not end within {_TIMEOUT:g} s") from exc
-    said = " ".join(done.stdout.split())
+    output = " ".join(done.stdout.split())
     if (
         done.returncode in {_NO_SANDBOX, _TERMINATED}
         or done.returncode < 0
-        or (done.returncode == 1 and said.startswith("unshare:"))
+        or (done.returncode == 1 and output.startswith("unshare:"))
     ):
         raise DataserverError(
-            f"keepalived's test cannot be run here ({done.returncode}): {said}",
-            hint="run it on a machine whose root may make namespaces",
+            f"keepalived's test cannot be run here ({done.returncode}): {output}",
+            hint="run it on a machine where root may create namespaces",
         )
     return done

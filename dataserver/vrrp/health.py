@@ -1,19 +1,19 @@
-"""Is this host fit to hold the address?  What is seen of each instance, and what that means.
+"""Whether this host is fit to hold the address: the facts about each instance, and the verdict.
 
-The rules stand here and, for keepalived, in the templates ``check-health.j2`` and
-``check-drop.j2``: a shell, since the check runs every second or two and must not start Python.
-A test holds the two against each other.
+The rules are here and, for keepalived, in the templates ``check-health.j2`` and ``check-drop.j2``:
+shell scripts, since the check runs every second or two and must not start Python.  A test compares
+the two.
 
-An instance is sick that is dead, stuck, stopped, or short of space: the host's priority is lowered,
-so that of two sick hosts one still holds the address.  Where a drop directory takes no file at
-all the host is at fault and gives the address up: agents then keep their packets.  Waiting for
-the database is no sickness, since the other host would have none either.
+An instance is sick if it is dead, stuck, stopped, or short of disk space: the host's priority is
+lowered, so that one of two sick hosts still holds the address.  If no file can be created in a drop
+directory, the host is at fault and gives up the address: agents then keep their packets.  Waiting
+for the database is not a sickness, since the other host could not use it either.
 
-An orderly restart moves nothing: one that said goodbye is well for :data:`STOPPED_GRACE`, one that
-starts for as long as a loop may stand still (two minutes, or longer where the database may take
-longer to answer), and a check that fails once or twice is forgiven by keepalived (``fall``).  One
-that crashes again and again is dead between its starts, and is not well again before several
-checks in a row have passed (``rise``).
+An orderly restart does not move the address: a stopped instance is healthy for
+:data:`STOPPED_GRACE`, a starting one for as long as a loop may take (two minutes, or longer if the
+database may take longer to answer), and keepalived tolerates one or two failed checks (``fall``).
+An instance that crashes repeatedly is dead between its starts, and is not healthy again before
+several checks in a row have passed (``rise``).
 """
 
 from __future__ import annotations
@@ -39,18 +39,17 @@ from dataserver.runtime.heartbeat import (
     uptime,
 )
 
-#: For so long after it said goodbye an instance counts as being restarted (seconds).
+#: How long a stopped instance counts as being restarted (seconds).
 STOPPED_GRACE = 5.0
-#: Where the check leaves its result, and remembers what was low.
+#: The folder in which the check writes its result, and remembers which folders were low.
 STATE_DIR = Path("/run/dataserver-keepalived")
-#: Bytes that a drop directory has to take: about a packet.
+#: Bytes of the test file in a drop directory: about a packet.
 _SAMPLE = 4096
-#: No disk has so many blocks or inodes.
+#: More blocks or inodes than any disk has.
 _HUGE = 10**16
-#: Of what the programs of keepalived leave behind no more is read: whoever runs them may write
-#: there what he likes.
+#: How much is read from files of keepalived's programs: their account may write anything there.
 _MOST_BYTES = 1 << 16
-#: Seconds: greater ones are of no time that could be shown (the year 5138).
+#: The latest time (epoch seconds) that can be shown, in the year 5138.
 LATEST = 1e11
 _RESULTS = MappingProxyType(
     {"check-health": {"healthy", "waiting", "sick"}, "check-drop": {"takes", "fault"}}
@@ -58,7 +57,7 @@ _RESULTS = MappingProxyType(
 
 
 class Verdict(StrEnum):
-    """From well to unfit; what a host is, is the worst of its instances."""
+    """From healthy to unfit; a host has the worst verdict of its instances."""
 
     HEALTHY = "healthy"
     WAITING = "waiting for database"
@@ -71,7 +70,7 @@ _ORDER = tuple(Verdict)
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that is not as it should be."""
+    """One reason for a verdict."""
 
     verdict: Verdict
     text: str
@@ -79,10 +78,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What is free in the file system of a folder, in percent: of blocks or of inodes, the less."""
+    """The free share of the file system of a folder: of blocks or of inodes, the smaller one."""
 
     folder: str
-    #: None: it cannot be told.
+    #: None if it cannot be read.
     percent: int | None
 
 
@@ -96,31 +95,31 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was seen of one instance."""
+    """The facts about one instance."""
 
     name: str
-    #: None: there is none that can be read.
+    #: None if it is missing or invalid.
     beat: Beat | None
-    #: When the process of the beat's number started (clock ticks since boot); None: it is gone.
+    #: When the process of the beat's pid started (clock ticks since boot); None if it is gone.
     started: int | None
-    #: Seconds since boot when this was seen.
+    #: Seconds since boot when the facts were gathered.
     uptime: float
     rooms: tuple[Room, ...] = ()
-    #: Why no file could be made in the drop directory; None: one could.
+    #: Why no file can be created in the drop directory, or None.
     drop_error: str | None = None
-    #: Why the database cannot be used, where that is known.
+    #: Why the database cannot be used, or None.
     database_error: str | None = None
-    #: Why packets cannot be stored though the database can be used; None: all can.
+    #: Why packets cannot be stored though the database can be used, or None.
     storing_error: str | None = None
-    #: Which alerts are not evaluated; None: none, or that was accepted.
+    #: Which alerts are not evaluated; None if there are none, or that was accepted.
     alerts: str | None = None
-    #: Why the clock of this host seems to be behind; None: it does not.
+    #: Why the clock of this host seems to be behind, or None.
     clock: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One instance's state, with all the reasons for it."""
+    """The state of one instance, with all reasons."""
 
     instance: str
     reasons: tuple[Reason, ...] = ()
@@ -133,10 +132,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What one of the scripts left behind for :func:`read_result`.
+    """The last result of one of the scripts.
 
     ``result`` is "healthy", "waiting" or "sick" of check-health, "takes" or "fault" of check-drop;
-    ``uptime`` is when, in seconds since boot; ``low`` names folders as INSTANCE:FOLDER.
+    ``uptime`` is its time in seconds since boot; ``low`` names folders as INSTANCE:FOLDER.
     """
 
     result: str
@@ -146,18 +145,18 @@ class Checked:
 
     @property
     def age(self) -> float | None:
-        """For how long it has stood, in seconds; None where the clock cannot be read."""
+        """Its age in seconds, or None if the clock cannot be read."""
         now = uptime()
         return None if now is None else now - self.uptime
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of some; none at all is healthy."""
+    """The worst verdict; healthy if there is none."""
     return max(verdicts, key=_ORDER.index, default=Verdict.HEALTHY)
 
 
 def judge(facts: Facts, limits: Limits, low: Collection[str] = ()) -> Health:
-    """What the facts mean; ``low`` names the folders that were low, as INSTANCE:FOLDER."""
+    """The health according to the facts; ``low`` names folders that were low before."""
     reasons = []
     if facts.drop_error is not None:
         reasons.append(Reason(Verdict.FAULT, f"data_in takes no files: {facts.drop_error}"))
@@ -167,7 +166,7 @@ def judge(facts: Facts, limits: Limits, low: Collection[str] = ()) -> Health:
         # The twin runs the same code on the same database: no reason to move the address.
         reasons.append(Reason(Verdict.WAITING, f"storing fails: {facts.storing_error}"))
     if facts.alerts is not None and not process:
-        # Said, and no more: packets are stored, and the twin evaluates none either.
+        # Only reported: packets are stored, and the twin does not evaluate alerts either.
         reasons.append(Reason(Verdict.HEALTHY, f"alerts are not evaluated: {facts.alerts}"))
     if facts.clock is not None and not process:
         reasons.append(Reason(Verdict.HEALTHY, f"this host's clock seems behind: {facts.clock}"))
@@ -205,13 +204,13 @@ def _judge_process(facts: Facts) -> Reason | None:
     return None
 
 
-# -- looking ------------------------------------------------------------------------
+# -- gathering facts ----------------------------------------------------------------
 
 
 def gather(paths: Paths, data_in: Path) -> Facts:
-    """See how an instance does; makes a small file in ``data_in`` and removes it.
+    """Gather the facts about an instance; creates a small file in ``data_in`` and removes it.
 
-    Raises OSError where the heartbeat may not be read: that says nothing about the instance.
+    Raises OSError if the heartbeat cannot be read: that says nothing about the instance.
     """
     beat = Beat.read(paths.heartbeat)
     if beat is not None and not _is_sound(beat):
@@ -234,9 +233,9 @@ def gather(paths: Paths, data_in: Path) -> Facts:
 
 
 def read_result(script: str, state_dir: Path = STATE_DIR) -> Checked | None:
-    """What "check-health" or "check-drop" found last; None: nothing that can be read.
+    """The last result of "check-health" or "check-drop", or None if it is missing or invalid.
 
-    Raises OSError where it may not be read.
+    Raises OSError if it cannot be read.
     """
     values = read_left(state_dir / script.removeprefix("check-"))
     try:
@@ -250,11 +249,11 @@ def read_result(script: str, state_dir: Path = STATE_DIR) -> Checked | None:
 
 
 def read_left(path: Path) -> dict[str, str]:
-    """The lines ``KEY=VALUE`` of a file that a program of keepalived left; none if it is no file.
+    """The lines ``KEY=VALUE`` of a file of keepalived's programs; empty if it is not a file.
 
-    Raises OSError where it may not be read.
+    Raises OSError if it cannot be read.
     """
-    # Neither a link is followed nor a pipe waited for.
+    # Without following a link or waiting for a pipe.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(path, flags), "rb") as file:
@@ -269,7 +268,7 @@ def read_left(path: Path) -> dict[str, str]:
 
 
 def _is_sound(beat: Beat) -> bool:
-    """Whether its numbers are numbers: the file may hold anything."""
+    """Whether its numbers are numbers: the file may contain anything."""
     numbers = (beat.phase_seconds, beat.loop_seconds, beat.stuck_after, beat.uptime)
     return all(type(n) is int and n >= 0 for n in (beat.pid, beat.process_start)) and all(
         type(n) in {int, float} and n >= 0 for n in numbers if n is not None
@@ -282,22 +281,22 @@ def _percent_free(folder: Path) -> int | None:
     except OSError:
         return None
     if max(info.f_blocks, info.f_bfree) >= _HUGE:
-        percent = 100  # It has no limit.
+        percent = 100  # There is no limit.
     elif info.f_bavail >= _HUGE:
-        percent = 0  # Less than nothing: what only root may use is being used.
+        percent = 0  # Negative: blocks reserved for root are in use.
     else:
-        # As df has it: what only root may use counts neither as free nor as a part of the whole.
+        # As in df: blocks reserved for root count neither as free nor as part of the total.
         total = info.f_blocks - info.f_bfree + info.f_bavail
         percent = 100 * info.f_bavail // total if total > 0 else 100
-    # CephFS has -1 for the free ones: as many as one likes.
+    # CephFS reports -1 free inodes: there is no limit.
     if info.f_files and max(info.f_files, info.f_ffree) < _HUGE:
         percent = min(percent, 100 * info.f_ffree // info.f_files)
     return percent
 
 
 def _drop_error(data_in: Path) -> str | None:
-    """Why the directory takes no file; None: it does."""
-    # A name that the server leaves alone and that nobody can guess: no link can lie in wait.
+    """Why no file can be created in the directory, or None."""
+    # A name that the server ignores and that cannot be guessed, so no link can be prepared.
     path = data_in / f".check-drop.{uuid4()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

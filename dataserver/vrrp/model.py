@@ -1,7 +1,7 @@
-"""The pair: two hosts behind one address, as ``keepalived/pair.toml`` has it.
+"""The pair: two hosts behind one address, as records of ``keepalived/pair.toml``.
 
-Each field holds its default, what it may be and what it means.  What follows from them for
-keepalived, above all how priorities are lowered and raised, is computed here too.
+First the kinds of fields, then the records.  Each field has its default, its kind and its meaning.
+What follows for keepalived, above all how priorities are lowered and raised, is computed here too.
 """
 
 from __future__ import annotations
@@ -18,44 +18,48 @@ from dataserver.config.kinds import Switch, Whole
 from dataserver.config.paths import MAX_NAME_LENGTH, SYSTEM_HOME, Home, is_name
 from dataserver.uploads.accounts import SERVICE_USER
 
-# -- what a field of ``pair.toml`` may be: names, addresses, commands; beside those of all setti
-#
-# Each kind has ``allowed``, in words, and ``decode``, which checks what TOML gave and turns it into
-# what the program uses, or raises ValueError with the part of the message that says why.  What
-# passes here stands in keepalived.conf, in shell scripts and in unit files: nothing that could end
-# its word there passes, but where a shell gets it in quotes (paths, commands).
+PAIR_NAME = "pair.toml"
+#: Lowest and highest priority of a host that is not the address's owner (RFC 5798, 5.2.4).
+LOWEST, HIGHEST = 1, 254
+
+
+# -- kinds of fields --
 
 Interface = IPv4Interface | IPv6Interface
-
-#: Folders of ``keepalived/`` that are no host's.
+#: Folders of ``keepalived/`` that cannot be a host's.
 RESERVED_HOSTS = frozenset({"templates"})
-
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-# dev_valid_name() of the kernel takes more; what is left here needs no quoting anywhere.
+# dev_valid_name() of the kernel accepts more; these names need no quoting anywhere.
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 # useradd(8), as Debian has it.
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _MAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}@[A-Za-z0-9][A-Za-z0-9.-]{0,254}")
 _SERVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}|[0-9A-Fa-f:.]{2,45}")
-
-#: Of what keepalived advertises; more do not fit in a packet that it takes (keepalived.conf(5)).
+#: More addresses do not fit into a packet that keepalived accepts (keepalived.conf(5)).
 _MOST_ADDRESSES = 20
 
 
 class Kind(Protocol):
-    """A kind of field."""
+    """A kind of field: what it allows, in words, and how it is decoded.
+
+    Values end up in keepalived.conf, in shell scripts and in unit files: no kind allows a character
+    that could end a word there, except where a shell gets it quoted (paths, commands).
+    """
 
     @property
     def allowed(self) -> str:
-        """What may stand there, in words."""
+        """The allowed values, in words."""
 
     def decode(self, raw: object, base: Path) -> object:
-        """The value for what TOML gave; ``base`` is where relative paths start."""
+        """Check and convert a value of TOML; ``base`` is where relative paths start.
+
+        Raises ValueError with the part of the message that follows the value: why it is invalid.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Text of one shape."""
+    """Text that matches a pattern."""
 
     shape: re.Pattern[str]
     allowed: str
@@ -68,7 +72,7 @@ class Word:
         if raw in self.refused:
             raise ValueError("is reserved")
         if not (self.optional and not raw) and self.shape.fullmatch(raw) is None:
-            raise ValueError("has another shape")
+            raise ValueError("is malformed")
         return raw
 
 
@@ -101,7 +105,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Some of them, none twice."""
+    """A list of addresses, none twice."""
 
     allowed: str = f"1 to {_MOST_ADDRESSES} addresses, each with its prefix length, none twice"
 
@@ -131,7 +135,7 @@ class Instances:
         names = _list(raw)
         for name in names:
             if not isinstance(name, str) or not is_name(name):
-                raise ValueError(f"has {name!r}, which is no instance's name")
+                raise ValueError(f"has {name!r}, which is not an instance's name")
             if names.count(name) > 1:
                 raise ValueError(f"has {name!r} twice")
         if not names:
@@ -149,14 +153,14 @@ class Mails:
         found = []
         for each in _list(raw):
             if not isinstance(each, str) or _MAIL.fullmatch(each) is None:
-                raise ValueError(f"has {each!r}, which is no mail address")
+                raise ValueError(f"has {each!r}, which is not a mail address")
             found.append(each)
         return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program with its arguments; no shell reads it."""
+    """A program with its arguments; it is run without a shell."""
 
     allowed: str = 'a list such as ["/usr/local/bin/tell", "argument"], the program by its path'
 
@@ -164,7 +168,7 @@ class Command:
         words = []
         for each in _list(raw):
             if not isinstance(each, str) or not each.isprintable():
-                raise ValueError(f"has {each!r}, which is no printable text")
+                raise ValueError(f"has {each!r}, which is not printable text")
             words.append(each)
         if words and not words[0].startswith("/"):
             raise ValueError("does not begin with the path of a program")
@@ -187,7 +191,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Centiseconds:
-    """A time in steps of a hundredth of a second, which is how VRRP version 3 sends it."""
+    """A time in hundredths of a second, the unit of VRRP version 3."""
 
     lowest: float
     highest: float
@@ -203,25 +207,25 @@ class Centiseconds:
         if not self.lowest <= raw <= self.highest:
             raise ValueError("is out of range")
         if abs(raw * 100 - round(raw * 100)) > 1e-6:
-            raise ValueError("is no multiple of 0.01")
+            raise ValueError("is not a multiple of 0.01")
         return round(raw * 100) / 100
 
 
 def address(raw: object) -> Interface:
-    """An address that a host can have, with its prefix length; ValueError says why not."""
+    """An address of a host, with its prefix length; ValueError says why it is invalid."""
     if not isinstance(raw, str):
         raise ValueError("is not text")
     text, slash, length = raw.partition("/")
     # Not a mask, a scope, or digits that only some programs understand.
     if not slash or not length.isascii() or not length.isdigit() or "%" in text:
-        raise ValueError("is no address with its prefix length")
+        raise ValueError("is not an address with its prefix length")
     try:
         found = ipaddress.ip_interface(raw)
     except ValueError as exc:
-        raise ValueError("is no address with its prefix length") from exc
+        raise ValueError("is not an address with its prefix length") from exc
     ip, network = found.ip, found.network
     if ip.is_loopback or ip.is_multicast or ip.is_unspecified or ip.is_link_local:
-        raise ValueError("is no address that a host has on a network of its own")
+        raise ValueError("is not an address that a host can have on its network")
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         raise ValueError("is an IPv4 address written as IPv6")
     if network.num_addresses > 2 and ip == network.network_address:
@@ -237,21 +241,17 @@ def _list(raw: object) -> list[object]:
     return raw
 
 
-# -- model --
-
-PAIR_NAME = "pair.toml"
-#: Lowest and highest priority of a host that is not the address's owner (RFC 5798, 5.2.4).
-LOWEST, HIGHEST = 1, 254
+# -- the pair --
 
 _T = TypeVar("_T")
 
 
 class About(NamedTuple):
-    """What a field is: beside each, for reading it."""
+    """The kind and meaning of a field, for reading it."""
 
     kind: Kind
     meaning: str
-    #: There is no default.
+    #: Whether it has no default.
     needed: bool
 
 
@@ -269,14 +269,16 @@ class Host:
     """One of the two hosts."""
 
     name: str = _needed(HOST_NAME, "What `hostname -s` says; also the name of its folder.")
-    address: Interface = _needed(Address(), "Its own address, over which the hosts talk.")
+    address: Interface = _needed(Address(), "Its own address, used between the hosts.")
     address6: Interface | None = _field(
         Address(optional=True),
-        "Its IPv6 address, where `address` is IPv4 and agents use both.",
+        "Its IPv6 address, if `address` is IPv4 and agents use both.",
         None,
     )
     interface: str = _needed(DEVICE, "The network interface that has these addresses.")
-    priority: int = _needed(Whole(LOWEST, HIGHEST), "The higher one gets the address first.")
+    priority: int = _needed(
+        Whole(LOWEST, HIGHEST), "The host with the higher one gets the address first."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,24 +287,26 @@ class Check:
 
     interval: int = _field(Whole(1, 60), "Seconds between two checks.", 2)
     timeout: int = _field(Whole(1, 60), "A check that takes longer has failed (seconds).", 4)
-    fall: int = _field(Whole(1, 100), "After so many failed checks in a row it counts.", 3)
-    rise: int = _field(Whole(1, 100), "After so many good ones in a row it is over.", 3)
+    fall: int = _field(Whole(1, 100), "Failed checks in a row until a failure counts.", 3)
+    rise: int = _field(Whole(1, 100), "Passed checks in a row until it is over.", 3)
     disk_warn_percent: int = _field(
-        Whole(1, 99), "With less of a disk free the host is sick (percent).", 5
+        Whole(1, 99), "With less free space on a disk the host is sick (percent).", 5
     )
-    disk_ok_percent: int = _field(Whole(1, 99), "It is well again when more is free (percent).", 10)
+    disk_ok_percent: int = _field(
+        Whole(1, 99), "With more free space it is healthy again (percent).", 10
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notify:
-    """Who is told when the address moves."""
+    """Notifications when the address moves."""
 
     command: tuple[str, ...] = _field(
         Command(), "A program to run; state, host and priority are added as arguments.", ()
     )
-    mail_to: tuple[str, ...] = _field(Mails(), "To whom keepalived writes.", ())
+    mail_to: tuple[str, ...] = _field(Mails(), "The recipients of keepalived's mails.", ())
     mail_from: str = _field(MAIL, "The sender of these mails.", "")
-    smtp_server: str = _field(MAIL_SERVER, "The server that takes them.", "")
+    smtp_server: str = _field(MAIL_SERVER, "The server that accepts them.", "")
     smtp_port: int = _field(Whole(1, 65535), "Its port.", 25)
 
 
@@ -311,81 +315,83 @@ class Pair:
     """Both hosts, and what they share."""
 
     virtual_addresses: tuple[Interface, ...] = _needed(
-        Addresses(), "What agents upload to: held by one of the hosts at a time."
+        Addresses(), "The addresses to which agents upload: held by one of the hosts at a time."
     )
     virtual_router_id: int = _field(
-        Whole(1, 255), "The pair's number; no other VRRP on this network may have it.", 51
+        Whole(1, 255), "The pair's number; no other VRRP router on this network may use it.", 51
     )
     advert_int: float = _field(
-        Centiseconds(0.01, 40.95), "Seconds between two signs of life of the one that has it.", 1.0
+        Centiseconds(0.01, 40.95),
+        "Seconds between two adverts of the host that has the address.",
+        1.0,
     )
     unicast: bool = _field(
-        Switch(), "Talk to the other host alone; false: to the multicast group of VRRP.", True
+        Switch(), "Send adverts to the other host only; false: to VRRP's multicast group.", True
     )
     preempt: bool = _field(
         Switch(),
-        "Whether the host of higher priority takes the address back when it is well.",
+        "Whether the host of higher priority takes the address back when it is healthy.",
         False,
     )
     preempt_delay: int = _field(
-        Whole(0, 1000), "Seconds for which it waits before; only with `preempt`.", 0
+        Whole(0, 1000), "Seconds to wait before that; only with `preempt`.", 0
     )
     instances: tuple[str, ...] = _field(
-        Instances(), "Instances without which a host is not well.", ("main",)
+        Instances(), "Instances that a healthy host must run.", ("main",)
     )
     home: Path = _field(Directory(), "The home of the data server on both hosts.", SYSTEM_HOME)
     script_user: str = _field(
-        USER, "The account that runs the checks: that of the data server.", SERVICE_USER
+        USER, "The account that runs the checks: the data server's.", SERVICE_USER
     )
     hosts: tuple[Host, Host]
     check: Check = field(default_factory=Check)
     notify: Notify = field(default_factory=Notify)
 
     def twin(self, host: Host) -> Host:
-        """The other one."""
+        """The other host."""
         first, second = self.hosts
         return second if host == first else first
 
     @property
     def talks(self) -> int:
-        """The version of IP over which the hosts talk: 4 or 6."""
+        """The IP version of the adverts: 4 or 6."""
         return self.hosts[0].address.version
 
     @property
     def spoken(self) -> tuple[Interface, ...]:
-        """The virtual addresses of that version: those that stand in what keepalived sends."""
+        """The virtual addresses of that version, which the adverts contain."""
         return tuple(each for each in self.virtual_addresses if each.version == self.talks)
 
     @property
     def silent(self) -> tuple[Interface, ...]:
-        """The others, which move together with them."""
+        """The other virtual addresses, which move together with them."""
         return tuple(each for each in self.virtual_addresses if each.version != self.talks)
 
     @property
     def distance(self) -> int:
-        """How far the priorities of the hosts are apart."""
+        """The difference of the hosts' priorities."""
         return abs(self.hosts[0].priority - self.hosts[1].priority)
 
     @property
     def hold(self) -> int:
-        """What having the address adds to a priority, so that a well host keeps it; 0: nothing.
+        """What having the address adds to the priority, so that a healthy host keeps it, or 0.
 
-        keepalived's own ``nopreempt`` will not do: with it a host whose priority is lowered
-        because it is sick keeps the address as well.
+        keepalived's own ``nopreempt`` does not work here: with it a host also keeps the address
+        when its priority is lowered because it is sick.
         """
         return 0 if self.preempt else self.distance + 1
 
     @property
     def weight(self) -> int:
-        """What being sick takes from a priority: a sick host that has it loses to a well one."""
+        """What being sick subtracts from the priority: a sick host loses to a healthy one."""
         return self.distance + self.hold + 1
 
 
 def about(record: type) -> Mapping[str, About]:
-    """The fields of one of these records that stand in the file, by name."""
+    """The fields of a record that are in the file, by name."""
     return {f.name: f.metadata["about"] for f in fields(record) if "about" in f.metadata}
 
 
 def pair_file(home: Home) -> Path:
-    """Where the pair stands."""
+    """The file that describes the pair."""
     return home.root / "keepalived" / PAIR_NAME

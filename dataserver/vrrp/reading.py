@@ -1,6 +1,6 @@
-"""Reading ``pair.toml``: each field by its kind, then all of them together.
+"""Reading ``pair.toml``: each field by its kind, then whether the fields fit together.
 
-Every message names the file and the field, says what stands there and what may.
+Every message names the file, the field and its value, and what is allowed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from dataserver.errors import ConfigError, UsageError
 from dataserver.vrrp.model import HIGHEST, LOWEST, Check, Host, Interface, Notify, Pair, about
 
-#: The tables of the file, and what a field that is one of them is.
+#: The tables of the file, and their records.
 _TABLES: Mapping[str, type] = {"check": Check, "notify": Notify}
 _HOSTS = 2
 _MOST_SHOWN = 200
@@ -24,7 +24,7 @@ _MOST_SHOWN = 200
 def read_pair(path: Path) -> Pair:
     """The pair in ``path``.
 
-    Raises UsageError where there is no such file, ConfigError for anything wrong in it.
+    Raises UsageError if the file does not exist, ConfigError if it is invalid.
     """
     try:
         text = path.read_text("utf-8")
@@ -44,7 +44,7 @@ def parse(text: str, source: str) -> Pair:
     try:
         data = tomllib.loads(text)
     except ValueError as exc:
-        # Beside what is no TOML: numbers of thousands of digits, which Python does not read.
+        # Besides invalid TOML: numbers of thousands of digits, which Python does not read.
         raise ConfigError(f"{source} is not TOML: {exc}") from exc
     except RecursionError as exc:
         raise ConfigError(f"{source} is nested too deeply", hint="write it as `init` does") from exc
@@ -58,7 +58,7 @@ class _Reader:
         self._source = source
 
     def pair(self, data: dict[str, object]) -> Pair:
-        """All of it."""
+        """The pair in the parsed file."""
         hosts = data.pop("host", [])
         tables = {key: data.pop(key, {}) for key in _TABLES}
         values = self._record(Pair, data, "", ("host", *_TABLES))
@@ -66,7 +66,7 @@ class _Reader:
             values[key] = record(**self._record(record, self._table(tables[key], key), f"{key}."))
         found = self._hosts(hosts)
         pair = Pair(**values, hosts=(found[0], found[1]))
-        _Together(self._source, pair).check()
+        _Consistency(self._source, pair).check()
         return pair
 
     def _hosts(self, raw: object) -> list[Host]:
@@ -82,7 +82,7 @@ class _Reader:
         if not isinstance(raw, dict):
             brackets = "[[host]]" if key == "host" else f"[{key}]"
             self._refuse(
-                f"{key} = {_shown(raw)} is no table", f"write {brackets} and its fields below"
+                f"{key} = {_shown(raw)} is not a table", f"write {brackets} and its fields below"
             )
         return raw
 
@@ -94,7 +94,7 @@ class _Reader:
             if key not in known:
                 close = get_close_matches(key, [*known, *more], n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"there is: {', '.join(known)}"
-                self._refuse(f"{prefix}there is no field {key!r}", hint)
+                self._refuse(f"{prefix}unknown field {key!r}", hint)
         for key, field in known.items():
             if field.needed and key not in data:
                 self._refuse(f"{prefix}{key} is missing", f"give {field.kind.allowed}")
@@ -113,7 +113,7 @@ class _Reader:
 
 
 def _shown(raw: object) -> str:
-    """What stands there, as far as a line has room for it."""
+    """A value as the message shows it, cut to a reasonable length."""
     try:
         text = repr(raw)
     except (ValueError, RecursionError):
@@ -121,15 +121,15 @@ def _shown(raw: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-class _Together:
-    """What no field tells by itself."""
+class _Consistency:
+    """Checks that concern several fields."""
 
     def __init__(self, source: str, pair: Pair) -> None:
         self._source = source
         self._pair = pair
 
     def check(self) -> None:
-        """Raise ConfigError for the first thing that does not fit."""
+        """Raise ConfigError for the first inconsistency."""
         self._names()
         self._priorities()
         self._own_addresses()
@@ -138,27 +138,29 @@ class _Together:
         if not self._pair.spoken:
             self._refuse(
                 f"virtual_addresses has no IPv{self._pair.talks} address",
-                "the hosts' `address` must be of the same kind as one of them",
+                "the hosts' `address` must have the same IP version as one of them",
             )
         self._rest()
 
     def _names(self) -> None:
         first, second = self._pair.hosts
         if first.name.lower() == second.name.lower():
-            self._refuse(f"name = {first.name!r} is that of both hosts", "give each its own")
+            self._refuse(f"name = {first.name!r} is used for both hosts", "give each its own")
 
     def _priorities(self) -> None:
         pair = self._pair
         low, high = sorted(host.priority for host in pair.hosts)
         if low == high:
-            self._refuse(f"priority = {low} is that of both hosts", "give one of them a higher one")
-        # Below or above these bounds keepalived cuts off, and who is well would not tell any more.
+            self._refuse(
+                f"priority = {low} is used for both hosts", "give one of them a higher one"
+            )
+        # keepalived clips priorities at these bounds: then the healthy host might not win.
         if low - pair.weight < LOWEST or high + pair.hold > HIGHEST:
             self._refuse(
                 f"priority = {high} and {low} leave no room: a sick host goes down by "
                 f"{pair.weight}, the one that has the address up by {pair.hold}, "
                 f"and all must stay from {LOWEST} to {HIGHEST}",
-                "take neighbouring numbers such as 201 and 200",
+                "use neighbouring numbers such as 201 and 200",
             )
 
     def _own_addresses(self) -> None:
@@ -174,11 +176,11 @@ class _Together:
 
     def _twins(self, key: str, first: Interface, second: Interface) -> None:
         if first.ip == second.ip:
-            self._refuse(f"{key} = {first.ip} is that of both hosts", "give each its own")
+            self._refuse(f"{key} = {first.ip} is used for both hosts", "give each its own")
         if first.network != second.network:
             self._refuse(
                 f"{key}: {first.with_prefixlen} and {second.with_prefixlen} are not in one network",
-                "the hosts of a pair share a network, and the virtual addresses are of it",
+                "the hosts of a pair share a network, to which the virtual addresses belong",
             )
 
     def _virtual(self, virtual: Interface) -> None:
@@ -200,7 +202,7 @@ class _Together:
             if virtual.ip in {each.address.ip, each.address6.ip if each.address6 else None}:
                 self._refuse(
                     f"virtual_addresses has {virtual.ip}, which is {each.name}'s own",
-                    "give an address that nobody has",
+                    "give an address that no machine has",
                 )
 
     def _rest(self) -> None:
@@ -211,7 +213,7 @@ class _Together:
             self._refuse(
                 f"check.disk_ok_percent = {check.disk_ok_percent} is not more than "
                 f"check.disk_warn_percent = {check.disk_warn_percent}",
-                "leave room between them, else the host falls sick and well in turn",
+                "leave room between them, or the host will alternate between sick and healthy",
             )
         if notify.mail_to and not (notify.mail_from and notify.smtp_server):
             self._refuse(
@@ -223,8 +225,8 @@ class _Together:
                 ip_address(notify.smtp_server)
             except ValueError:
                 self._refuse(
-                    f"notify.smtp_server = {notify.smtp_server!r} is no address",
-                    "the port stands in notify.smtp_port",
+                    f"notify.smtp_server = {notify.smtp_server!r} is not an address",
+                    "the port belongs in notify.smtp_port",
                 )
 
     def _refuse(self, what: str, hint: str) -> NoReturn:

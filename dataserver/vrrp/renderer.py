@@ -1,6 +1,6 @@
-"""The files of each host of a pair: from the pair to texts; only a command writes them.
+"""The files of each host of a pair, as texts; a command writes them.
 
-One folder per host, named after it.  Where each file belongs on that host is :data:`INSTALLED`.
+Each host has a folder of its name.  :data:`INSTALLED` has the place of each file on the host.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from dataserver.config.load import Settings, load
+from dataserver.config.load import load
 from dataserver.config.paths import Home
+from dataserver.config.settings import Settings
 from dataserver.errors import ConfigError, UsageError
 from dataserver.templates import File, render
 from dataserver.vrrp.health import STATE_DIR
 from dataserver.vrrp.model import Host, Interface, Pair
 
-#: Where keepalived's configuration and the scripts are on the hosts.
+#: The folders of keepalived's configuration and of the scripts on the hosts.
 CONFIG_DIR = PurePosixPath("/etc/keepalived")
 SCRIPTS = CONFIG_DIR / "dataserver"
 CONFIG = "keepalived.conf"
-#: What keepalived calls what it does for this pair.
+#: The name of the vrrp_instance in keepalived's configuration.
 VRRP_INSTANCE = "dataserver"
 
-#: Each file of a host's folder but its README, and where it belongs on that host.
+#: Each file of a host's folder, except its README, and its place on the host.
 INSTALLED = MappingProxyType(
     {
         CONFIG: CONFIG_DIR / CONFIG,
@@ -44,7 +45,7 @@ _PROGRAMS = frozenset({"check-health", "check-drop", "notify"})
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """An instance without which a host is not well: where it is on both hosts (absolute)."""
+    """An instance that a healthy host must run, with its paths on both hosts (absolute)."""
 
     name: str
     var: Path
@@ -54,8 +55,7 @@ class Watched:
 def render_pair(home: Home, pair: Pair, watched: Sequence[Watched]) -> list[File]:
     """All files of both hosts, with paths relative to the folder of the pair.
 
-    ``home`` is where templates may lie that win over the packaged ones.  Raises ConfigError where
-    a template cannot be used.
+    Templates in ``home`` override the packaged ones.  Raises ConfigError for an invalid template.
     """
     return [file for host in pair.hosts for file in _host(home, pair, host, watched)]
 
@@ -83,13 +83,13 @@ def _host(home: Home, pair: Pair, host: Host, watched: Sequence[Watched]) -> Ite
 
 
 def _lifetime(address: Interface) -> str:
-    # Deprecated from the start (RFC 4862, 5.5.4): it answers, but what this host itself begins
-    # does not come from it, and so does not break when the address moves on.
+    # Deprecated from the start (RFC 4862, 5.5.4): it answers, but this host does not use it for
+    # its own connections, which therefore do not break when the address moves.
     return " preferred_lft 0" if address.version == 6 else ""
 
 
 def _words(pair: Pair, host: Host) -> dict[str, str]:
-    """What the README says of this pair in words."""
+    """The words of the README that depend on the pair."""
     twin = pair.twin(host)
     group = "224.0.0.18" if pair.talks == 4 else "ff02::12"
     own = [each.with_prefixlen for each in (host.address, host.address6) if each]
@@ -112,14 +112,14 @@ def _words(pair: Pair, host: Host) -> dict[str, str]:
     }
 
 
-# -- what of a home its pair depends on: its instances, and a database that both hosts can reach
+# -- the instances of the pair --
 
 
 def watched(home: Home, pair: Pair, environment: Mapping[str, str]) -> list[Watched]:
-    """The pair's instances, as they are in ``home``, at the places they have on the hosts.
+    """The pair's instances according to ``home``, with their paths on the hosts.
 
-    What lies in ``home`` lies in ``pair.home`` there.  Raises UsageError where ``home`` has no
-    such instance, ConfigError where its settings are wrong or its database is SQLite.
+    Paths in ``home`` become paths in ``pair.home``.  Raises UsageError if ``home`` has no such
+    instance, ConfigError if its settings are invalid or its database is SQLite.
     """
     return [_watched(home, pair, name, environment) for name in pair.instances]
 
@@ -129,7 +129,7 @@ def _watched(home: Home, pair: Pair, name: str, environment: Mapping[str, str]) 
         there = ", ".join(home.instance_names()) or "none"
         raise UsageError(
             f"pair.toml names the instance {name!r}, which {home.root} does not have",
-            hint=f"there is: {there}; `dataserver instances spawn {name}` makes one",
+            hint=f"there is: {there}; create it with `dataserver instances spawn {name}`",
         )
     settings = load(home.instance(name), environment)
     _refuse_sqlite(settings, name)
@@ -139,8 +139,8 @@ def _watched(home: Home, pair: Pair, name: str, environment: Mapping[str, str]) 
         data_in = pair.home / data_in.relative_to(root)
     if not str(data_in).isprintable():
         raise ConfigError(
-            f"data_in of instance {name} has characters that cannot be printed: {data_in}",
-            hint="the checks could not name it; choose another directory",
+            f"data_in of instance {name} contains unprintable characters: {data_in}",
+            hint="the checks cannot handle it; choose another directory",
         )
     return Watched(name, pair.home / "var" / name, data_in)
 
@@ -149,6 +149,6 @@ def _refuse_sqlite(settings: Settings, name: str) -> None:
     if settings.database.startswith("sqlite:"):
         raise ConfigError(
             f"{settings.origins['database']}: database = {settings.shown('database')} cannot be "
-            f"a pair's (instance {name}): SQLite's file is on one host only",
-            hint="set a MariaDB or MySQL that both hosts reach: mysql://USER@HOST:PORT/NAME",
+            f"used by a pair (instance {name}): a SQLite file is on one host only",
+            hint="use a MariaDB or MySQL that both hosts can reach: mysql://USER@HOST:PORT/NAME",
         )

@@ -1,7 +1,7 @@
-"""How this host of a pair does: has it the address, since when, and what do the checks say.
+"""The status of this host of a pair: whether it has the address, since when, and its checks.
 
-Looks at this machine only, and without the database: at its addresses, at keepalived's process, and
-at what keepalived's programs left in :data:`dataserver.vrrp.health.STATE_DIR`.
+It comes from this machine only, without the database: from its addresses, keepalived's process, and
+the files that keepalived's programs wrote into :data:`dataserver.vrrp.health.STATE_DIR`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ STATES = frozenset({"MASTER", "BACKUP", "FAULT", "STOP"})
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What notify wrote down last."""
+class LastNotified:
+    """The last state that the notify program wrote."""
 
     #: One of :data:`STATES`.
     state: str
@@ -39,24 +39,24 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What is seen on this host."""
+class HostStatus:
+    """What is known on this host."""
 
     pair: Pair
     host: Host
-    #: The virtual addresses that this machine has, with the interface of each.
+    #: The virtual addresses of this machine, each with its interface.
     here: tuple[tuple[str, str], ...]
-    #: keepalived's process; None: it does not run.
+    #: keepalived's process, or None if it does not run.
     pid: int | None
-    known: Known | None
-    #: Whether the program that writes that down runs: keepalived starts it once.
+    known: LastNotified | None
+    #: Whether the notify program runs: keepalived starts it once.
     is_told: bool
     health: Checked | None
     drop: Checked | None
 
     @property
     def has_address(self) -> bool:
-        """Whether all virtual addresses are here."""
+        """Whether this machine has all virtual addresses."""
         return len(self.here) == len(self.pair.virtual_addresses)
 
     @property
@@ -66,11 +66,11 @@ class Standing:
 
     @property
     def knows(self) -> bool:
-        """Whether what notify wrote down last is what is."""
+        """Whether the last state that notify wrote is current."""
         return self.pid is not None and self.is_told
 
     def problems(self) -> Iterator[str]:
-        """What is not as it should be, each as one line with its remedy."""
+        """The problems, each as one line with its remedy."""
         if self.pid is None:
             yield "keepalived does not run; `systemctl start keepalived`"
         elif not self.is_told:
@@ -80,20 +80,20 @@ class Standing:
             )
         elif self.known is None:
             yield f"notify has written nothing into {STATE_DIR}; `systemctl restart keepalived`"
-        yield from self._at_odds()
+        yield from self._misplaced()
         yield from self._checks()
 
-    def _at_odds(self) -> Iterator[str]:
-        """Where the address is not where it should be, as far as that is known."""
+    def _misplaced(self) -> Iterator[str]:
+        """Whether the address is not where it should be, as far as that is known."""
         where = " on ".join(self.here[0]) if self.here else ""
         if self.here and self.pid is None:
             address, interface = self.here[0]
             yield f"{where} is left behind; `ip address flush dev {interface} to {address}`"
         elif self.here and self.knows and self.known is not None and not self.is_master:
-            # Not to be taken away by hand: it is also so where notify missed the news, since after
-            # a reload keepalived (2.2.7) does not say again that it is MASTER.
+            # Not to be removed by hand: notify may have missed the change, since after a reload
+            # keepalived (2.2.7) does not report again that it is MASTER.
             state = self.known.state
-            yield f"{where} although notify heard {state}; `systemctl restart keepalived`"
+            yield f"{where} although notify was told {state}; `systemctl restart keepalived`"
         if self.is_master and not self.has_address:
             there = {address for address, _ in self.here}
             lost = [str(v.ip) for v in self.pair.virtual_addresses if str(v.ip) not in there]
@@ -110,21 +110,21 @@ class Standing:
                 yield f"{script} has never run; see `journalctl -u keepalived`"
             elif checked.age is not None and checked.age > patience:
                 yield (
-                    f"{script} has not come to an end for {checked.age:.0f} s: it hangs (on a dead "
-                    "NFS, say), or keepalived does; `ps -eo pid,stat,wchan,args` shows at what"
+                    f"{script} has not finished for {checked.age:.0f} s: it hangs (on a dead NFS, "
+                    "for example), or keepalived does; `ps -eo pid,stat,wchan,args` shows where"
                 )
             elif checked.result == bad:
                 yield f"{script}: {checked.text}"
 
 
-def look(pair: Pair, state_dir: Path = STATE_DIR) -> Standing:
-    """See how this machine does.
+def look(pair: Pair, state_dir: Path = STATE_DIR) -> HostStatus:
+    """The status of this machine.
 
-    Raises UsageError where it is neither of the pair's hosts, DataserverError where its addresses
-    cannot be read, OSError where what the checks left may not be read.
+    Raises UsageError if it is not one of the pair's hosts, DataserverError if its addresses
+    cannot be read, OSError if the results of the checks cannot be read.
     """
     addresses = _addresses()
-    return Standing(
+    return HostStatus(
         pair=pair,
         host=_this_host(pair, addresses),
         here=tuple(
@@ -140,11 +140,11 @@ def look(pair: Pair, state_dir: Path = STATE_DIR) -> Standing:
     )
 
 
-def read_state(path: Path) -> Known | None:
-    """What notify wrote into ``path``; None where there is nothing that can be read."""
+def read_state(path: Path) -> LastNotified | None:
+    """The state that notify wrote into ``path``, or None if it is missing or invalid."""
     values = read_left(path)
     try:
-        known = Known(values["state"], int(values["since"]), int(values["priority"]))
+        known = LastNotified(values["state"], int(values["since"]), int(values["priority"]))
     except (KeyError, ValueError):
         return None
     return known if known.state in STATES and 0 <= known.since < LATEST else None
@@ -162,7 +162,7 @@ def _this_host(pair: Pair, addresses: dict[str, str]) -> Host:
     raise UsageError(
         f"this machine is neither {first.name} ({first.address.ip}) nor {second.name} "
         f"({second.address.ip})",
-        hint="run it on one of them, or set the hosts right in pair.toml",
+        hint="run it on one of them, or correct the hosts in pair.toml",
     )
 
 
@@ -187,12 +187,12 @@ def _addresses() -> dict[str, str]:
 
 
 def _keepalived() -> int | None:
-    """keepalived's process; a number that is another program's by now, or a zombie's, is none."""
+    """keepalived's pid, or None if no process has it any more, or another program or a zombie."""
     for path in _PID_FILES:
         try:
             pid = int(path.read_text("ascii"))
             name = Path(f"/proc/{pid}/comm").read_text()
-            # A zombie has its name still, and no start.
+            # A zombie still has its name, but no start time.
             if name == "keepalived\n" and process_start(pid) is not None:
                 return pid
         except (OSError, ValueError):
@@ -201,7 +201,7 @@ def _keepalived() -> int | None:
 
 
 def _notify_runs() -> bool:
-    """Whether a process reads the FIFO into which keepalived says what happens."""
+    """Whether a process reads the FIFO into which keepalived writes its state changes."""
     words = [str(SCRIPTS / "notify"), f"{STATE_DIR}.fifo"]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Do the hosts of the pair match?  Compares what their instances say in the shared database.
+"""Whether the hosts of the pair match: compares what their instances wrote into the database.
 
-Computes only.  What could not be compared is never taken for equal, and each difference comes
-with the way to mend it.
+It does no I/O.  What could not be compared never counts as equal, and each difference comes with
+its remedy.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from enum import StrEnum
 
 from dataserver.store.processes import ServerProcess
 
-#: The clocks of the hosts may differ by so much (seconds).
+#: The allowed difference of the hosts' clocks (seconds).
 CLOCK_TOLERANCE = 1.0
 
 
 class Outcome(StrEnum):
-    """What a comparison came to."""
+    """The result of a comparison."""
 
     EQUAL = "equal"
     DIFFERENT = "different"
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was compared, or could not be; ``text`` says what is and what to do."""
+    """One thing that was compared, or could not be; ``text`` is the result, and what to do."""
 
     what: str
     outcome: Outcome
@@ -35,24 +35,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All findings about the hosts that were compared (none: there were no two)."""
+    """All findings about ``hosts``, which is empty if there were not two to compare."""
 
     hosts: tuple[str, ...]
     findings: tuple[Finding, ...]
 
     @property
     def equal(self) -> bool:
-        """Whether all was compared and is equal."""
+        """Whether everything was compared and is equal."""
         return bool(self.hosts) and all(f.outcome is Outcome.EQUAL for f in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A fingerprint: how to get it, what to do if it differs, why there may be none."""
+    """A fingerprint: how to get it, what to do if it differs, and why it may be missing."""
 
     what: str
     of: Callable[[ServerProcess], str | None]
-    mend: str
+    remedy: str
     absent: str
 
 
@@ -94,8 +94,8 @@ def compare(
 ) -> Comparison:
     """Compare the two hosts that were seen, or of several those ``named`` in pair.toml.
 
-    One that was not heard of for ``live`` seconds is not compared.  ``wanted`` are the instances
-    that pair.toml names.
+    A host without a sign of life for ``live`` seconds is not compared.  ``wanted`` are the
+    instances that pair.toml names.
     """
     names = sorted({each.host for each in seen})
     alive = [name for name in names if _live(name, seen, live).instances]
@@ -120,13 +120,13 @@ def _choose(
     if not names:
         return [], "no server has been seen on this database in the last day; start both hosts"
     if named:
-        # First among those that are there: one that was renamed was seen by its old name too.
+        # Live hosts first: a renamed host was also seen under its old name.
         found = {name: _called(name, alive) or _called(name, names) for name in named}
         absent = [name for name, host in found.items() if host is None]
         if absent:
             return [], (
-                f"{' and '.join(absent)} of pair.toml never seen on this database in the last day "
-                f"(seen: {shown}); start the instances there, with the same `database`, and see "
+                f"{' and '.join(absent)} of pair.toml not seen on this database in the last day "
+                f"(seen: {shown}); start the instances there, with the same `database`, and check "
                 "that its `hostname` is the name in pair.toml"
             )
         chosen = [host for host in found.values() if host is not None]
@@ -134,19 +134,19 @@ def _choose(
             return chosen, None
     if len(names) == 1:
         return [], (
-            f"the twin of {shown} has never been seen on this database in the last day; start the "
-            "instances there, with the same `database` (hosts are told apart by their host names)"
+            f"the twin of {shown} has not been seen on this database in the last day; start the "
+            "instances there, with the same `database` (hosts are identified by their host names)"
         )
     if len(names) > 2:
         return [], (
-            f"{len(names)} hosts use this database ({shown}); say in keepalived/pair.toml which two"
-            " are the pair"
+            f"{len(names)} hosts use this database ({shown}); name the two of the pair in"
+            " keepalived/pair.toml"
         )
     return list(names), None
 
 
 def _called(name: str, hosts: Sequence[str]) -> str | None:
-    """The host of this name, with or without a domain behind it."""
+    """The host of this name, with or without its domain."""
     if name in hosts:
         return name
     short = name.partition(".")[0].casefold()
@@ -161,8 +161,8 @@ def _live(name: str, seen: Sequence[ServerProcess], live: float) -> _Host:
 
 def _silent(name: str, seen: Sequence[ServerProcess]) -> Finding:
     last = min((each for each in seen if each.host == name), key=lambda each: each.age)
-    what = "its last instance stopped" if last.has_left else "it was last heard of"
-    text = f"{name}: {what} {int(max(last.age, 0))} s ago; start it, then look again"
+    what = "its last instance stopped" if last.has_left else "its last sign of life was"
+    text = f"{name}: {what} {int(max(last.age, 0))} s ago; start it, then check again"
     return Finding("hosts", Outcome.UNKNOWN, text)
 
 
@@ -190,19 +190,19 @@ def _compare(one: _Host, two: _Host, wanted: Sequence[str]) -> Iterator[Finding]
 def _compare_marks(mark: _Mark, one: _Host, two: _Host) -> Finding:
     values = []
     for host in (one, two):
-        said = {mark.of(each) for each in host.instances.values()} - {None}
-        if not said:
+        found = {mark.of(each) for each in host.instances.values()} - {None}
+        if not found:
             return Finding(mark.what, Outcome.UNKNOWN, f"{host.name}: {mark.absent}")
-        if len(said) > 1:
+        if len(found) > 1:
             text = (
-                f"the instances of {host.name} do not agree on it: look again in two minutes if it "
-                "was just changed; otherwise they have different homes"
+                f"the instances of {host.name} do not agree on it: check again in two minutes if "
+                "it was just changed; otherwise they have different homes"
             )
             return Finding(mark.what, Outcome.UNKNOWN, text)
-        values.append(said.pop())
+        values.append(found.pop())
     if values[0] == values[1]:
         return Finding(mark.what, Outcome.EQUAL, "equal")
-    return Finding(mark.what, Outcome.DIFFERENT, f"they differ; {mark.mend}")
+    return Finding(mark.what, Outcome.DIFFERENT, f"they differ; {mark.remedy}")
 
 
 def _compare_clocks(one: _Host, two: _Host) -> Finding:
@@ -210,7 +210,7 @@ def _compare_clocks(one: _Host, two: _Host) -> Finding:
     for host in (one, two):
         newest = min(host.instances.values(), key=lambda each: abs(each.age))
         if newest.clock_offset is None:
-            text = f"{host.name}: the database answers it too slowly to tell"
+            text = f"{host.name}: unknown, since the database answers it too slowly"
             return Finding("clock", Outcome.UNKNOWN, text)
         offsets.append(newest.clock_offset)
     ahead = offsets[0] - offsets[1]
@@ -225,13 +225,13 @@ def _compare_clocks(one: _Host, two: _Host) -> Finding:
 
 
 def _compare_versions(one: _Host, two: _Host) -> Finding:
-    said = [
+    found = [
         ", ".join(sorted({each.version for each in host.instances.values()})) for host in (one, two)
     ]
-    if said[0] == said[1] and "," not in said[0]:
-        return Finding("version", Outcome.EQUAL, said[0])
+    if found[0] == found[1] and "," not in found[0]:
+        return Finding("version", Outcome.EQUAL, found[0])
     text = (
-        f"{one.name} runs {said[0]}, {two.name} {said[1]}; install the same on both and restart "
+        f"{one.name} runs {found[0]}, {two.name} {found[1]}; install the same on both and restart "
         "all instances"
     )
     return Finding("version", Outcome.DIFFERENT, text)
@@ -250,14 +250,14 @@ def _compare_instances(instance: str, one: ServerProcess, two: ServerProcess) ->
     what = f"configuration of {instance}"
     silent = [each.host for each in (one, two) if each.configuration is None]
     if silent:
-        text = f"{silent[0]}: its server says nothing of it; restart {instance} there"
+        text = f"{silent[0]}: its server does not report it; restart {instance} there"
         yield Finding(what, Outcome.UNKNOWN, text)
     elif one.configuration == two.configuration:
         yield Finding(what, Outcome.EQUAL, "equal")
     else:
         text = (
-            "it differs; compare what `dataserver config show "
-            f"{instance}` says on both, mend dataserver.toml or instances/{instance}/instance.toml,"
+            "it differs; compare the output of `dataserver config show "
+            f"{instance}` on both, correct dataserver.toml or instances/{instance}/instance.toml,"
             f" and restart {instance}"
         )
         yield Finding(what, Outcome.DIFFERENT, text)

@@ -213,7 +213,7 @@ class TestInitFromPerl:
     ) -> None:
         result = dataserver("init", home.root, "--from", conf)
         assert result.returncode == 2
-        assert "is there already" in one_line(result.stderr)
+        assert "exists already" in one_line(result.stderr)
         assert not (home.root / "database.password").exists()
 
     def test_a_missing_file_is_named(self, dataserver: Run, tmp_path: Path) -> None:
@@ -420,7 +420,7 @@ class TestPacketShow:
         assert result.returncode == 1
         line = one_line(result.stderr)
         assert "x.1.data: " in line
-        assert "set it aside as malformed" in line
+        assert "reject it as malformed" in line
 
     def test_of_a_beginning_the_server_would_wait_for_the_rest(
         self, dataserver: Run, packet: Path
@@ -428,7 +428,7 @@ class TestPacketShow:
         packet.write_text(PACKET[:200], "utf-8")
         result = dataserver("packet", "show", packet)
         assert result.returncode == 1
-        assert "wait for more" in one_line(result.stderr)
+        assert "wait for the rest" in one_line(result.stderr)
 
     def test_a_file_that_cannot_be_read_is_named(self, dataserver: Run, tmp_path: Path) -> None:
         for path in (tmp_path, tmp_path / "none.1.data"):

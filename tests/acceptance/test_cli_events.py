@@ -217,14 +217,14 @@ class TestList:
 
     def test_none_says_how_far_it_looked(self, ask: Callable[..., str], site: Site) -> None:
         site.add("old", time=site.now - 8 * 86_400)
-        assert ask() == "none in the last 7 d; --since looks further back\n"
+        assert ask() == "no events in the last 7 d; use --since to look further back\n"
         assert "old" in ask("--since", "9d")
 
     def test_what_cannot_be_is_one_line(self, dataserver: Run, site: Site) -> None:
         wrong = {}
         for arguments, said in (
             (["--since", "yesterday"], "write it like 90s"),
-            (["--type", "eror"], "there is no 'eror'; choose from"),
+            (["--type", "eror"], "unknown word 'eror'; choose from"),
             (["--severity", "4"], "choose from maintenance, informational"),
             (["--limit", "-1"], "--limit"),
             (["nobody"], "there is no agent 'nobody'"),
@@ -317,9 +317,9 @@ def test_a_database_that_goes_away_is_waited_for(mariadb_database: Database) -> 
         mariadb_database.kill()
         line = running.error()
         assert line.startswith("dataserver: cannot read events: ")
-        assert line.endswith("; waiting for it to come back")
+        assert line.endswith("; waiting for the database")
         mariadb_database.restart()
-        assert running.error() == "dataserver: the database is back"
+        assert running.error() == "dataserver: the database is available again"
         site.engine.dispose()
         site.add("after")
         assert running.text() == "after"

@@ -353,7 +353,7 @@ class TestDb:
     ) -> None:
         result = dataserver("db", "check", "--home", settled.root)
         assert result.returncode == 0
-        assert "the first start makes it" in result.stdout
+        assert "the first start creates it" in result.stdout
         assert not (settled.root / "var").exists()
 
     def test_one_that_lacks_a_table_is_a_problem(
@@ -455,7 +455,7 @@ class TestWould:
         )
         lines = result.stdout.splitlines()
         assert "agent: web 1, known" in lines
-        assert "late: its agent has had a newer packet, so only history changes" in lines
+        assert "late: a newer packet of its agent is stored, so only history would change" in lines
         assert "Load avg  2026-01-01 00:02:00  9" in lines
         assert "Load avg  2026-01-01 00:03:00  1" in lines
         assert all(line.isprintable() for line in lines)

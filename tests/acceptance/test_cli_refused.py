@@ -95,7 +95,7 @@ def test_a_database_of_an_earlier_version_is_read(settled: Home, ask: Ask) -> No
     with sqlite3.connect(settled.root / "var/dataserver.db") as raw:
         raw.execute("DROP TABLE trefused")
     raw.close()
-    assert ask("refused").startswith("not known: the next start of a server adds the table")
+    assert ask("refused").startswith("unknown: this database has no table of refused values")
     assert json.loads(ask("refused", "--json")) == []
     # What is needed is there, so a packet can be rehearsed as well.
     ask("packet", "show", "--would", drop(settled, "web1", 0, module("load", "1")))

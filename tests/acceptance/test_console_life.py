@@ -119,20 +119,20 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 #: Addresses that will not do, and why.
 REFUSED = {
-    "127.0.0.1": "no HOST:PORT",
-    "": "no HOST:PORT",
-    "127.0.0.1:": "no HOST:PORT",
-    "127.0.0.1:http": "no HOST:PORT",
-    "127.0.0.1:65536": "no HOST:PORT",
-    "127.0.0.1:-1": "no HOST:PORT",
-    "127.0.0.1:" + "9" * 5000: "no HOST:PORT",
-    "::1:8080": "no HOST:PORT",
-    "nowhere.invalid:8080": "no address of this machine",
-    "x" * 80 + ":8080": "no address of this machine",
-    "a..b:8080": "no address of this machine",
-    "0.0.0.0:0": "must log in",
-    "[::]:0": "must log in",
-    ":0": "must log in",
+    "127.0.0.1": "not HOST:PORT",
+    "": "not HOST:PORT",
+    "127.0.0.1:": "not HOST:PORT",
+    "127.0.0.1:http": "not HOST:PORT",
+    "127.0.0.1:65536": "not HOST:PORT",
+    "127.0.0.1:-1": "not HOST:PORT",
+    "127.0.0.1:" + "9" * 5000: "not HOST:PORT",
+    "::1:8080": "not HOST:PORT",
+    "nowhere.invalid:8080": "not an address of this machine",
+    "x" * 80 + ":8080": "not an address of this machine",
+    "a..b:8080": "not an address of this machine",
+    "0.0.0.0:0": "a login is required",
+    "[::]:0": "a login is required",
+    ":0": "a login is required",
 }
 
 
@@ -385,7 +385,7 @@ def test_a_server_that_hangs_keeps_nobody_waiting_for_long_and_is_found_again(
             check_away(client, rid)
         monkeypatch.setattr(source_module, "_AWAY", 0.0)
         becomes(200)
-        wait_until(lambda: "not to be read" not in client.get("/").text, "the page of servers")
+        wait_until(lambda: "cannot be read" not in client.get("/").text, "the page of servers")
 
 
 def test_it_ends_also_while_a_server_hangs(impatient: Place, mariadb_database: Database) -> None:
@@ -406,7 +406,7 @@ def check_away(client: httpx.Client, rid: str) -> None:
     assert client.get("/healthz").status_code == 503
     page = client.get("/")
     assert page.status_code == 200
-    assert "The database is not to be read" in page.text
+    assert "The database cannot be read" in page.text
     assert 'scope="row"><bdi>main</bdi>' in page.text
     assert client.get(f"/rejected/main/{rid}").status_code == 200
     assert client.get("/static/console.css").status_code == 200

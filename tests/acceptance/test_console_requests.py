@@ -126,7 +126,7 @@ def test_an_error_that_nobody_foresaw_tells_nothing_and_has_the_headers(
         assert "secret" not in answer.text
         assert "Traceback" not in answer.text
         check_headers(answer)
-    assert programs.json() == {"error": "an error inside the console; its log has more"}
+    assert programs.json() == {"error": "internal error of the console; see its log"}
     assert figures.count('code="500"') == 2
     told = [each for each in caplog.records if each.name.startswith("dataserver")]
     assert [each.getMessage() for each in told] == [

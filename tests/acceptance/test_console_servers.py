@@ -124,7 +124,7 @@ class TestWhoTakesThePackets:
         beat(database, "right", packets_per_second=1.0)
         found = hosts(client)
         assert found["left"]["takes_packets"] is False
-        assert found["left"]["why"] == "no server is at work there"
+        assert found["left"]["why"] == "no server runs there"
         assert found["right"]["takes_packets"] is True
 
     def test_it_is_unknown_while_no_packet_comes(
@@ -165,11 +165,11 @@ def _process(rate: float) -> Process:
     return Process("ingest", "main", 1, "1.0", "alive", 1.0, 0, None, rate, 0)
 
 
-def _standing(*, has_address: bool) -> status.Standing:
+def _standing(*, has_address: bool) -> status.HostStatus:
     pair = parse(SIMPLE, "pair.toml")
     here = tuple((str(each.ip), "eth0") for each in pair.virtual_addresses)
     host = pair.hosts[0]
-    return status.Standing(pair, host, here if has_address else (), None, None, False, None, None)
+    return status.HostStatus(pair, host, here if has_address else (), None, None, False, None, None)
 
 
 class TestAHome:

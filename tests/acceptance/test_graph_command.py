@@ -87,7 +87,7 @@ def test_a_terminal_is_spared(place: Place, installed: Run) -> None:
         done = installed(*asked, stdout=terminal.device, stderr=subprocess.PIPE)
         assert terminal.shown() == ""
     assert done.returncode == 2
-    assert "nothing for a terminal" in done.stderr
+    assert "cannot go to a terminal" in done.stderr
 
 
 def test_what_cannot_be_drawn_is_told_in_one_line(
@@ -95,7 +95,7 @@ def test_what_cannot_be_drawn_is_told_in_one_line(
 ) -> None:
     wrong = {}
     for arguments, code, said in (
-        (["web1", "load", "-o", "x.gif"], 2, "let its name end in .png, .svg, .pdf"),
+        (["web1", "load", "-o", "x.gif"], 2, "use one of .png, .svg, .pdf"),
         (["web1", "load", "-o", "none/x.png"], 1, "cannot write none/x.png"),
         (["web1", "lod", "-o", "x.png"], 2, "did you mean 'load'?"),
         (["web7", "-o", "x.png"], 2, "there is no agent 'web7'"),

@@ -235,7 +235,7 @@ class TestSpawn:
             assert tree(place.home.root) == before, name
 
     def test_a_name_that_is_taken_is_refused(self, place: Place, instances: Instances) -> None:
-        refused(instances("spawn", "main"), "there is an instance 'main'")
+        refused(instances("spawn", "main"), "instance 'main' exists already")
         (place.home.instances / "beta").mkdir()
         refused(instances("spawn", "beta"), "is in the way")
 
@@ -401,8 +401,8 @@ class TestByHand:
             with Fleet(place) as fleet:
                 fleet.wait_state(RunState.HELD)
                 assert row(instances)["supervised"] is False
-                assert good(instances("start", "main")).endswith("nobody supervises it\n")
-                refused(instances("restart", "main"), "nobody supervises", code=1)
+                assert good(instances("start", "main")).endswith("not supervised\n")
+                refused(instances("restart", "main"), "not supervised", code=1)
                 good(instances("stop", "main"))
                 assert server.wait_exit() == 0
                 assert fleet.stop() == 0
@@ -419,7 +419,7 @@ class TestByHand:
     ) -> None:
         with Server(place) as server:
             server.wait_phase(Phase.IDLE)
-            refused(instances("restart", "main"), "nobody would start it again", code=7)
+            refused(instances("restart", "main"), "no manager would restart it", code=7)
             assert server.running
 
     def test_a_process_that_has_nothing_to_do_with_it_is_never_signalled(
@@ -558,7 +558,7 @@ class TestRemove:
             return waited(*arguments)
 
         monkeypatch.setattr(instances_remove, "waited", beaten)
-        refused(instances("remove", "beta"), "beta is gone: somebody else has removed it")
+        refused(instances("remove", "beta"), "beta no longer exists: another command removed it")
         refused(instances("remove", "beta"), "there is no instance 'beta'")
 
     def test_of_two_commands_at_once_one_removes_it(
@@ -736,7 +736,7 @@ class TestFullDisk:
             (ballast / "0").unlink()
         before = tree(place.home.root)
         line = refused(instances("spawn", "beta"), "No space left on device", code=1)
-        assert "nothing was made" in line
+        assert "nothing was created" in line
         assert tree(place.home.root) == before
         for path in ballast.iterdir():
             path.unlink()

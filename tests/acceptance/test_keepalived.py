@@ -63,7 +63,7 @@ class TestInit:
         path.write_text("mine\n")
         result = keepalived("init")
         assert result.returncode == 2
-        assert "is there already" in result.stderr
+        assert "exists already" in result.stderr
         assert path.read_text() == "mine\n"
 
     def test_it_wants_a_home(self, dataserver: Run, tmp_path: Path) -> None:
@@ -230,7 +230,9 @@ class TestConfigTest:
         need_root()
         assert len(FOLDERS) >= 2 * len(NAMES)
         tested = {path.relative_to(CASES): run_config_test(path) for path in FOLDERS}
-        assert {path: it for path, it in tested.items() if not it.good or it.code or it.said} == {}
+        assert {
+            path: it for path, it in tested.items() if not it.good or it.code or it.output
+        } == {}
 
     def test_what_this_machine_lacks_is_no_mistake_and_is_told(
         self, keepalived: Run, folder: Path
@@ -239,8 +241,8 @@ class TestConfigTest:
         self.change(folder, "script_user dataserver", "script_user no-such-user")
         result = keepalived("test", folder)
         assert result.returncode == 0
-        assert "cannot be told here: interface nosuch0" in result.stdout
-        assert "cannot be told here: account no-such-user" in result.stdout
+        assert "not tested: this machine does not have interface nosuch0" in result.stdout
+        assert "not tested: this machine does not have account no-such-user" in result.stdout
         assert "keepalived.conf: good" in result.stdout
 
     def test_on_the_host_itself_it_is_a_mistake(self, folder: Path, home: Home) -> None:
@@ -252,7 +254,7 @@ class TestConfigTest:
         )
         assert result.returncode == 1
         assert "missing: interface nosuch0" in result.stdout
-        assert "cannot be told" not in result.stdout
+        assert "not tested" not in result.stdout
 
     def test_an_interface_may_have_any_name_that_the_kernel_takes(self, folder: Path) -> None:
         path = folder / "keepalived.conf"
@@ -286,7 +288,7 @@ class TestConfigTest:
         self.change(folder, old, mail + old)
         before = Path("/etc/hosts").read_bytes()
         tested = run_config_test(folder)
-        assert (tested.code, tested.said, tested.good) == (0, (), True)
+        assert (tested.code, tested.output, tested.good) == (0, (), True)
         assert ("an address of mail.example.org" in tested.lacking) is not is_known
         assert Path("/etc/hosts").read_bytes() == before
 
@@ -567,7 +569,7 @@ class TestTwins:
         code, said = second.status()
         assert code == 1
         assert said["problems"] == [
-            "192.0.2.10 on eth0 although notify heard BACKUP; `systemctl restart keepalived`"
+            "192.0.2.10 on eth0 although notify was told BACKUP; `systemctl restart keepalived`"
         ]
         first.be_well()
         for box in hosts:

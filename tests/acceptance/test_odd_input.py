@@ -167,7 +167,7 @@ def test_a_string_of_20_mb_is_stored_whole_or_refused_with_the_databases_reason(
     else:
         found = house.refusal(name)
         assert found.reason is Reason.REFUSED
-        assert "longer than the database takes" in found.detail
+        assert "longer than the database accepts" in found.detail
         assert house.packets("l" + agent) == 0
     house.wait_stored(agent, 2)
     house.stays_well()

@@ -99,7 +99,7 @@ class TestInstall:
         pretend(bare, "/usr/sbin/sshd", f"grep -q ForceCommand /{DROP_IN} || exit 0\nexit 255\n")
         done = bare.dataserver(*SETUP, "--replace", check=False)
         assert done.returncode == 1
-        assert "sshd refuses" in done.stderr
+        assert "sshd rejects" in done.stderr
         assert (drop_in.read_text() if drop_in.exists() else None) == old
         assert accounts(bare) != []
 
@@ -209,12 +209,12 @@ FAULTS = (
      "does not lead to"),
     ("sed -i.old /^.data_in/d uploads/paths", "mv uploads/paths.old uploads/paths", "lacks"),
     ("echo AllowUsers admin >/etc/ssh/sshd_config.d/a.conf", "rm /etc/ssh/sshd_config.d/a.conf",
-     "leaves dataserver-upload out"),
+     "does not include dataserver-upload"),
     ("printf 'Match User dataserver-*\\nAllowTcpForwarding yes\\n' "
      ">/etc/ssh/sshd_config.d/a.conf", "rm /etc/ssh/sshd_config.d/a.conf",
      "sshd has AllowTcpForwarding yes for dataserver-upload"),
     ("echo nonsense >>uploads/authorized_keys", "sed -i /nonsense/d uploads/authorized_keys",
-     "is no key"),
+     "is not a key"),
 )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ class TestOfVar:
                 # Each brings a scan of its own, which finds the bad one again.
                 place.drop(file.name, file.content)
                 server.wait(lambda: place.packets_left() == ["bad.1.data"], "it stored")
-            assert server.log.count("cannot set 'bad.1.data' aside") == 1
+            assert server.log.count("cannot move 'bad.1.data' to ") == 1
             assert server.stop() == 0
 
 

@@ -114,7 +114,7 @@ def test_the_command_says_how_many_wait_and_why_in_its_exit_code(
     fault(lambda _: error)
     done = dataserver("run", "--once", "--home", place.home.root)
     assert done.returncode == code
-    assert "2 could not be stored and wait" in done.stdout
+    assert "2 could not be stored yet" in done.stdout
     assert len(place.packets_left()) == 2
     fault(lambda agent: error if agent == "one" else None)
     done = dataserver("run", "--once", "--home", place.home.root)

@@ -92,7 +92,7 @@ def test_files_that_are_held_and_foreign_ones_are_counted_in_the_status(
         server.wait(lambda: server.status["gauges"]["held"] == 1, "a file that is held")
         shown = dataserver("status", *home).stdout
         assert "(1 held until 20" in shown
-        assert "besides 2 entries that are no packets, left alone)" in shown
+        assert "besides 2 non-packet entries, left alone)" in shown
         shown = dataserver("instances", "list", *home).stdout
         assert "main: 1 of the queue held for " in shown
         assert server.stop() == 0

@@ -27,7 +27,7 @@ _WATCHED = """
 import time
 from pathlib import Path
 from dataserver.fleet.supervision.supervisor import Supervisor
-folder, told, monotonic = Path({folder!r}), Supervisor._told, time.monotonic
+folder, told, monotonic = Path({folder!r}), Supervisor._notified, time.monotonic
 
 def hear(self, child, ready):
     told(self, child, ready)
@@ -38,7 +38,7 @@ def ahead():
     path = folder / "ahead"
     return monotonic() + (float(path.read_text()) if path.exists() else 0.0)
 
-Supervisor._told, time.monotonic = hear, ahead
+Supervisor._notified, time.monotonic = hear, ahead
 """
 
 

@@ -303,7 +303,7 @@ def expected_types(before: Standing, after: Standing) -> set[str]:
 
 @settings(max_examples=examples(100, 2000))
 @given(histories(), st.sampled_from([0, 1, 300, 5000]))
-def test_a_settled_module_is_changed_by_no_value_of_its_status(
+def test_a_steady_module_is_changed_by_no_value_of_its_status(
     history: tuple[Module, Todo], after: int
 ) -> None:
     module, todo = history
@@ -314,7 +314,7 @@ def test_a_settled_module_is_changed_by_no_value_of_its_status(
     rules, standing, is_async = server.entry.rules, server.entry.standing, module.is_async
     step = status.advance(rules, standing, settled, LATER + after, is_async)
     assert step.standing == standing
-    assert step.told is None
+    assert step.event_status is None
 
 
 @given(modules, st.lists(st.sampled_from(list(Status)[:3]), max_size=8), st.sampled_from([0, 300]))

@@ -14,7 +14,7 @@ from dataserver.store import schema
 from dataserver.store.database import open_readonly
 from dataserver.store.layout import Layout, inspect
 from dataserver.store.read import history as module
-from dataserver.store.read.history import LONGEST, Buckets, HistorySpan, TextBucket
+from dataserver.store.read.history import TEXT_LENGTH, Buckets, HistorySpan, TextBucket
 from tests.support.databases import Database
 from tests.support.packets import START
 from tests.support.randomness import seeded
@@ -79,7 +79,7 @@ def test_columns_are_as_counted_by_hand(
     rng = seeded("buckets")
     # The page counts where this process reads row by row.
     for key, page in ((10, 1), (20, 3), (30, 25_000)):
-        monkeypatch.setattr(module, "_PAGE", page)
+        monkeypatch.setattr(module, "_FETCH", page)
         times = sorted(rng.sample(range(1, 3_000), 150))
         if layout.has_ordinal:
             times += times[:10]
@@ -152,6 +152,6 @@ def test_of_texts_the_last_one_of_a_column_is_told_and_cut(
     found = Buckets(engine, layout).texts(ID, START, START + 99, TENS)
     assert found == [
         TextBucket(0, len(points) - 1, START + 7, "b"),
-        TextBucket(1, 1, START + 15, "x" * LONGEST),
+        TextBucket(1, 1, START + 15, "x" * TEXT_LENGTH),
     ]
-    assert Buckets(engine, layout).text_before(ID, START + 16) == "x" * LONGEST
+    assert Buckets(engine, layout).text_before(ID, START + 16) == "x" * TEXT_LENGTH

@@ -571,7 +571,7 @@ def test_one_of_an_unknown_type_is_told_once_and_left_alone(
     assert (site.is_off("web1"), site.events()) == ([0], [])
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 3
-    assert "never starts: its type 'no_such_type' is not known; set it right" in told[1]
+    assert "never starts: its type 'no_such_type' is unknown; correct it" in told[1]
 
 
 def test_one_whose_type_becomes_unknown_while_it_is_on_is_undone(site: Site) -> None:

@@ -12,7 +12,8 @@ from sqlalchemy import func, select, text
 
 from dataserver.errors import SchemaError, StoreLacking
 from dataserver.store import probe, schema
-from dataserver.store.probe import Finding, Kind
+from dataserver.store.layout import Kind, inspect
+from dataserver.store.probe import Finding
 from dataserver.store.schema import SEEDS
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database, opened
 from tests.support.waiting import PATIENCE
@@ -54,7 +55,7 @@ def findings(database: Database, **options: bool) -> dict[str, Finding]:
 
 
 def test_a_database_is_recognised_before_and_after(bare_database: Database) -> None:
-    before = probe.inspect(bare_database.engine()).kind
+    before = inspect(bare_database.engine()).kind
     after = bare_database.prepare().kind
     if bare_database.kind == PANDORA:
         assert (before, after) == (Kind.PANDORA, Kind.PANDORA)
@@ -64,9 +65,9 @@ def test_a_database_is_recognised_before_and_after(bare_database: Database) -> N
 
 def test_looking_changes_nothing(bare_database: Database) -> None:
     engine = bare_database.engine()
-    before = probe.inspect(engine)
+    before = inspect(engine)
     probe.check(engine)
-    assert probe.inspect(engine) == before
+    assert inspect(engine) == before
 
 
 def test_what_the_layout_says_of_each_kind(bare_database: Database) -> None:

@@ -216,7 +216,7 @@ def test_counts_of_several_servers_add_up_and_only_the_first_is_new(
 
 def test_what_failed_to_commit_is_not_counted(ingest: Ingest, engine: Engine) -> None:
     bad = arrival_at(0, {"s": "x" * 17_000_000}, types="_string")
-    with pytest.raises(Exception, match="longer than the database takes"):
+    with pytest.raises(Exception, match="longer than the database accepts"):
         ingest.recorder.record([sent("web", module("a", "x")), bad], NOW)
     assert listed(engine) == []
 
@@ -309,7 +309,7 @@ def test_a_table_that_goes_away_or_will_not_do_keeps_no_packet_from_being_stored
         conn.execute(text("DROP TABLE trefused"))
     caplog.set_level(logging.WARNING)
     _stores(ingest, engine)
-    assert caplog.text.count("cannot write what was refused") == 1
+    assert caplog.text.count("cannot store refused values") == 1
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1213, StoreConflict), (4711, StoreRefused)])

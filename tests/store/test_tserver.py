@@ -403,8 +403,9 @@ def test_packets_make_no_more_rows_than_there_may_be(
     # Told once; those that are there are kept alive, and our own row is made in any case.
     [message] = [text for text in caplog.messages if "sat" in text]
     assert message == (
-        "server 'sat3', which reports by packet, is not entered, nor are other new ones: tserver"
-        " has 3 rows; look who sends them, and delete those that are none in the console"
+        "server 'sat3', which reports by packet, gets no row, nor do other new servers: tserver"
+        " has 3 rows; find out who sends these packets, and delete the invalid servers in the"
+        " console"
     )
     store.watch(store.row("sat1")["server_keepalive_utimestamp"] + 601)
     ingest.record([arrival(b'<agent_data server_name="sat1" version="8"></agent_data>')])

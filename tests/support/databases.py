@@ -28,7 +28,8 @@ import pytest
 from sqlalchemy import Engine
 
 from dataserver.store.database import open_engine
-from dataserver.store.probe import Layout, prepare
+from dataserver.store.layout import Layout
+from dataserver.store.probe import prepare
 from tests.support import pandora
 from tests.support.mariadb import MariaDB, in_memory
 from tests.support.reset import Pool

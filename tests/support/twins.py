@@ -20,7 +20,7 @@ from typing import Any
 from dataserver.vrrp.health import read_result
 from dataserver.vrrp.model import Host, Pair
 from dataserver.vrrp.renderer import INSTALLED
-from dataserver.vrrp.status import Known, read_state
+from dataserver.vrrp.status import LastNotified, read_state
 from tests.support.pairs import rendered, write
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -199,7 +199,7 @@ class Box:
         return Path(f"/proc/{self.pid}/root")
 
     @property
-    def known(self) -> Known | None:
+    def known(self) -> LastNotified | None:
         return read_state(self.root / "run/dataserver-keepalived/state")
 
     @property

@@ -7,12 +7,12 @@ import os
 
 import pytest
 
-from dataserver.cli.base import complain
+from dataserver.cli.base import print_error
 from dataserver.errors import StoreUnavailable
 
 
 def said(error: Exception, capsys: pytest.CaptureFixture[str]) -> str:
-    complain(error)
+    print_error(error)
     text = capsys.readouterr().err
     assert text.count("\n") == 1
     return text
@@ -20,7 +20,7 @@ def said(error: Exception, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_missing_right_says_who_lacks_it(capsys: pytest.CaptureFixture[str]) -> None:
     line = said(PermissionError(errno.EACCES, "Permission denied", "/x"), capsys)
-    assert line.startswith(f"dataserver: /x: Permission denied; give user {os.geteuid()} ")
+    assert line.startswith(f"dataserver: /x: Permission denied; grant user {os.geteuid()} ")
 
 
 def test_a_name_of_any_bytes_is_said_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from dataserver.cli.config import reference
 from dataserver.config.kinds import masked, size_text
-from dataserver.config.load import Settings, load, variable
+from dataserver.config.load import load, variable
 from dataserver.config.paths import Home
-from dataserver.config.settings import ABOUT
+from dataserver.config.settings import ABOUT, Settings
 from dataserver.errors import ConfigError, UsageError
 from tests.support.failures import failures
 
@@ -60,7 +60,7 @@ class TestSources:
         assert settings.origins["settle"] == "environment"
 
     def test_an_instance_that_is_not_there_names_those_that_are(self, home: Home) -> None:
-        with pytest.raises(UsageError, match="there is: main"):
+        with pytest.raises(UsageError, match="existing instances: main"):
             load(home.instance("beta"), {})
 
     def test_a_directory_that_is_no_home_says_how_to_make_one(self, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ class TestValues:
     def test_an_instance_whose_file_is_none_is_told_so(self, home: Home) -> None:
         home.instance().config.unlink()
         home.instance().config.mkdir()
-        with pytest.raises(UsageError, match=r"instance\.toml is no file"):
+        with pytest.raises(UsageError, match=r"instance\.toml is not a file"):
             load(home.instance(), {})
 
     def test_settle_may_not_be_longer_than_settle_max(self, home: Home) -> None:

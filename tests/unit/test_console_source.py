@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from dataserver.config.paths import Home
 from dataserver.config.settings import Settings
 from dataserver.console import source as source_module
-from dataserver.console.source import ReadingStore, Source
+from dataserver.console.source import Source
 from dataserver.errors import (
     ConfigError,
     DataserverError,
@@ -24,6 +24,7 @@ from dataserver.errors import (
 )
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
+from dataserver.store.opening import ReadingStore
 from tests.support.databases import SQLITE, Database, opened
 from tests.support.server import Place
 from tests.support.waiting import PATIENCE, wait_until

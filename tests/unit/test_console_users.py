@@ -237,10 +237,10 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("content", "says"),
         [
-            (b"# nobody\n\n", "names no user"),
+            (b"# nobody\n\n", "contains no user"),
             (b"ann\n", "line 1: is not NAME:HASH"),
             (b"\n:x\n", "line 2: is not NAME:HASH"),
-            (TWICE, "line 2: is there twice"),
+            (TWICE, "line 2: the user is listed twice"),
             (b"ann:secret\n", "line 1: the password is not hashed with bcrypt"),
             (b"ann:$apr1$abcdefgh$0123456789012345678901\n", "not hashed with bcrypt"),
             (b"ann:" + HASH + b":more\n", "not hashed with bcrypt"),

@@ -234,7 +234,7 @@ def test_a_demo_home_continues_with_what_was_sent_meanwhile(tmp_path: Path) -> N
 
 def test_a_demo_leaves_other_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(UsageError, match="no demo home"):
+    with pytest.raises(UsageError, match="not a demo home"):
         make(tmp_path)
     assert os.listdir(tmp_path) == ["mine"]
 
@@ -242,7 +242,7 @@ def test_a_demo_leaves_other_folders_alone(tmp_path: Path) -> None:
 def test_a_state_that_is_no_demos_is_refused(tmp_path: Path) -> None:
     for text in ("", "[]", "{}", '{"seed": "x"}', "[" * 100_000):
         (tmp_path / STATE).write_text(text)
-        with pytest.raises(UsageError, match="not what a demo wrote"):
+        with pytest.raises(UsageError, match="was not written by a demo"):
             make(tmp_path)
 
 

@@ -127,7 +127,7 @@ def test_more_agents_than_a_dozen_have_names_of_their_own() -> None:
 
 def test_a_portion_ends_with_what_tells_an_event_and_is_never_too_large() -> None:
     found = dues(END - 3 * DAY, END)
-    told = {due.time for each in found.values() for due in each if due.tells}
+    told = {due.time for each in found.values() for due in each if due.has_events}
     some = list(portions([iter(each) for each in found.values()], 100, HOUR))
     ends = {portion.time for portion in some}
     assert told <= ends
@@ -145,7 +145,7 @@ def test_a_silence_is_looked_for_when_it_has_lasted_twice_the_interval() -> None
     erp = dues(END - DAY, END)["erp-old"]
     assert erp[-1].file is None
     assert erp[-1].time == erp[-2].time + 601
-    assert erp[-2].tells
+    assert erp[-2].has_events
 
 
 def test_odd_files_are_odd() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dataserver.config.timezone import named
-from dataserver.demo.children import Child, Children, Ending
+from dataserver.config.timezone import zone_named
+from dataserver.demo.children import Child, Children, ShutdownSignal
 from dataserver.demo.filling import senders
 from dataserver.demo.home import DemoHome, open_demo
 from dataserver.demo.running import Running, port_is_free
@@ -20,7 +20,7 @@ from dataserver.errors import NotRunning
 from tests.support.waiting import PATIENCE, wait_until
 
 END = 1_795_186_800
-UTC = named("UTC")
+UTC = zone_named("UTC")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def demo(tmp_path: Path) -> DemoHome:
 class Watch:
     """A clock that goes on by so much at each look, and asks for the end after the last one."""
 
-    def __init__(self, ending: Ending, *times: float) -> None:
+    def __init__(self, ending: ShutdownSignal, *times: float) -> None:
         self._times = list(times)
         self._ending = ending
 
@@ -45,10 +45,10 @@ class Watch:
 
 
 def send(demo: DemoHome, *times: float) -> None:
-    with Ending() as ending, Children(lambda: True) as children:
+    with ShutdownSignal() as ending, Children(lambda: True) as children:
         clock = Watch(ending, *times)
         running = Running(demo, children, ending, {}, clock=clock)
-        ending.wait = lambda _: ending.asked  # type: ignore[method-assign]
+        ending.wait = lambda _: ending.is_requested  # type: ignore[method-assign]
         uploader = Uploader(demo.data_in, demo.var / "spare")
         running.keep_sending(senders(demo.state, UTC), uploader)
 
@@ -89,26 +89,28 @@ def child(tmp_path: Path, *arguments: str) -> Child:
     return Child("test", arguments, tmp_path / "log", os.environ)
 
 
-def test_a_child_that_ended_is_told_with_its_last_word(tmp_path: Path) -> None:
+def test_a_child_that_ended_is_told_with_its_last_line(tmp_path: Path) -> None:
     with Children(lambda: False) as children:
         one = children.add(child(tmp_path, "--home", str(tmp_path / "none"), "status"))
         wait_until(lambda: one.ended, "its end")
-        with pytest.raises(NotRunning, match=r"`dataserver test` ended \(exit code 2\): .*no home"):
+        with pytest.raises(
+            NotRunning, match=r"`dataserver test` ended \(exit code 2\): .*not a dataserver home"
+        ):
             children.check()
 
 
-def test_a_log_of_any_bytes_has_a_last_word(tmp_path: Path) -> None:
+def test_a_log_of_any_bytes_has_a_last_line(tmp_path: Path) -> None:
     one = child(tmp_path, "--version")
     wait_until(lambda: one.ended, "its end")
     (tmp_path / "log").write_bytes(b"x" * 100_000 + b"\n\xff\xfe word\n\n  \n")
-    assert one.last_word() == "\ufffd\ufffd word"
+    assert one.last_line() == "\ufffd\ufffd word"
     (tmp_path / "log").write_bytes(b"")
-    assert one.last_word() == ""
+    assert one.last_line() == ""
 
 
 def test_signals_ask_for_the_end_and_mean_what_they_did_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with Ending() as ending:
+    with ShutdownSignal() as ending:
         assert not ending.wait(0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert ending.wait(PATIENCE)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dataserver.graphs import module, reading
 from dataserver.graphs.model import Silences, Span, StatusSpan, Zone
-from dataserver.graphs.module import Zones, shown, zones_of
-from dataserver.rules.series import Bucket, buckets, joined
+from dataserver.graphs.module import Zones, drawn_zones, zones_of
+from dataserver.rules.series import Bucket, buckets, merged
 from dataserver.rules.status import PLAIN, Interval, rules
 from dataserver.store.read.access import ActiveSpan
 
@@ -57,7 +57,7 @@ class TestZones:
     def test_what_is_drawn_is_what_is_judged(self, zones: Zones, value: float) -> None:
         drawn = [
             zone.status
-            for zone in shown(zones)
+            for zone in drawn_zones(zones)
             if (zone.low is None or value >= zone.low) and (zone.high is None or value < zone.high)
         ]
         # Critical lies over warning.
@@ -82,16 +82,16 @@ class TestZones:
         zones = zones_of(PLAIN, is_proc=True)
         assert zones is not None
         assert (zones.status(0.0), zones.status(1.0)) == ("critical", "normal")
-        assert shown(zones) == (Zone("critical", 0.0, 1.0),)
+        assert drawn_zones(zones) == (Zone("critical", 0.0, 1.0),)
 
     def test_thresholds_of_percents_have_no_place_on_the_axis(self) -> None:
         zones = thresholds(min_critical=10.0, max_critical=20.0, percentage_critical=True)
         assert zones is None
-        assert shown(zones) == ()
+        assert drawn_zones(zones) == ()
 
     def test_a_threshold_without_upper_end_has_none(self) -> None:
         zones = thresholds(min_critical=90.0, min_warning=80.0, max_warning=90.0)
-        assert shown(zones) == (Zone("warning", 80.0, 90.0), Zone("critical", 90.0, None))
+        assert drawn_zones(zones) == (Zone("warning", 80.0, 90.0), Zone("critical", 90.0, None))
 
 
 class TestBuckets:
@@ -115,7 +115,7 @@ class TestBuckets:
         together: list[Bucket] = []
         for piece in pieces:
             if together and together[-1].column == piece.column:
-                together[-1] = joined(together[-1], piece)
+                together[-1] = merged(together[-1], piece)
             else:
                 together.append(piece)
         assert [b._replace(area=0) for b in together] == [b._replace(area=0) for b in whole]
@@ -143,26 +143,26 @@ class TestSilences:
 
     def test_what_was_due_in_a_silence_did_not_arrive(self) -> None:
         # 1200, 1500, ... 2700.
-        expected, share = reading.arrived(self.HEARD, 6, 0, 300, 0, 3_400)
+        expected, share = reading.share_arrived(self.HEARD, 6, 0, 300, 0, 3_400)
         assert (expected, share) == (12.0, 0.5)
 
     def test_an_agent_that_is_a_little_late_lacks_nothing(self) -> None:
         heard = [ActiveSpan(0, 3_330, 11)]
-        assert reading.arrived(heard, 11, 0, 300, 0, 3_400) == (11.0, 1.0)
+        assert reading.share_arrived(heard, 11, 0, 300, 0, 3_400) == (11.0, 1.0)
 
     def test_what_is_older_than_the_ledger_was_not_expected(self) -> None:
-        assert reading.arrived([], 0, None, 300, 0, 3_400) == (0.0, None)
-        assert reading.arrived([], 0, 5_000, 300, 0, 3_400) == (0.0, None)
+        assert reading.share_arrived([], 0, None, 300, 0, 3_400) == (0.0, None)
+        assert reading.share_arrived([], 0, 5_000, 300, 0, 3_400) == (0.0, None)
 
     def test_an_agent_silent_all_the_time_sent_nothing_of_what_was_due(self) -> None:
-        expected, share = reading.arrived([ActiveSpan(0, 0, 1)], 0, 0, 300, 3_000, 6_000)
+        expected, share = reading.share_arrived([ActiveSpan(0, 0, 1)], 0, 0, 300, 3_000, 6_000)
         assert (expected, share) == (10.0, 0.0)
 
 
 class TestStatuses:
     def test_they_follow_the_values_and_begin_with_the_first(self) -> None:
         points = [(10, "normal"), (20, "critical"), (25, "critical"), (30, "normal")]
-        found = module.of_points(points, lambda value: value, 0, 40, [])
+        found = module.statuses_of_points(points, lambda value: value, 0, 40, [])
         assert found == [
             StatusSpan(0, 10, None),
             StatusSpan(10, 20, "normal"),
@@ -173,7 +173,7 @@ class TestStatuses:
     def test_unknown_lies_over_them_but_not_over_what_was_before_the_first_value(self) -> None:
         points = [(10, "normal"), (20, "critical")]
         unknown = [Span(0, 5), Span(12, 14), Span(16, 25), Span(30, 50)]
-        found = module.of_points(points, lambda value: value, 0, 40, unknown)
+        found = module.statuses_of_points(points, lambda value: value, 0, 40, unknown)
         assert found == [
             StatusSpan(0, 10, None),
             StatusSpan(10, 12, "normal"),
@@ -191,7 +191,7 @@ class TestStatuses:
     def test_every_second_has_one_status(self, times: list[int], edges: list[int]) -> None:
         unknown = [Span(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False)]
         points = [(time, "normal" if place % 2 else "warning") for place, time in enumerate(times)]
-        found = module.of_points(points, lambda value: value, 0, 200, unknown)
+        found = module.statuses_of_points(points, lambda value: value, 0, 200, unknown)
         for second in range(200):
             holding = [span.status for span in found if span.start <= second < span.end]
             before = [status for time, status in points if time <= second]
@@ -206,7 +206,7 @@ class TestStatuses:
             (Span(20, 30), {"normal": 10.0}),
             (Span(30, 40), {None: 10.0}),
         ]
-        spans, seconds = module.of_columns(columns, [Span(25, 35)])
+        spans, seconds = module.statuses_of_columns(columns, [Span(25, 35)])
         assert spans == [
             StatusSpan(0, 20, "critical"),
             StatusSpan(20, 30, "unknown"),

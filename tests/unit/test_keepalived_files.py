@@ -19,7 +19,7 @@ from dataserver.errors import ConfigError, UsageError
 from dataserver.vrrp.model import Check, Host, Notify, Pair, about
 from dataserver.vrrp.reading import parse, read_pair
 from dataserver.vrrp.renderer import INSTALLED, README, Watched, render_pair, watched
-from dataserver.vrrp.status import Known, read_state
+from dataserver.vrrp.status import LastNotified, read_state
 from tests.support.checks import SHELLS
 from tests.support.pairs import CASES, NAMES, ROOT, SHARED_DATABASE, SIMPLE, read_case, rendered
 from tests.support.waiting import PATIENCE, wait_until
@@ -148,7 +148,7 @@ class TestWatched:
     def test_a_drop_directory_that_no_line_can_hold_is_refused(self, home: Home) -> None:
         home.instance().config.write_text('data_in = "/srv/a\\nb"\n')
         assert load(home.instance(), SHARED_DATABASE).data_in == Path("/srv/a\nb")
-        with pytest.raises(ConfigError, match="cannot be printed"):
+        with pytest.raises(ConfigError, match="unprintable"):
             watched(home, parse(SIMPLE, "pair.toml"), SHARED_DATABASE)
 
 
@@ -286,7 +286,7 @@ class Handler:
         """Wait until it has written this state; since when."""
         path = self.state_dir / "state"
 
-        def is_known() -> Known | None:
+        def is_known() -> LastNotified | None:
             known = read_state(path)
             return known if known is not None and known.state == state else None
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dataserver.cli.live import AboveLine, LiveLine, line
-from dataserver.logs import NAME, JsonLines, TerminalLines, printable, retold, set_up
+from dataserver.cli.live import LiveLine, LiveLineHandler, line
+from dataserver.logs import NAME, JsonLines, TerminalLines, printable, set_up, terminal_line
 from dataserver.runtime.heartbeat import Status
 from dataserver.runtime.metrics import Counters, Gauges, as_dict
 
@@ -137,7 +137,7 @@ def test_the_live_line_is_never_wider_than_the_terminal(stream: io.StringIO) -> 
 def test_a_message_goes_above_the_live_line(stream: io.StringIO) -> None:
     live = LiveLine(stream, 200)
     live.update(status())
-    set_up("info", AboveLine(live), TerminalLines())
+    set_up("info", LiveLineHandler(live), TerminalLines())
     LOGGER.info("hello")
     last = stream.getvalue().rpartition("\r\x1b[2K")[2]
     message, _, below = last.partition("\n")
@@ -151,5 +151,7 @@ def test_a_line_that_is_none_of_ours_is_retold_as_it_is() -> None:
         *("[" * 100_000, '{"time":' * 5000),
         *(json.dumps({"time": time, "level": "info", "message": "\x1b[2J"}) for time in times),
     ]
-    changed = [each[:80] for each in texts if retold(each, "beta ") != printable(f"beta {each}")]
+    changed = [
+        each[:80] for each in texts if terminal_line(each, "beta ") != printable(f"beta {each}")
+    ]
     assert changed == []

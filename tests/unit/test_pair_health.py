@@ -174,19 +174,19 @@ def test_a_check_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10_000.0
     monkeypatch.setattr(health, "uptime", lambda: now)
     pair = parse(SIMPLE, "pair.toml")
-    known = status.Known("BACKUP", 1.0, 200)
+    known = status.LastNotified("BACKUP", 1.0, 200)
     well = Checked("takes", now, "", frozenset())
     # Three times `interval` and `timeout`.
     longest = 18.0
     found = {}
     for age in (-5000.0, longest, 30.0):
         checked = Checked("healthy", now - age, "", frozenset())
-        standing = status.Standing(pair, pair.hosts[0], (), 1, known, True, checked, well)
+        standing = status.HostStatus(pair, pair.hosts[0], (), 1, known, True, checked, well)
         found[age] = [re.split("[:;]", problem)[0] for problem in standing.problems()]
     assert found == {
         -5000.0: ["check-health has never run"],
         longest: [],
-        30.0: ["check-health has not come to an end for 30 s"],
+        30.0: ["check-health has not finished for 30 s"],
     }
 
 

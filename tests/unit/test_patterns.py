@@ -273,7 +273,7 @@ def test_a_pattern_that_runs_out_of_steps_rests_and_is_tried_again():
     bad = "a" * 40 + "b"
     for _ in range(10):
         assert it.matches(bad) is False
-    assert tried.count(patterns.MANY_STEPS) == patterns.MAX_VAIN
+    assert tried.count(patterns.MANY_STEPS) == patterns.MAX_UNFINISHED
     assert mine.undecided == 10
     assert mine.fetch_resting() == ["(a+)+$"]
     assert mine.fetch_resting() == []
@@ -282,7 +282,7 @@ def test_a_pattern_that_runs_out_of_steps_rests_and_is_tried_again():
     clock.advance(patterns.REST)
     for _ in range(10):
         assert it.matches(bad) is False
-    assert tried.count(patterns.MANY_STEPS) == patterns.MAX_VAIN + 1
+    assert tried.count(patterns.MANY_STEPS) == patterns.MAX_UNFINISHED + 1
     assert mine.fetch_resting() == ["(a+)+$"]
 
 
@@ -354,9 +354,9 @@ def test_one_pattern_is_one_object_and_what_is_kept_is_bounded():
 
 def test_what_is_told_of_resting_patterns_is_bounded():
     mine = Patterns(Clock())
-    for number in range(patterns.MAX_TOLD * 2):
-        mine.tell(f"p{number}")
-    assert mine.fetch_resting() == [f"p{number}" for number in range(patterns.MAX_TOLD)]
+    for number in range(patterns.MAX_REPORTED * 2):
+        mine.report_resting(f"p{number}")
+    assert mine.fetch_resting() == [f"p{number}" for number in range(patterns.MAX_REPORTED)]
 
 
 def test_code_gives_its_memory_back(monkeypatch):

@@ -35,9 +35,10 @@ from dataserver.graphs.model import (
     Zone,
 )
 from dataserver.pictures.access import access_canvas
-from dataserver.pictures.canvas import DARK, LIGHT, Canvas, Look, percent, settings, shown
-from dataserver.pictures.drawing import draw, form_of, publish
+from dataserver.pictures.canvas import Canvas, one_line, percent, settings
+from dataserver.pictures.drawing import draw
 from dataserver.pictures.module import module_canvas
+from dataserver.pictures.options import DARK, LIGHT, Look, form_of, publish
 from dataserver.rules.status import Status
 from dataserver.store.read.modules import ModuleRecord
 from tests.support.failures import failures
@@ -410,7 +411,7 @@ def test_no_text_is_a_formula() -> None:
 
 def test_what_is_shown_is_one_bounded_line() -> None:
     for text in HOSTILE:
-        found = shown(text, 40)
+        found = one_line(text, 40)
         assert len(found) <= 40, text
         assert found.isprintable(), text
         assert "\u202e" not in found, text
@@ -493,7 +494,7 @@ def test_a_file_is_replaced_whole_and_a_link_followed(tmp_path: Path) -> None:
 def test_what_is_no_file_stays(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         publish(pipe, b"new")
     assert pipe.is_fifo()
 
@@ -506,7 +507,7 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> N
 def test_a_name_without_a_known_ending_is_refused() -> None:
     assert form_of(Path("x.PNG")) == "png"
     for name in ("x", "x.gif", ".png", "x.png.exe"):
-        with pytest.raises(UsageError, match="end in"):
+        with pytest.raises(UsageError, match="no suffix of a picture format"):
             form_of(Path(name))
 
 

@@ -63,7 +63,7 @@ class TestListing:
         assert names(registry) == ["main", "odd"]
 
     def test_one_that_is_not_there_is_named_with_those_that_are(self, registry: Registry) -> None:
-        with pytest.raises(UsageError, match=r"no instance 'beta'.*there is: main"):
+        with pytest.raises(UsageError, match=r"no instance 'beta'.*existing instances: main"):
             registry.get("beta")
 
     def test_hundreds_take_a_few_calls_each(

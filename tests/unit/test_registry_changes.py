@@ -111,7 +111,7 @@ class TestMaking:
         self, registry: Registry, tmp_path: Path
     ) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(UsageError, match="no directory"):
+        with pytest.raises(UsageError, match="not a directory"):
             add(registry, data_in=tmp_path / "file")
         with pytest.raises(DataserverError, match="Not a directory"):
             add(registry, data_in=tmp_path / "file/in")
@@ -198,7 +198,7 @@ class TestRemoving:
     def test_killed_before_the_look_the_packets_come_back(self, registry: Registry) -> None:
         paths = add(registry)
         (paths.folder / "data_in/a.1.data").touch()
-        killed(registry.home, "remove", "removal", "_remains")
+        killed(registry.home, "remove", "removal", "_leftovers")
         assert left(registry.home) == {"instances/.removed-beta"}
         add(registry, "gamma")
         assert left(registry.home) == {"instances/beta"}

@@ -32,14 +32,14 @@ class Watched(Watch):
         return is_packet_name(name)
 
     def is_silent(self) -> bool:
-        """Whether nothing of what happened so far rang; to be asked while it is hooked.
+        """Whether nothing of what happened so far rang; to be asked while it is watching.
 
         Events come in order: once a file with a foreign name was heard of, all before were too.
         """
         mark = f"mark-{next(self._marks)}"
         write(self.path / mark)
-        wait_until(lambda: mark in self._heard or not self.hooked, "the bell to hear of a file")
-        return self.hooked and not rang(self)
+        wait_until(lambda: mark in self._heard or not self.is_watching, "the bell hears of a file")
+        return self.is_watching and not rang(self)
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ def test_a_burst_is_one_ring_and_the_bell_rings_again_after_it(bell, data_in) ->
 def test_a_bell_that_rang_takes_no_further_events_until_it_is_answered(bell, data_in) -> None:
     write(data_in / "a.1.data")
     assert rang(bell, PATIENCE)
-    assert not bell.hooked
+    assert not bell.is_watching
     bell.wait(0)
-    assert bell.hooked
+    assert bell.is_watching
 
 
 def test_what_comes_between_the_ring_and_the_answer_is_there_for_the_scan(bell, data_in) -> None:
@@ -223,11 +223,11 @@ def test_without_inotify_it_is_a_timer_and_says_so_once(data_in, monkeypatch, ca
         write(data_in / "a.1.data")
         for _ in range(3):
             assert not bell.wait(0.01)
-        assert not bell.hooked
+        assert not bell.is_watching
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "inotify instance limit reached" in caplog.text
     bell.wait(0)
-    assert bell.hooked
+    assert bell.is_watching
     bell.stop()
 
 

@@ -62,14 +62,14 @@ def test_a_second_start_of_an_instance_is_refused_and_told_by_whom(tmp_path, dat
     var = tmp_path / "var" / "main"
     with held_elsewhere("main", var, data_in) as process, pytest.raises(LockedError) as caught:
         InstanceLock("main", var, data_in).acquire()
-    assert f"instance main is run by process {process.pid} " in str(caught.value)
+    assert f"instance main is already run by process {process.pid}" in str(caught.value)
 
 
 def test_another_instance_on_the_same_directory_is_refused_and_told_by_whom(tmp_path, data_in):
     var = tmp_path / "main"
     with held_elsewhere("main", var, data_in) as process, pytest.raises(LockedError) as caught:
         InstanceLock("two", tmp_path / "two", data_in).acquire()
-    assert f"data_in is used by process {process.pid} " in str(caught.value)
+    assert f"data_in is already used by process {process.pid}" in str(caught.value)
 
 
 def test_a_link_to_the_directory_is_the_same_directory(tmp_path, data_in) -> None:

@@ -384,7 +384,7 @@ def test_one_packet_larger_than_the_bound_does_not_take_the_others_with_it(tmp_p
     for rid, size in zip(ids, (10, 10, 1_000), strict=True):
         (rejected.path / f"{rid}.data").write_bytes(b"x" * size)
     assert rejected.prune(1e9, 100) == 1
-    assert sorted(rejected._whole()) == sorted(ids[:2])
+    assert sorted(rejected.ids()) == sorted(ids[:2])
 
 
 def test_a_hole_of_a_terabyte_takes_no_other_packet_with_it(tmp_path: Path) -> None:

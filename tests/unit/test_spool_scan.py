@@ -113,7 +113,7 @@ def test_what_only_has_a_packets_name_is_warned_about_once(spool, data_in, caplo
     spool.scan()
     spool.scan()
     assert [r.getMessage() for r in caplog.records] == [
-        "'pipe.1.data' in data_in has a packet's name but is no regular file: not opened"
+        "'pipe.1.data' in data_in is named like a packet but is not a regular file: not opened"
     ]
 
 
@@ -145,7 +145,7 @@ def test_many_foreign_names_do_not_flood_the_log(spool, data_in, caplog) -> None
         spool.scan()
         spool.scan()
     assert len(caplog.records) == 101
-    assert "no more is said of them" in caplog.records[-1].getMessage()
+    assert "further ones are not logged" in caplog.records[-1].getMessage()
 
 
 def test_packets_that_the_perl_server_renamed_are_counted_and_told_in_one_line(
@@ -182,7 +182,7 @@ class Listings:
 
     def names(self, after: float = 1.0) -> list[str]:
         self.now += after
-        return [file.name for file in self._listing.look(self._fd)[0]]
+        return [file.name for file in self._listing.scan(self._fd)[0]]
 
     def close(self) -> None:
         os.close(self._fd)
@@ -301,15 +301,15 @@ def test_an_entry_of_which_the_disk_knows_nothing_does_not_hide_the_others(
 ) -> None:
     put(data_in, "bad.1.data")
     put(data_in, "good.1.data")
-    real_judge = Listing._judge
+    real_packet_file = Listing._packet_file
 
     def judge(self: Listing, entry: os.DirEntry[str]):
         if entry.name.startswith("bad"):
             raise OSError(errno.EIO, "Input/output error")
-        return real_judge(self, entry)
+        return real_packet_file(self, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Listing, "_judge", judge)
+        patch.setattr(Listing, "_packet_file", judge)
         assert names(spool) == ["good.1.data"]
     assert dict(spool.unreadable) == {"bad.1.data": "Input/output error"}
     assert names(spool) == ["bad.1.data", "good.1.data"]

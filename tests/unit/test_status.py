@@ -18,8 +18,8 @@ from dataserver.rules.status import (
     is_pending,
     judge_number,
     judge_text,
-    rest,
     rules,
+    shortcut,
     status_of,
 )
 
@@ -60,8 +60,8 @@ def after(
     for minute, new in enumerate(news):
         step = advance(how, standing, new, 60 * minute, is_async)
         standing = step.standing
-        if step.told is not None:
-            told.append((minute, step.told))
+        if step.event_status is not None:
+            told.append((minute, step.event_status))
     return standing, told
 
 
@@ -191,13 +191,17 @@ class TestUnknown:
     def test_the_next_value_brings_back_what_is_known(self, known: Status) -> None:
         how = made(min_ff_event=3)
         step = advance(how, self.unknown(known), N if known else C, 999, False)
-        assert (step.standing.status, step.standing.known, step.told) == (known, known, known)
+        assert (step.standing.status, step.standing.known, step.event_status) == (
+            known,
+            known,
+            known,
+        )
         assert step.standing.changed_at == 999
         assert is_pending(how, step.standing)
 
     def test_or_a_status_of_its_own(self) -> None:
         step = advance(PLAIN, self.unknown(C), W, 999, False)
-        assert (step.standing.status, step.told, step.was) == (W, W, C)
+        assert (step.standing.status, step.event_status, step.previous) == (W, W, C)
 
     def test_it_resets_the_counters_and_breaks_no_run(self) -> None:
         how = made(ff_type=1, min_ff_event=5)
@@ -209,7 +213,7 @@ class TestUnknown:
 
     def test_a_module_that_never_had_a_value_becomes_normal(self) -> None:
         step = advance(made(min_ff_event=3), FRESH._replace(status=U, last=U), C, 999, False)
-        assert (step.standing.status, step.told) == (N, None)
+        assert (step.standing.status, step.event_status) == (N, None)
 
 
 def test_what_has_come_to_rest_stays_there() -> None:
@@ -228,25 +232,25 @@ def test_what_has_come_to_rest_stays_there() -> None:
             for count in (*range(9), 300)
         ):
             standing, _ = after(how, news)
-            settled, grown = rest(how, standing)
-            if settled is not None:
-                again = advance(how, standing, settled, 10**9, False)
-                assert (again.standing, again.told) == (standing, None)
+            steady, grown = shortcut(how, standing)
+            if steady is not None:
+                again = advance(how, standing, steady, 10**9, False)
+                assert (again.standing, again.event_status) == (standing, None)
             if grown is not None:
                 again = advance(how, standing, grown.status, 10**9, False)
-                assert (again.standing, again.told, again.grew) == (grown, None, True)
-                assert rest(how, grown).settled is grown.status
-    assert rest(PLAIN, after(PLAIN, [N])[0]).grown is not None
-    assert rest(PLAIN, after(PLAIN, [N, N])[0]).settled is N
+                assert (again.standing, again.event_status, again.grew) == (grown, None, True)
+                assert shortcut(how, grown).steady_status is grown.status
+    assert shortcut(PLAIN, after(PLAIN, [N])[0]).next_if_same is not None
+    assert shortcut(PLAIN, after(PLAIN, [N, N])[0]).steady_status is N
 
 
-def test_warnings_that_are_still_counted_are_no_rest() -> None:
+def test_warnings_that_are_still_counted_are_not_steady() -> None:
     # As read from the database after the console changed the module's configuration.
     how = made(warning_time=1)
     standing = after(how, [N, N])[0]
-    assert rest(how, standing).settled is N
+    assert shortcut(how, standing).steady_status is N
     counted = standing._replace(warnings=1)
-    assert rest(how, counted) == (None, None)
+    assert shortcut(how, counted) == (None, None)
     assert advance(how, counted, N, 10**9, False).standing == standing
 
 

@@ -185,7 +185,7 @@ class TestStarting:
     def test_one_that_finds_its_drop_directory_locked_tries_for_ever(self, world: World) -> None:
         world.list(instance("a"))
         for _ in range(3 * FAILURES):
-            world.end(4, last="the drop directory is used by process 9 already")
+            world.end(4, last="the drop directory is already used by process 9")
             assert world.state() is RunState.HELD
             assert "process 9" in world.detail()
             world.wait(PAUSE[1])
@@ -258,7 +258,7 @@ class TestFailing:
         world.wait(100_000)
         assert len(world.started) == FAILURES
         assert "cannot do it" in world.detail()
-        assert "given up" in caplog.text
+        assert "giving up" in caplog.text
         assert "instances start a" in caplog.text
 
     def test_a_healthy_run_begins_the_count_anew(self, world: World) -> None:

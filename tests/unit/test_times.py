@@ -10,9 +10,9 @@ from dataserver.model import Packet
 from dataserver.packet.parse import parse
 from dataserver.rules.times import (
     from_local_text,
+    is_valid_offset,
     local_text,
     packet_time,
-    reads_offset,
     sample_time,
 )
 
@@ -153,7 +153,7 @@ def test_the_offset_is_added_in_hours() -> None:
 def test_an_offset_that_is_no_number_of_hours_in_a_day_is_ignored() -> None:
     offsets = ["x", "nan", "inf", "-inf", "25", "1e300", "9" * 100]
     assert [offset for offset in offsets if hours_of(offset) != 0] == []
-    assert [offset for offset in offsets if reads_offset(offset)] == []
+    assert [offset for offset in offsets if is_valid_offset(offset)] == []
 
 
 def test_the_golden_packet_with_an_offset_has_it_once() -> None:

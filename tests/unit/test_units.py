@@ -23,7 +23,7 @@ from dataserver.fleet.systemd import units as access
 from dataserver.fleet.systemd import units as systemd
 from dataserver.fleet.systemd.manager import Systemd
 from dataserver.fleet.systemd.names import drop_in_path
-from dataserver.fleet.systemd.units import Needs, Who
+from dataserver.fleet.systemd.units import Account, Needs
 from tests.support.commands import Run
 from tests.support.waiting import PATIENCE
 
@@ -37,7 +37,7 @@ EXPOSURE = 1.1
 
 def rendered(home: Home = HOME, python: Path = PYTHON, **needs: Needs) -> dict[str, str]:
     """Each file's path and text."""
-    return {str(f.path): f.text for f in systemd.files(home, python, [python], needs)}
+    return {str(f.path): f.text for f in systemd.systemd_files(home, python, [python], needs)}
 
 
 def written(folder: Path, files: dict[str, str]) -> Path:
@@ -103,7 +103,7 @@ class TestFiles:
                     said = render(Path("/srv") / name)
                 except UsageError as error:
                     said = error
-                if "systemd's files cannot name" not in str(said):
+                if "systemd's files cannot contain the path" not in str(said):
                     wrong.append((name, render, said))
         assert wrong == []
 
@@ -232,7 +232,7 @@ class TestCommand:
 
 class TestAccess:
     #: Whoever runs the tests, without the rights that root has over modes.
-    ME = Who(os.geteuid(), ())
+    ME = Account(os.geteuid(), ())
 
     @pytest.fixture
     def program(self, tmp_path: Path) -> Path:
@@ -264,13 +264,13 @@ class TestAccess:
 
     def test_modes_are_read_as_the_kernel_does(self) -> None:
         wanted = {
-            (0o400, Who(1, ())): True,
+            (0o400, Account(1, ())): True,
             # The owner's rights count, not what others have.
-            (0o044, Who(1, (2,))): False,
-            (0o040, Who(3, (9, 2))): True,
-            (0o404, Who(3, (2,))): False,
-            (0o004, Who(3, ())): True,
-            (0o440, Who(None, ())): False,
+            (0o044, Account(1, (2,))): False,
+            (0o040, Account(3, (9, 2))): True,
+            (0o404, Account(3, (2,))): False,
+            (0o004, Account(3, ())): True,
+            (0o440, Account(None, ())): False,
         }
         found = {}
         for mode, who in wanted:
@@ -279,10 +279,10 @@ class TestAccess:
         assert found == wanted
 
     def test_an_account_has_its_groups(self) -> None:
-        root = Who.named("root")
+        root = Account.named("root")
         assert root is not None
         assert (root.uid, root.gids[0]) == (0, 0)
-        assert Who.named("nobody-has-this-name") is None
+        assert Account.named("nobody-has-this-name") is None
 
 
 class TestSystemctl:
@@ -372,7 +372,7 @@ class TestSystemctl:
     ) -> None:
         monkeypatch.setattr(programs, "TIMEOUT", 0.2)
         self.program(bin, "systemctl", "exec sleep 600")
-        with pytest.raises(DataserverError, match=r"gives no answer for 0\.2 s"):
+        with pytest.raises(DataserverError, match=r"did not answer within 0\.2 s"):
             Systemd(home).states([self.instance(home)])
 
     def test_one_that_is_not_there_is_said(

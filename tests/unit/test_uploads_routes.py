@@ -47,11 +47,11 @@ def test_a_path_that_is_no_good_or_taken_is_refused() -> None:
 def test_an_alias_of_two_instances_or_none_is_refused(
     home: Home, directories: dict[str, Path]
 ) -> None:
-    with pytest.raises(UsageError, match="is the instance main already"):
-        uploads.plan(home, directories, [("/old", "main"), ("/old", "beta")])
-    with pytest.raises(UsageError, match="'gamma', which cannot be used"):
-        uploads.plan(home, directories, [("/old", "gamma")])
-    plan = uploads.plan(home, directories, [("/old", "main"), ("/old", "main")])
+    with pytest.raises(UsageError, match="leads to the instance main already"):
+        uploads.make_plan(home, directories, [("/old", "main"), ("/old", "beta")])
+    with pytest.raises(UsageError, match="'gamma', which does not exist or is broken"):
+        uploads.make_plan(home, directories, [("/old", "gamma")])
+    plan = uploads.make_plan(home, directories, [("/old", "main"), ("/old", "main")])
     assert [each.path for each in plan.routes if each.alias] == ["/old"]
 
 
@@ -93,7 +93,7 @@ def test_a_link_replaces_nothing_and_follows_nothing(
 
 
 def test_only_what_needs_a_line_has_one(home: Home, directories: dict[str, Path]) -> None:
-    text = uploads.plan(home, directories, [("/old", "beta")]).paths.text
+    text = uploads.make_plan(home, directories, [("/old", "beta")]).paths.text
     lines = [line.split(" ")[:2] for line in text.splitlines() if not line.startswith("#")]
     assert lines == [["/data_in", "main"], ["/old", "beta"]]
 

@@ -1,1 +1,1 @@
-"""Routes: each page with its twin under `/api/`."""
+"""The pages: each module reads records and has the routes of a page and its twin under `/api/`."""

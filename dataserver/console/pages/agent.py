@@ -1,4 +1,4 @@
-"""One agent: its modules, its access graph, its events."""
+"""The page of an agent: its modules, its access graph, its events, its refused values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataserver.console.graph_view import DAY, GraphView
 from dataserver.console.html import page
 from dataserver.console.pages.agents import GRAVEST, STATUSES, silent
 from dataserver.console.pages.module import NARROWEST, WIDEST, WIDTH
-from dataserver.console.params import NotFound
+from dataserver.console.params import NotFound, source_of
 from dataserver.console.replies import reply
 from dataserver.console.source import Source
 from dataserver.console.sparks import HEIGHT, drawn
@@ -38,18 +38,17 @@ from dataserver.store.read.modules import (
 from dataserver.store.read.modules import agent as agent_by_id
 from dataserver.store.refused import RefusedRecord, list_refused
 
-# -- an agent: its modules as they are now, its packets, its events
-
-#: Modules of one page, events, and days of events that are looked at.
+#: Modules per page, events, and how many days of events are searched.
 PAGE, EVENTS, DAYS = 100, 20, 30
-_DAY = 86_400
 #: The span and the columns of a sparkline.
-SPARK_SECONDS, SPARK_COLUMNS = _DAY, 48
+SPARK_SECONDS, SPARK_COLUMNS = DAY, 48
+#: The initial span of the access graph, in seconds.
+_FIRST = 7 * DAY
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleRow:
-    """A module with its last day; None: it has no numbers."""
+    """A module with the sparkline of its last day, or None if it has no numbers."""
 
     module: ModuleRecord
     sparkline: Sparkline | None
@@ -57,7 +56,7 @@ class ModuleRow:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
-    """Something that was refused of the agent's packets; ``module_id`` None: of no module."""
+    """A refusal in the agent's packets; ``module_id`` is None if it concerns no module."""
 
     record: RefusedRecord
     module_id: int | None
@@ -65,10 +64,10 @@ class RefusedRow:
 
 @dataclass(frozen=True, slots=True)
 class AgentDetails:
-    """An agent with a page of those of its modules that are wanted, ``pages`` from 1.
+    """An agent with a page of its selected modules; pages count from 1.
 
-    ``counts``: of those whose name fits and that are enabled, by status; ``total``: of the
-    wanted ones.  ``events`` are the newest, None where the database has no table of events.
+    ``counts`` are the enabled modules with a matching name by status, ``total`` is the number of
+    selected ones.  ``events`` are the newest, or None if the database has no table of events.
     """
 
     agent: AgentRecord
@@ -85,9 +84,9 @@ class AgentDetails:
 def read_agent(
     source: Source, agent_id: int, text: str, status: Status | None, page: int
 ) -> AgentDetails:
-    """``text`` is in the modules' names; of a status are enabled modules only.
+    """An agent with its modules whose names contain ``text`` and that have ``status``.
 
-    Raises NotThere, StoreError.
+    Only enabled modules have a status.  Raises NotFound, StoreError.
     """
     store = source.store()
     with source.watched(), translating("read the agent"), reading(store.engine) as conn:
@@ -119,7 +118,7 @@ def read_agent(
 
 
 def read_access(source: Source, agent_id: int, span: Span, width: int) -> AccessGraph:
-    """When its packets came.  Raises NotThere, StoreError."""
+    """The times of its packets.  Raises NotFound, StoreError."""
     with source.watched():
         try:
             return source.graphs().access(agent_id, span.start, span.end, width, source.now())
@@ -128,7 +127,7 @@ def read_access(source: Source, agent_id: int, span: Span, width: int) -> Access
 
 
 def _status(module: ModuleName) -> Status | None:
-    """The status in which it counts; None: in none."""
+    """The status for which the module counts, or None if it is disabled."""
     return None if module.disabled else module.status
 
 
@@ -148,32 +147,18 @@ def _events(source: Source, agent_id: int) -> tuple[EventRecord, ...] | None:
     store = source.store()
     if not store.layout.has(schema.event):
         return None
-    since = source.now() - DAYS * _DAY
+    since = source.now() - DAYS * DAY
     with source.watched():
         found = EventList(store.engine, store.layout)
         return found.page(Wanted(agent_id=agent_id), None, EVENTS, since).events
 
 
-# -- agent --
-
-#: The span of the access graph at first, in seconds.
-_FIRST = 7 * DAY
-
-
-def _asked(request: Request) -> AgentDetails:
-    status = params.choice(request, "status", GRAVEST)
-    return read_agent(
-        _source(request),
-        params.path_id(request),
-        params.text(request, "q"),
-        STATUSES[status] if status else None,
-        params.integer(request, "page", 1, 1, 1_000_000),
-    )
+# -- the page and its twins under /api/ --
 
 
 def agent_page(request: Request) -> Response:
-    """The agent."""
-    source = _source(request)
+    """The HTML page."""
+    source = source_of(request)
     shown = _asked(request)
     view = GraphView.of(
         params.span(request, source, _FIRST),
@@ -200,21 +185,27 @@ def agent_page(request: Request) -> Response:
 
 
 def agent_json(request: Request) -> Response:
-    """The same for programs."""
+    """The page's record as JSON."""
     return reply(_asked(request))
 
 
 def agent_access(request: Request) -> Response:
-    """What the access graph shows."""
-    source = _source(request)
+    """The access graph as JSON."""
+    source = source_of(request)
     width = params.integer(request, "width", WIDTH, NARROWEST, WIDEST)
     span = params.span(request, source, _FIRST)
     return reply(read_access(source, params.path_id(request), span, width))
 
 
-def _source(request: Request) -> Source:
-    source: Source = request.app.state.source
-    return source
+def _asked(request: Request) -> AgentDetails:
+    status = params.choice(request, "status", GRAVEST)
+    return read_agent(
+        source_of(request),
+        params.path_id(request),
+        params.text(request, "q"),
+        STATUSES[status] if status else None,
+        params.integer(request, "page", 1, 1, 1_000_000),
+    )
 
 
 routes: list[BaseRoute] = [

@@ -1,4 +1,4 @@
-"""The list of agents."""
+"""The page of all agents, filtered and sorted, with their numbers by status."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from dataserver.console import params
 from dataserver.console.html import page
+from dataserver.console.params import source_of
 from dataserver.console.replies import reply
 from dataserver.console.source import Source
 from dataserver.rules.status import Status
@@ -18,20 +19,18 @@ from dataserver.store.layout import reading
 from dataserver.store.read.agents import Group, Order, WantedAgents, agent_page, groups
 from dataserver.store.read.modules import AgentRecord
 
-# -- agents: a page of those that are wanted, with how many are in which status
-
-#: Agents of one page.
+#: Agents per page.
 PAGE = 100
 #: Intervals without contact after which an agent is shown as silent.
 _SILENT_AFTER = 2
+STATUSES = {status.name.lower(): status for status in Status}
+#: The worst first, as they are shown.
+GRAVEST = ("critical", "warning", "unknown", "normal", "not_initialised")
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRow:
-    """An agent; ``status`` is that of its worst module, ``silent`` for how many seconds (None: no).
-
-    Silent is one of which no packet came for two of its intervals.
-    """
+    """An agent; ``status`` is that of its worst module, ``silent`` as in :func:`silent`."""
 
     agent: AgentRecord
     status: Status
@@ -40,7 +39,10 @@ class AgentRow:
 
 @dataclass(frozen=True, slots=True)
 class Agents:
-    """A page of agents, ``pages`` from 1; ``counts`` of all statuses, ``total`` of the chosen."""
+    """A page of agents; pages count from 1.
+
+    ``counts`` are the agents of each status, ``total`` is the number of selected ones.
+    """
 
     rows: tuple[AgentRow, ...]
     counts: dict[str, int]
@@ -51,7 +53,7 @@ class Agents:
 
 
 def read_agents(source: Source, wanted: WantedAgents, page: int) -> Agents:
-    """Raises StoreError."""
+    """A page of the selected agents.  Raises StoreError."""
     store = source.store()
     with source.watched(), translating("list agents"), reading(store.engine) as conn:
         found = agent_page(conn, store.layout, store.zone, wanted, (page - 1) * PAGE, PAGE)
@@ -72,18 +74,41 @@ def read_agents(source: Source, wanted: WantedAgents, page: int) -> Agents:
 
 
 def silent(agent: AgentRecord, now: int) -> int | None:
-    """For how long an agent has been silent, in seconds; None: it has not."""
+    """For how many seconds an agent has been silent, or None.
+
+    It is silent if no packet came for two of its intervals.
+    """
     if agent.contact is None or agent.disabled or not agent.interval:
         return None
     seconds = now - agent.contact
     return seconds if seconds > _SILENT_AFTER * agent.interval else None
 
 
-# -- agents --
+# -- the page and its twin under /api/ --
 
-STATUSES = {status.name.lower(): status for status in Status}
-#: From the gravest, as they are shown.
-GRAVEST = ("critical", "warning", "unknown", "normal", "not_initialised")
+
+def agents_page(request: Request) -> Response:
+    """The HTML page."""
+    wanted, number = _asked(request)
+    chosen = {
+        "q": wanted.text,
+        "group": "" if wanted.group_id is None else str(wanted.group_id),
+        "status": "" if wanted.status is None else wanted.status.name.lower(),
+        "sort": wanted.order.value,
+    }
+    return page(
+        request,
+        "agents.html",
+        shown=read_agents(source_of(request), wanted, number),
+        chosen=chosen,
+        statuses=GRAVEST,
+        orders=[order.value for order in Order],
+    )
+
+
+def agents_json(request: Request) -> Response:
+    """The page's record as JSON."""
+    return reply(read_agents(source_of(request), *_asked(request)))
 
 
 def _asked(request: Request) -> tuple[WantedAgents, int]:
@@ -96,30 +121,6 @@ def _asked(request: Request) -> tuple[WantedAgents, int]:
         order=Order(params.choice(request, "sort", tuple(Order), Order.NAME)),
     )
     return wanted, params.integer(request, "page", 1, 1, 1_000_000)
-
-
-def agents_page(request: Request) -> Response:
-    """A page of them."""
-    wanted, number = _asked(request)
-    chosen = {
-        "q": wanted.text,
-        "group": "" if wanted.group_id is None else str(wanted.group_id),
-        "status": "" if wanted.status is None else wanted.status.name.lower(),
-        "sort": wanted.order.value,
-    }
-    return page(
-        request,
-        "agents.html",
-        shown=read_agents(request.app.state.source, wanted, number),
-        chosen=chosen,
-        statuses=GRAVEST,
-        orders=[order.value for order in Order],
-    )
-
-
-def agents_json(request: Request) -> Response:
-    """The same."""
-    return reply(read_agents(request.app.state.source, *_asked(request)))
 
 
 routes: list[BaseRoute] = [

@@ -1,4 +1,4 @@
-"""What there is under `/api/`; docs/api.md says what each answer means."""
+"""The index of `/api/`; docs/api.md describes the answers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def index(request: Request) -> Response:
 
 
 def nothing(request: Request) -> Response:
-    """A path that is none, under /api/."""
+    """The answer to an unknown path under /api/."""
     return reply({"error": f"there is nothing at {request.url.path}; /api/ lists the paths"}, 404)
 
 
-#: The last ones of all.
+#: To be matched last.
 routes: list[BaseRoute] = [
     Route("/api", index, methods=["GET"]),
     Route("/api/", index, methods=["GET"]),

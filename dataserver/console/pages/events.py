@@ -1,4 +1,4 @@
-"""Events with filter."""
+"""The page of events, filtered, the newest first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from dataserver.console import params
 from dataserver.console.html import page
+from dataserver.console.params import source_of
 from dataserver.console.replies import reply
 from dataserver.console.source import Source
 from dataserver.console.value_words import severity_words
@@ -17,17 +18,18 @@ from dataserver.errors import SchemaError
 from dataserver.rules.moments import moment
 from dataserver.store.read.events import TYPES, EventList, EventRecord, Wanted
 
-# -- events, the newest first, a page at a time
-
-#: Events of one page.
+#: Events per page.
 PAGE = 100
+_SEVERITIES = tuple(severity_words(number) for number in range(7))
+#: The default start of the span: of all events, and of those of one agent or module.
+_SINCE, _EVER = "-7d", "2000-01-01"
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """A page of events; ``older``: the id before which the next page lies, None: there is none.
+    """A page of events; ``older`` is the id before which the next page begins, or None.
 
-    ``missing``: why there are none to be looked at.
+    ``missing`` says why the database has no events, or is None.
     """
 
     events: tuple[EventRecord, ...]
@@ -36,7 +38,7 @@ class Events:
 
 
 def events(source: Source, wanted: Wanted, before: int | None, since: int) -> Events:
-    """Those since a time (epoch seconds).  Raises StoreError."""
+    """A page of the selected events since a time (epoch seconds).  Raises StoreError."""
     store = source.store()
     try:
         listed = EventList(store.engine, store.layout)
@@ -47,15 +49,35 @@ def events(source: Source, wanted: Wanted, before: int | None, since: int) -> Ev
     return Events(found.events, found.older)
 
 
-# -- events --
+# -- the page and its twin under /api/ --
 
-_SEVERITIES = tuple(severity_words(number) for number in range(7))
-#: Events of how long ago are looked at, where nothing is said; and those of one agent or module.
-_SINCE, _EVER = "-7d", "2000-01-01"
+
+def events_page(request: Request) -> Response:
+    """The HTML page."""
+    asked = _asked(request)
+    wanted, before, _ = asked
+    chosen = {name: params.text(request, name) for name in ("agent", "module", "type", "severity")}
+    chosen |= {"open": "1" if wanted.open_only else "", "since": _since(request)}
+    return page(
+        request,
+        "events.html",
+        shown=events(source_of(request), *asked),
+        chosen=chosen,
+        wanted=wanted,
+        is_first=before is None,
+        types=TYPES,
+        severities=_SEVERITIES,
+        severity_words=severity_words,
+    )
+
+
+def events_json(request: Request) -> Response:
+    """The page's record as JSON."""
+    return reply(events(source_of(request), *_asked(request)))
 
 
 def _asked(request: Request) -> tuple[Wanted, int | None, int]:
-    source: Source = request.app.state.source
+    source = source_of(request)
     kind = params.choice(request, "type", TYPES)
     severity = params.choice(request, "severity", _SEVERITIES)
     wanted = Wanted(
@@ -73,37 +95,13 @@ def _asked(request: Request) -> tuple[Wanted, int | None, int]:
 
 
 def _id(request: Request, name: str) -> int | None:
-    # Zero is asked for too: an event that is of no agent has it.
+    # Zero is valid: an event without an agent has it.
     return params.integer(request, name, 0) if params.text(request, name) else None
 
 
 def _since(request: Request) -> str:
     is_of_one = params.text(request, "agent") or params.text(request, "module")
     return params.text(request, "since", 40) or (_EVER if is_of_one else _SINCE)
-
-
-def events_page(request: Request) -> Response:
-    """A page of them."""
-    asked = _asked(request)
-    wanted, before, _ = asked
-    chosen = {name: params.text(request, name) for name in ("agent", "module", "type", "severity")}
-    chosen |= {"open": "1" if wanted.open_only else "", "since": _since(request)}
-    return page(
-        request,
-        "events.html",
-        shown=events(request.app.state.source, *asked),
-        chosen=chosen,
-        wanted=wanted,
-        is_first=before is None,
-        types=TYPES,
-        severities=_SEVERITIES,
-        severity_words=severity_words,
-    )
-
-
-def events_json(request: Request) -> Response:
-    """The same."""
-    return reply(events(request.app.state.source, *_asked(request)))
 
 
 routes: list[BaseRoute] = [

@@ -1,4 +1,7 @@
-"""What programs ask: is the console well, and the figures of all instances for Prometheus."""
+"""For programs: whether the console works, and the metrics of all instances for Prometheus.
+
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,76 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from dataserver.console.params import source_of
 from dataserver.console.source import Source
 from dataserver.errors import DataserverError
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
 
-# -- prometheus texts of several instances as one: each name's samples together, described once
-#
-# Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+#: Bytes of an instance's metrics that are read: usually there are some 10 KB.
+_LARGEST = 1 << 20
+
+
+def healthz(request: Request) -> Response:
+    """200 if the database can be read, else 503."""
+    if _database_is_up(source_of(request)):
+        return PlainTextResponse("ok\n")
+    return PlainTextResponse("the database cannot be read\n", 503)
+
+
+def metrics(request: Request) -> Response:
+    """The metrics of all instances of the home, and the console's own."""
+    source = source_of(request)
+    up = int(_database_is_up(source))
+    lines = [
+        *merged(_texts(source)),
+        *request.app.state.requests.lines(),
+        "# HELP dataserver_console_database_up Whether this console can read the database.",
+        "# TYPE dataserver_console_database_up gauge",
+        f"dataserver_console_database_up {up}",
+    ]
+    return PlainTextResponse("\n".join(lines) + "\n", media_type=_PROMETHEUS)
+
+
+def _texts(source: Source) -> Iterator[tuple[str, str]]:
+    """The metrics that each instance last wrote; after its end the counters are still valid."""
+    for name in source.home.instance_names():
+        with suppress(OSError), source.home.instance(name).metrics.open("rb") as file:
+            yield name, file.read(_LARGEST).decode("utf-8", "replace")
+
+
+def _database_is_up(source: Source) -> bool:
+    try:
+        store = source.store()
+        with source.watched(), translating("ask the database"), reading(store.engine) as conn:
+            conn.exec_driver_sql("SELECT 1")
+    except DataserverError:
+        return False
+    return True
+
+
+# -- texts of several instances as one: each name described once, its samples together --
 
 _NAME = r"[A-Za-z_:][A-Za-z0-9_:]*"
 _LABEL = r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\\n]|\\.)*)"'
 _ABOUT = re.compile(rf"# (HELP|TYPE) ({_NAME}) (.*)")
 _SAMPLE = re.compile(rf"({_NAME})(?:\{{((?:{_LABEL},?)*)\}})? (\S+)(?: -?[0-9]+)?")
 _LABELS = re.compile(_LABEL)
-#: What the samples of these types are called besides the type's name.
+#: The suffixes of samples of these types.
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 
 
 def merged(texts: Iterable[tuple[str, str]]) -> Iterator[str]:
     """The lines of several (instance, text), in order of first appearance.
 
-    A sample without the label ``instance`` gets it; what is no sample is left out, as is one that
-    is there already.
+    A sample without the label ``instance`` gets it; lines that are not samples, and repeated
+    samples, are left out.
     """
     about: dict[str, dict[str, str]] = {}
     samples: dict[str, dict[str, str]] = {}
     for instance, text in texts:
-        # Not splitlines(): a label may hold a character that it takes for an end of line.
+        # Not splitlines(): a label may contain a character that it takes for a line end.
         for line in text.split("\n"):
             described = _ABOUT.fullmatch(line)
             if described:
@@ -77,52 +122,6 @@ def _family(name: str, about: dict[str, dict[str, str]]) -> str:
             if base != name and about.get(base, {}).get("TYPE") == kind:
                 return base
     return name
-
-
-# -- machine --
-
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-#: Bytes of an instance's figures that are read: there are some 10 KB.
-_LARGEST = 1 << 20
-
-
-def healthz(request: Request) -> Response:
-    """200 where the database can be read, 503 where not."""
-    well = _database_is_up(request.app.state.source)
-    if well:
-        return PlainTextResponse("ok\n")
-    return PlainTextResponse("the database cannot be read\n", 503)
-
-
-def metrics(request: Request) -> Response:
-    """The figures of all instances of the home, and the console's own."""
-    source: Source = request.app.state.source
-    up = int(_database_is_up(source))
-    lines = [
-        *merged(_texts(source)),
-        *request.app.state.requests.lines(),
-        "# HELP dataserver_console_database_up Whether this console can read the database.",
-        "# TYPE dataserver_console_database_up gauge",
-        f"dataserver_console_database_up {up}",
-    ]
-    return PlainTextResponse("\n".join(lines) + "\n", media_type=_PROMETHEUS)
-
-
-def _texts(source: Source) -> Iterator[tuple[str, str]]:
-    """What each instance last wrote; of one that ended the counters are still true."""
-    for name in source.home.instance_names():
-        with suppress(OSError), source.home.instance(name).metrics.open("rb") as file:
-            yield name, file.read(_LARGEST).decode("utf-8", "replace")
-
-
-def _database_is_up(source: Source) -> bool:
-    try:
-        store = source.store()
-        with source.watched(), translating("ask the database"), reading(store.engine) as conn:
-            conn.exec_driver_sql("SELECT 1")
-    except DataserverError:
-        return False
-    return True
 
 
 routes: list[BaseRoute] = [

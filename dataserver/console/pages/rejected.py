@@ -1,4 +1,4 @@
-"""Rejected packets: which, why, and what is in them; they are retried and dropped by command."""
+"""The pages of rejected packets of all instances; commands retry and drop them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from starlette.routing import BaseRoute, Route
 
 from dataserver.console import params
 from dataserver.console.html import page
-from dataserver.console.params import NotFound
+from dataserver.console.params import NotFound, source_of
 from dataserver.console.replies import begun, reply
 from dataserver.console.source import Source
 from dataserver.errors import Reason, UsageError
 from dataserver.logs import printable
 from dataserver.spool.rejected import Rejected, RejectedPacket
 
-# -- rejected packets of all instances of the home, and the content of one
-
-#: Packets of one page, and bytes of a packet that a page shows.
+#: Packets per page, and bytes of a packet that its page shows.
 PAGE = 100
 SHOWN = 64 * 1024
+_REASONS = tuple(reason.value for reason in Reason)
+_ONE = "/rejected/{instance}/{rid}"
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A rejected packet, and whose it is."""
+    """A rejected packet, and its instance."""
 
     instance: str
     packet: RejectedPacket
@@ -35,7 +35,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class RejectedList:
-    """A page of them, newest first; ``pages`` from 1.  ``unreadable``: instances not looked at."""
+    """A page of rejected packets, newest first; pages count from 1.
+
+    ``unreadable`` are the instances whose packets cannot be read.
+    """
 
     packets: tuple[Listed, ...]
     total: int
@@ -47,7 +50,7 @@ class RejectedList:
 
 @dataclass(frozen=True, slots=True)
 class RejectedContent:
-    """One of them, with its first :data:`SHOWN` bytes as text."""
+    """A rejected packet with its first :data:`SHOWN` bytes as text."""
 
     instance: str
     packet: RejectedPacket
@@ -56,7 +59,7 @@ class RejectedContent:
 
 
 def rejected(source: Source, instance: str, reason: str, page: int) -> RejectedList:
-    """Those of an instance and a reason, "" of all."""
+    """A page of the packets of an instance and with a reason; "" means all."""
     names = source.home.instance_names()
     if instance and instance not in names:
         raise NotFound(f"there is no instance {instance!r}")
@@ -84,7 +87,7 @@ def rejected(source: Source, instance: str, reason: str, page: int) -> RejectedL
 
 
 def one(source: Source, instance: str, rid: str) -> RejectedContent:
-    """One packet with its content; NotThere."""
+    """A packet with its content; raises NotFound."""
     folder = folder_of(source, instance)
     try:
         packet = folder.show(rid)
@@ -96,7 +99,7 @@ def one(source: Source, instance: str, rid: str) -> RejectedContent:
 
 
 def folder_of(source: Source, instance: str) -> Rejected:
-    """The rejected packets of an instance that exists; NotThere."""
+    """The rejected packets of an existing instance; raises NotFound."""
     if instance not in source.home.instance_names():
         raise NotFound(f"there is no instance {instance!a}")
     return Rejected(source.home.instance(instance).rejected)
@@ -107,32 +110,22 @@ def _listed(found: list[tuple[str, str, Rejected]]) -> Iterator[Listed]:
         try:
             yield Listed(name, folder.show(rid))
         except UsageError:
-            continue  # taken back or dropped meanwhile
+            continue  # retried or dropped meanwhile
 
 
 def _visible(text: str) -> str:
-    """What would not be seen, or would change what is seen around it, by its number."""
+    """The text with invisible characters, and those that change their surroundings, escaped."""
     lines = text.replace("\r\n", "\n").split("\n")
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
 
 
-# -- rejected --
-
-_REASONS = tuple(reason.value for reason in Reason)
-
-
-def _asked(request: Request) -> tuple[str, str, int]:
-    return (
-        params.text(request, "instance", 64),
-        params.choice(request, "reason", _REASONS),
-        params.integer(request, "page", 1, 1, 1_000_000),
-    )
+# -- the pages and their twins under /api/ --
 
 
 def rejected_page(request: Request) -> Response:
-    """A page of them."""
+    """The HTML page of the list."""
     instance, reason, number = _asked(request)
-    shown = rejected(request.app.state.source, instance, reason, number)
+    shown = rejected(source_of(request), instance, reason, number)
     return page(
         request,
         "rejected.html",
@@ -144,24 +137,32 @@ def rejected_page(request: Request) -> Response:
 
 
 def rejected_json(request: Request) -> Response:
-    """The same."""
-    return reply(rejected(request.app.state.source, *_asked(request)))
+    """The list as JSON."""
+    return reply(rejected(source_of(request), *_asked(request)))
+
+
+def _asked(request: Request) -> tuple[str, str, int]:
+    return (
+        params.text(request, "instance", 64),
+        params.choice(request, "reason", _REASONS),
+        params.integer(request, "page", 1, 1, 1_000_000),
+    )
 
 
 def one_page(request: Request) -> Response:
-    """One of them."""
+    """The HTML page of one packet."""
     return page(request, "rejected_one.html", shown=_one(request))
 
 
 def one_json(request: Request) -> Response:
-    """The same."""
+    """One packet as JSON."""
     return reply(_one(request))
 
 
 def content(request: Request) -> Response:
-    """Its bytes, as a file to be saved: never shown as whatever it says it is."""
+    """The packet's bytes as a download: a browser must never interpret them."""
     shown = _one(request)
-    folder = folder_of(request.app.state.source, shown.instance)
+    folder = folder_of(source_of(request), shown.instance)
     headers = {"content-disposition": f'attachment; filename="{shown.packet.id}.data"'}
     media = "application/octet-stream"
     if request.method == "HEAD":
@@ -169,16 +170,15 @@ def content(request: Request) -> Response:
     try:
         pieces = begun(folder.pieces(shown.packet.id))
     except (UsageError, FileNotFoundError) as error:
-        raise params.NotFound("this rejected packet is not there any more") from error
+        raise NotFound("this rejected packet no longer exists") from error
     return StreamingResponse(pieces, headers=headers, media_type=media)
 
 
 def _one(request: Request) -> RejectedContent:
     found = request.path_params
-    return one(request.app.state.source, found["instance"], found["rid"])
+    return one(source_of(request), found["instance"], found["rid"])
 
 
-_ONE = "/rejected/{instance}/{rid}"
 routes: list[BaseRoute] = [
     Route("/rejected", rejected_page, methods=["GET"]),
     Route(_ONE, one_page, methods=["GET"]),

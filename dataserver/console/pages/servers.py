@@ -1,4 +1,4 @@
-"""Servers and instances: who is alive, what waits, and which host of a pair takes the packets."""
+"""The page of servers and instances: their states, queues, and which host gets the packets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from dataserver.config.load import load_to_look
+from dataserver.config.load import load_for_reading
 from dataserver.console.html import page
+from dataserver.console.params import source_of
 from dataserver.console.replies import reply
 from dataserver.console.source import Source
 from dataserver.errors import DataserverError
@@ -24,24 +25,23 @@ from dataserver.spool.rejected import Rejected
 from dataserver.store.errors import translating
 from dataserver.store.layout import reading
 from dataserver.store.processes import ServerProcess, processes_seen
-from dataserver.vrrp.model import Host
+from dataserver.store.servers import GIVEN_UP
+from dataserver.vrrp.model import pair_file
 from dataserver.vrrp.reading import read_pair
-from dataserver.vrrp.status import Standing, look
+from dataserver.vrrp.status import HostStatus, look
 
-# -- servers: every process on the database by host, and what this machine knows of its own
-
-#: A process that has said nothing for twice its `server_keepalive` is taken for dead.
-_GIVEN_UP = 2
+#: The ``server_keepalive`` if this home's settings cannot be read.
 _KEEPALIVE = 45
-#: How a process is.
+#: The states of a process.
 ALIVE, SILENT, STOPPED = "alive", "silent", "stopped"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One server process, as it last told the database; ``state``: "alive", "silent", "stopped".
+    """A server process, according to its row in the database.
 
-    ``age`` is how many seconds ago that was; ``oldest_age`` the age of its oldest packet.
+    ``state`` is "alive", "silent" or "stopped"; ``age`` is the age of the row in seconds,
+    ``oldest_age`` that of its oldest packet.
     """
 
     server_name: str
@@ -58,10 +58,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host with its processes.  ``takes_packets`` None: not known.
-
-    ``why``: how that is known, in words.
-    """
+    """A host with its processes.  ``takes_packets`` is None if unknown; ``why`` is the reason."""
 
     host: str
     processes: tuple[Process, ...]
@@ -71,7 +68,7 @@ class HostView:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """An instance of this home; ``rejected`` counts packets, None: may not be looked at."""
+    """An instance of this home; ``rejected`` counts packets, or is None if unreadable."""
 
     row: Row
     rejected: int | None
@@ -79,7 +76,7 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class PairView:
-    """What this host, ``host``, knows of its pair; ``since`` in epoch seconds."""
+    """This host, ``host``, as part of its pair; ``since`` is epoch seconds."""
 
     host: str
     has_address: bool
@@ -90,7 +87,7 @@ class PairView:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """All that is known; ``database_error`` says why nothing is from the database."""
+    """The record of the page; ``database_error`` says why ``hosts`` is empty, or is None."""
 
     hosts: tuple[HostView, ...]
     database_error: str | None
@@ -101,7 +98,7 @@ class Servers:
 
 
 def servers(source: Source) -> Servers:
-    """Servers and instances; raises nothing for what is wrong with one of them."""
+    """Servers and instances; problems of one of them do not raise an error."""
     seen: list[ServerProcess] = []
     database_error = None
     try:
@@ -111,19 +108,19 @@ def servers(source: Source) -> Servers:
     except DataserverError as error:
         database_error = str(error)
     manager, locals_, home_error = _instances(source)
-    standing = _standing(source)
+    host_status = _host_status(source)
     return Servers(
-        hosts=tuple(_hosts(source, seen, standing)),
+        hosts=tuple(_hosts(source, seen, host_status)),
         database_error=database_error,
         manager=manager,
         instances=locals_,
         home_error=home_error,
-        pair=None if standing is None else _pair(standing),
+        pair=None if host_status is None else _pair(host_status),
     )
 
 
 def _instances(source: Source) -> tuple[str | None, tuple[Local, ...], str | None]:
-    """Who runs the home's instances, each of them, and what hindered looking."""
+    """The name of the home's manager, its instances, and why they could not be read."""
     registry = Registry(source.home)
     try:
         instances = registry.instances()
@@ -148,51 +145,56 @@ def _rejected(source: Source, name: str) -> int | None:
     return None
 
 
-def _standing(source: Source) -> Standing | None:
-    """How this host of a pair does; None: it is none, or that cannot be told."""
+def _host_status(source: Source) -> HostStatus | None:
+    """The status of this host of a pair, or None if it is not one, or unknown."""
     with suppress(OSError, DataserverError):
-        path = source.home.root / "keepalived" / "pair.toml"
+        path = pair_file(source.home)
         if path.exists():
             return look(read_pair(path))
     return None
 
 
-def _pair(standing: Standing) -> PairView:
-    known = standing.known if standing.knows else None
+def _pair(host_status: HostStatus) -> PairView:
+    known = host_status.known if host_status.knows else None
     return PairView(
-        host=standing.host.name,
-        has_address=standing.has_address,
+        host=host_status.host.name,
+        has_address=host_status.has_address,
         state=known.state if known else None,
         since=known.since if known else None,
-        problems=tuple(standing.problems()),
+        problems=tuple(host_status.problems()),
     )
 
 
-def _hosts(source: Source, seen: list[ServerProcess], standing: Standing | None) -> list[HostView]:
-    live = _GIVEN_UP * _keepalive(source)
+def _hosts(
+    source: Source, seen: list[ServerProcess], host_status: HostStatus | None
+) -> list[HostView]:
+    live = GIVEN_UP * _keepalive(source)
     hosts = {
         host: tuple(_process(each, live) for each in group)
         for host, group in groupby(seen, key=lambda each: each.host)
     }
     return [
-        HostView(host, processes, *takes_packets(host, hosts, standing))
+        HostView(host, processes, *takes_packets(host, hosts, host_status))
         for host, processes in hosts.items()
     ]
 
 
 def takes_packets(
-    host: str, hosts: Mapping[str, tuple[Process, ...]], standing: Standing | None
+    host: str, hosts: Mapping[str, tuple[Process, ...]], host_status: HostStatus | None
 ) -> tuple[bool | None, str]:
-    """Whether packets go to that host, and how that is known."""
-    if standing is not None:
-        here, twin = (_is_host(host, each.name) for each in _this_and_twin(standing))
-        if here and standing.has_address:
+    """Whether packets go to that host (None if unknown), and why."""
+    if host_status is not None:
+        here, twin = (
+            _is_host(host, each.name)
+            for each in (host_status.host, host_status.pair.twin(host_status.host))
+        )
+        if here and host_status.has_address:
             return True, "it has the pair's address"
         if here:
             return False, "it does not have the pair's address"
-        if twin and standing.has_address:
-            return False, f"{standing.host.name} has the pair's address"
-    # What a process said last is no news of one that has fallen silent.
+        if twin and host_status.has_address:
+            return False, f"{host_status.host.name} has the pair's address"
+    # The last figures of a silent process are out of date.
     rates = {
         name: sum(p.packets_per_second or 0 for p in of if p.state == ALIVE)
         for name, of in hosts.items()
@@ -200,25 +202,20 @@ def takes_packets(
     if rates[host] > 0:
         return True, "packets have come in the last minute"
     if all(p.state != ALIVE for p in hosts[host]):
-        return False, "no server is at work there"
+        return False, "no server runs there"
     if any(rates.values()):
         return False, "no packet has come in the last minute"
     return None, "no host has had a packet in the last minute"
 
 
-def _this_and_twin(standing: Standing) -> tuple[Host, Host]:
-    first, second = standing.pair.hosts
-    return (first, second) if standing.host == first else (second, first)
-
-
 def _is_host(seen: str, name: str) -> bool:
-    """Whether that name, with or without its domain, is the host's."""
+    """Whether two host names are the same, with or without a domain."""
     return seen.partition(".")[0].casefold() == name.partition(".")[0].casefold()
 
 
 def _keepalive(source: Source) -> int:
     with suppress(DataserverError):
-        settings = load_to_look(source.home.instance(source.instance), source.environment)
+        settings = load_for_reading(source.home.instance(source.instance), source.environment)
         return settings.server_keepalive
     return _KEEPALIVE
 
@@ -239,17 +236,17 @@ def _process(seen: ServerProcess, live: float) -> Process:
     )
 
 
-# -- servers --
+# -- the page and its twin under /api/ --
 
 
 def servers_page(request: Request) -> Response:
-    """All servers on the database, and the instances of this home."""
-    return page(request, "servers.html", shown=servers(request.app.state.source))
+    """The HTML page."""
+    return page(request, "servers.html", shown=servers(source_of(request)))
 
 
 def servers_json(request: Request) -> Response:
-    """The same."""
-    return reply(servers(request.app.state.source))
+    """The page's record as JSON."""
+    return reply(servers(source_of(request)))
 
 
 routes: list[BaseRoute] = [

@@ -1,7 +1,7 @@
-"""``dataserver up``: the one loop that hears everything and lets the supervisor react.
+"""``dataserver up``: the event loop that passes everything that happens to the supervisor.
 
-One thread: what processes print, tell and end by, signals, the folders (looked at twice a
-second: any tool may change them) and time.  The supervisor itself is in
+One thread handles the output, notifications and ends of processes, signals, the folders (read
+twice a second, since any tool may change them) and time.  The supervisor itself is in
 :mod:`dataserver.fleet.supervision.supervisor`.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from dataserver.config.paths import Home
 from dataserver.errors import LockedError, SpoolError
 from dataserver.fleet.model import Instance, Managed, SupervisorState, supervisor_file
-from dataserver.fleet.supervision.processes import Hears, Journals, Processes
+from dataserver.fleet.supervision.processes import Journals, LineHandler, Processes
 from dataserver.fleet.supervision.supervisor import (
     Ended,
     InstancesListed,
@@ -35,19 +35,19 @@ from dataserver.spool.lock import holder
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the folders.
+#: Seconds between two readings of the folders.
 LOOK = 0.5
-#: Seconds after which the state is written again though nothing has changed.
+#: Seconds after which the state is written again even if nothing has changed.
 _WRITE = 5.0
 
 _LEAVE = (signal.SIGTERM, signal.SIGINT)
 
 
 class Up:
-    """Runs the instances of ``home`` until it is told to leave.
+    """Runs the instances of ``home`` until a signal ends it.
 
-    ``instances()`` gives those that there are; ``hear`` what they print; ``show`` how things
-    stand, about twice a second.
+    ``instances()`` lists all instances; ``on_line`` gets what they print; ``on_state`` gets
+    their states, about twice a second.
     """
 
     def __init__(
@@ -56,28 +56,28 @@ class Up:
         instances: Callable[[], Sequence[Instance]],
         *,
         environment: Mapping[str, str],
-        hear: Hears,
-        show: Callable[[Mapping[str, Managed]], None] = lambda _: None,
+        on_line: LineHandler,
+        on_state: Callable[[Mapping[str, Managed]], None] = lambda _: None,
     ) -> None:
         self._home = home
         self._instances = instances
-        self._show = show
+        self._on_state = on_state
         self._selector = selectors.DefaultSelector()
-        self._journals = Journals(home, hear)
+        self._journals = Journals(home, on_line)
         self._notify = notifier(environment)
         processes = Processes(home, environment, self._selector, self._tell, self._journals.write)
         self._supervisor = Supervisor(processes, _holder, clock=time.time, monotonic=time.monotonic)
         self._started = time.time()
         self._shown: Mapping[str, Managed] | None = None
         self._written = self._looked = float("-inf")
-        #: Why the folders could not be looked at the last time; None: they could.
-        self._blind: int | None = None
+        #: The errno of the last reading of the folders, or None if it succeeded.
+        self._look_error: int | None = None
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT; the second one kills.  SIGHUP: look at the folders now.
+        """Run until SIGTERM or SIGINT; the second one kills.  SIGHUP: read the folders now.
 
-        Raises LockedError where another supervisor has this home, SpoolError where ``var``
-        cannot be used.
+        Raises LockedError if another supervisor runs this home, SpoolError if ``var`` cannot be
+        used.
         """
         with _locked(self._home), self._signals():
             self._notify("READY=1")
@@ -92,7 +92,7 @@ class Up:
             self._look()
         watched = self._selector.get_map()
         for key, _ in self._selector.select(self._patience()):
-            # Not one whose process's end, a moment ago, has closed it.
+            # Unless the end of its process has just closed it.
             if watched.get(key.fd) is key:
                 react, subject = key.data
                 react(subject)
@@ -103,18 +103,18 @@ class Up:
         try:
             instances = self._instances()
         except OSError as error:
-            # For a moment, or for long: those that run go on.
-            if error.errno != self._blind:
-                log.warning("cannot look at %s: %s", self._home.instances, error.strerror)
-            self._blind = error.errno
+            # However long this lasts, running instances go on.
+            if error.errno != self._look_error:
+                log.warning("cannot list %s: %s", self._home.instances, error.strerror)
+            self._look_error = error.errno
             return
-        self._blind = None
+        self._look_error = None
         self._tell(InstancesListed(instances))
         self._journals.keep(self._supervisor.snapshot())
 
     def _tell(self, message: Message) -> None:
         if isinstance(message, Ended):
-            # Why it ended may stand in its folder: stopped, changed, restarted by somebody.
+            # Its folder may tell why it ended: it was stopped, changed or restarted.
             self._look()
         self._supervisor.react(message)
 
@@ -131,7 +131,7 @@ class Up:
             self._write(snapshot)
             self._notify("WATCHDOG=1")
         with contextlib.suppress(OSError):  # as in the journals
-            self._show(snapshot)
+            self._on_state(snapshot)
 
     def _write(self, snapshot: Mapping[str, Managed]) -> None:
         self._shown, self._written = snapshot, time.monotonic()
@@ -142,7 +142,7 @@ class Up:
             written=time.time(),
             instances=snapshot,
         )
-        # On a full disk `list` still has the heartbeats, and a later try comes.
+        # On a full disk `list` still has the heartbeats, and it is tried again later.
         with contextlib.suppress(OSError):
             state.write(supervisor_file(self._home))
 
@@ -155,7 +155,7 @@ class Up:
         ours.setblocking(False)
         kernels.setblocking(False)
         numbers = (*_LEAVE, signal.SIGHUP)
-        # This first: a signal that nobody reads would be lost.
+        # This first: a signal before it would be lost.
         fd = signal.set_wakeup_fd(kernels.fileno(), warn_on_full_buffer=False)
         before = {number: signal.signal(number, _ignore) for number in numbers}
         self._selector.register(ours, selectors.EVENT_READ, (self._signalled, ours))
@@ -172,31 +172,31 @@ class Up:
     def _signalled(self, ours: socket.socket) -> None:
         for number in ours.recv(4096):
             if number in _LEAVE:
-                log.info("leaving: every instance finishes its batch; once more kills them")
+                log.info("stopping: each instance finishes its batch; a second signal kills them")
                 self._tell(Shutdown())
             else:
                 self._looked = float("-inf")
 
 
 def _ignore(*_: object) -> None:
-    """The wake-up descriptor tells of the signal."""
+    """Do nothing: the loop reads the signal from the wake-up descriptor."""
 
 
 def _holder(instance: Instance) -> int | None:
     try:
         return holder(instance.paths.var)
     except OSError:
-        return None  # what is wrong there, its own start will say
+        return None  # its own start will report the problem
 
 
 def lock_path(home: Home) -> Path:
-    """The file that a supervisor of this home has locked."""
+    """The file that the supervisor of this home locks."""
     return home.var / "supervisor.lock"
 
 
 @contextlib.contextmanager
 def _locked(home: Home) -> Iterator[None]:
-    """Hold the home's supervisor lock, which the kernel drops with the process."""
+    """Hold the home's supervisor lock, which the kernel releases with the process."""
     try:
         home.var.mkdir(mode=0o751, parents=True, exist_ok=True)
         fd = os.open(lock_path(home), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -210,9 +210,9 @@ def _locked(home: Home) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             state = SupervisorState.read(supervisor_file(home))
-            who = f"process {state.pid}" if state and state.alive else "another process"
+            process = f"process {state.pid}" if state and state.alive else "another process"
             raise LockedError(
-                f"{home.root} is supervised by {who} already", hint="stop that one first"
+                f"{home.root} is supervised by {process} already", hint="stop that one first"
             ) from None
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Instances run by ``dataserver up``: asked through their folders, known by what it writes."""
+"""Instances run by ``dataserver up``: controlled through their folders, read from its files."""
 
 from __future__ import annotations
 
@@ -23,18 +23,102 @@ from dataserver.fleet.model import (
 from dataserver.fleet.registry import disable, enable
 from dataserver.spool.lock import holder
 
-# -- the last lines of a log that is rotated, and those that come
-
-#: Seconds between two looks for more.
+#: Seconds between two checks for new lines.
 _PAUSE = 0.2
 #: Bytes read at once.
 _BLOCK = 1 << 16
-#: A line longer than this (bytes) comes in parts.
+#: A longer line (bytes) is split.
 _LONGEST = 1 << 20
 
 
+class BySupervisor:
+    """The :class:`dataserver.fleet.model.Manager` of a home in which ``dataserver up`` runs."""
+
+    name = "dataserver up"
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def alive(self) -> bool:
+        """Whether a supervisor runs, as far as this user can see."""
+        try:
+            state = self._state()
+        except DataserverError:
+            return False
+        return state is not None and state.alive
+
+    def start(self, instance: Instance) -> None:
+        """Enable the instance; the supervisor notices within half a second."""
+        with _changing(instance):
+            enable(instance.paths)
+
+    def stop(self, instance: Instance) -> None:
+        """Disable the instance."""
+        with _changing(instance):
+            disable(instance.paths)
+
+    def restart(self, instance: Instance) -> int | None:
+        """Signal its process to end: the supervisor then starts a new one at once.
+
+        Its folder is touched as well: so the supervisor knows that the end was requested.
+        """
+        managed = self.states([instance]).get(instance.name)
+        with _changing(instance):
+            running = instance.enabled and holder(instance.paths.var)
+            if not running:
+                # One that is only starting reads its files again anyway.
+                enable(instance.paths)
+                return None
+            if managed is None or managed.pid != running:
+                raise DataserverError(
+                    f"{instance.name} is run by process {running}, which is not supervised",
+                    hint=f"`dataserver instances stop {instance.name}`, then start it",
+                )
+            with suppress(PermissionError):
+                enable(instance.paths)
+            return by_hand.send(instance.paths, signal.SIGTERM)
+
+    def states(self, instances: Sequence[Instance]) -> dict[str, Managed]:
+        """The states that the supervisor last wrote; none if it does not run."""
+        state = self._state()
+        if state is None or not state.alive:
+            return {}
+        names = {instance.name for instance in instances}
+        return {name: managed for name, managed in state.instances.items() if name in names}
+
+    def follow(self, instance: Instance, lines: int, *, follow: bool) -> Iterator[str]:
+        """The lines of the log that the supervisor writes for each instance."""
+        path = log_file(instance.paths)
+        try:
+            yield from follow_files(path, lines) if follow else last(path, lines)
+        except OSError as exc:
+            raise DataserverError(f"cannot read {exc.filename or path}: {exc.strerror}") from exc
+
+    def _state(self) -> SupervisorState | None:
+        path = supervisor_file(self._home)
+        try:
+            return SupervisorState.read(path)
+        except OSError as exc:
+            raise DataserverError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+@contextmanager
+def _changing(instance: Instance) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise DataserverError(
+            f"{instance.name} cannot be changed: {exc.filename or instance.paths.config}: "
+            f"{exc.strerror}",
+            hint=f"{instance.paths.folder} has to be writable for this user",
+        ) from exc
+
+
+# -- reading a log that is rotated, and following it --
+
+
 def last(path: Path, count: int) -> Iterator[str]:
-    """The last ``count`` lines of the file and of ``PATH.1``, the part before it; OSError."""
+    """The last ``count`` lines of the file and of ``PATH.1``, its older part; OSError."""
     file = _Followed(path)
     try:
         yield from deque([*_before(path, file), *file.more(), *file.rest()], maxlen=count)
@@ -45,9 +129,9 @@ def last(path: Path, count: int) -> Iterator[str]:
 def follow_files(
     path: Path, count: int, *, pause: Callable[[], object] = lambda: time.sleep(_PAUSE)
 ) -> Iterator[str]:
-    """The last ``count`` lines, then those that come, for ever; OSError.
+    """The last ``count`` lines, then new ones, for ever; OSError.
 
-    The file may be missing, renamed and made anew, or emptied.  ``pause`` waits a moment.
+    The file may be missing, rotated, or emptied.  ``pause`` waits a moment.
     """
     file = _Followed(path)
     try:
@@ -60,7 +144,7 @@ def follow_files(
 
 
 class _Followed:
-    """A path, and the file that was last found there."""
+    """A path, and the file that was last opened there."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,8 +161,8 @@ class _Followed:
             return False
 
     def more(self) -> Iterator[str]:
-        """The lines that have come since the last call."""
-        # Asked before reading on: the old file is complete once the new one is there.
+        """The lines that were written since the last call."""
+        # Checked before reading: the old file is complete once the new one exists.
         replaced = self._path.exists() and not self.is_at(self._path)
         yield from self._read()
         if replaced:
@@ -88,7 +172,7 @@ class _Followed:
             yield from self._read()
 
     def rest(self) -> Iterator[str]:
-        """The beginning of a line whose end has not come."""
+        """The beginning of an incomplete line."""
         if self._rest:
             yield _text(self._rest)
             self._rest = b""
@@ -120,7 +204,7 @@ class _Followed:
 
 
 def _before(path: Path, file: _Followed) -> Iterator[str]:
-    """The lines of ``PATH.1``, unless ``file`` has become that one a moment ago."""
+    """The lines of ``PATH.1``, unless ``file`` has just become that one."""
     older = path.with_name(f"{path.name}.1")
     if file.is_at(older):
         return
@@ -134,89 +218,3 @@ def _before(path: Path, file: _Followed) -> Iterator[str]:
 def _text(line: bytes) -> str:
     """A line as text; bytes that are not UTF-8 as surrogate escapes."""
     return line.decode("utf-8", "surrogateescape")
-
-
-# -- manager --
-
-
-class BySupervisor:
-    """The :class:`dataserver.fleet.model.Manager` of a home in which ``dataserver up`` runs."""
-
-    name = "dataserver up"
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-
-    def alive(self) -> bool:
-        """Whether it runs, as far as this user can see."""
-        try:
-            state = self._state()
-        except DataserverError:
-            return False
-        return state is not None and state.alive
-
-    def start(self, instance: Instance) -> None:
-        """Have it run; noticed within half a second."""
-        with _changing(instance):
-            enable(instance.paths)
-
-    def stop(self, instance: Instance) -> None:
-        """Have it not run."""
-        with _changing(instance):
-            disable(instance.paths)
-
-    def restart(self, instance: Instance) -> int | None:
-        """Tell its process to leave: the supervisor starts another one at once.
-
-        It is touched as well: that tells one who was asked to leave from one who cannot stay.
-        """
-        managed = self.states([instance]).get(instance.name)
-        with _changing(instance):
-            running = instance.enabled and holder(instance.paths.var)
-            if not running:
-                # One that is only starting reads its files anew without being told to end.
-                enable(instance.paths)
-                return None
-            if managed is None or managed.pid != running:
-                raise DataserverError(
-                    f"{instance.name} is run by process {running}, which nobody supervises",
-                    hint=f"`dataserver instances stop {instance.name}`, then start it",
-                )
-            with suppress(PermissionError):
-                enable(instance.paths)
-            return by_hand.send(instance.paths, signal.SIGTERM)
-
-    def states(self, instances: Sequence[Instance]) -> dict[str, Managed]:
-        """What it last wrote of them, if it is alive."""
-        state = self._state()
-        if state is None or not state.alive:
-            return {}
-        names = {instance.name for instance in instances}
-        return {name: managed for name, managed in state.instances.items() if name in names}
-
-    def follow(self, instance: Instance, lines: int, *, follow: bool) -> Iterator[str]:
-        """From the log that it keeps for each instance."""
-        path = log_file(instance.paths)
-        try:
-            yield from follow_files(path, lines) if follow else last(path, lines)
-        except OSError as exc:
-            raise DataserverError(f"cannot read {exc.filename or path}: {exc.strerror}") from exc
-
-    def _state(self) -> SupervisorState | None:
-        path = supervisor_file(self._home)
-        try:
-            return SupervisorState.read(path)
-        except OSError as exc:
-            raise DataserverError(f"cannot read {path}: {exc.strerror}") from exc
-
-
-@contextmanager
-def _changing(instance: Instance) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise DataserverError(
-            f"{instance.name} cannot be changed: {exc.filename or instance.paths.config}: "
-            f"{exc.strerror}",
-            hint=f"{instance.paths.folder} has to be writable for this user",
-        ) from exc

@@ -1,8 +1,8 @@
-"""Which instance is started, stopped, killed and given up when: messages in, processes out.
+"""When each instance is started, stopped, killed and given up: messages in, processes out.
 
-Pure but for the processes: time and their creation are passed in, and whatever happens comes as
-a message, so that a history of events can be replayed.  What each stage makes of each event is
-in one table, :data:`TABLE`; an event that is not there for a stage means nothing to it.
+The supervisor does no I/O of its own: the clock and the creation of processes are passed in, and
+everything that happens comes as a message, so that a history of events can be replayed.  What each
+stage does on each event is in one table, :data:`TABLE`; other events are ignored in that stage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,32 @@ from typing import Protocol
 from dataserver.errors import ConfigError, LockedError, UsageError
 from dataserver.fleet.model import Instance, Managed, RunState
 
-# -- what the supervisor is told, and what it starts: messages in, processes out
+log = logging.getLogger(__name__)
+#: Seconds within which a process has to send its first notification, also on a loaded machine.
+START_LIMIT = 90.0
+#: How many start at a time: a hundred at once would starve each other.
+STARTS = 8
+#: Seconds until an instance that waits for its turn to start is tried again.
+TURN = 0.25
+#: Seconds without a notification after which a process is stuck (it sends one each second).
+SILENCE_LIMIT = 30.0
+#: Seconds from SIGTERM to SIGKILL: more than the default of ``database_timeout``.
+STOP_LIMIT = 45.0
+#: Seconds before a restart: after the first failure, and at most.
+PAUSE = (1.0, 60.0)
+#: Failures in a row after which an instance is given up.
+FAILURES = 10
+#: Seconds of readiness after which the count of failures starts again from zero.
+HEALTHY = 60.0
+#: A process that ended by itself with exit code 0 within this time (seconds) has failed too.
+BRIEF = 5.0
+#: A gap between two ticks (seconds) that means that this process itself was stopped.
+OVERSLEPT = 5.0
+#: Exit codes after which only a change of the configuration can help.
+_PERMANENT = frozenset({UsageError.exit_code, ConfigError.exit_code})
+
+
+# -- what the supervisor starts, and the messages that it gets --
 
 
 class Process(Protocol):
@@ -25,29 +50,29 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process id."""
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; nothing where it has ended."""
+        """Send a signal, unless it has ended."""
 
 
 class Spawn(Protocol):
     """Starts processes."""
 
     def __call__(self, instance: Instance) -> Process:
-        """Start one; OSError where that cannot be.  All that it says comes as messages."""
+        """Start a process, whose notifications and end come as messages; OSError."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstancesListed:
-    """All instances that there are."""
+    """The complete list of instances."""
 
     instances: Sequence[Instance]
 
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """A process said that it is well; ``ready``: for the first time."""
+    """A process notified that it is alive; ``ready``: for the first time."""
 
     name: str
     pid: int
@@ -56,7 +81,7 @@ class Notified:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A process ended: with ``code``, or by signal ``-code``; ``last`` is its last word."""
+    """A process ended with ``code``, or by signal ``-code``; ``last`` is its last line."""
 
     name: str
     pid: int
@@ -66,53 +91,28 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """Stop everything; said again: at once."""
+    """Stop all instances; the second one kills them."""
 
 
 Message = InstancesListed | Notified | Ended | Shutdown
 
 
-# -- supervisor --
-
-log = logging.getLogger(__name__)
-
-#: Seconds within which a process has to say its first word; starting takes a loaded machine long.
-START_LIMIT = 90.0
-#: So many start at a time, the others after them: a hundred at once would starve each other.
-STARTS = 8
-#: Seconds until one that has to wait for its turn asks again.
-TURN = 0.25
-#: Seconds without a word after which a process is stuck (it says one each second).
-SILENCE_LIMIT = 30.0
-#: Seconds from SIGTERM to SIGKILL: more than the default of ``database_timeout``.
-STOP_LIMIT = 45.0
-#: Seconds before it is started again: after the first failure, and at most.
-PAUSE = (1.0, 60.0)
-#: So many failures in a row, and it is given up.
-FAILURES = 10
-#: A process that was ready for so long (seconds) had not failed to start: counting begins anew.
-HEALTHY = 60.0
-#: One that left in good order, unasked, sooner than this (seconds) failed all the same.
-BRIEF = 5.0
-#: A gap between two looks at the clock (seconds) in which we must have been stopped ourselves.
-OVERSLEPT = 5.0
-#: Exit codes that trying again cannot change: only a change of the configuration can.
-_HOPELESS = frozenset({UsageError.exit_code, ConfigError.exit_code})
+# -- the supervisor --
 
 
 class Stage(Enum):
-    """Where an instance stands."""
+    """The stage of an instance."""
 
     IDLE = auto()
     STARTING = auto()
     RUNNING = auto()
-    #: SIGTERM was sent, since it is not wanted any more.
+    #: SIGTERM was sent, since it is no longer wanted.
     STOPPING = auto()
     #: SIGKILL was sent, since it was stuck.
     KILLED = auto()
-    #: It is started again after a pause.
+    #: It will be restarted after a pause.
     PAUSING = auto()
-    #: Another process has its lock.
+    #: Another process holds its lock.
     HELD = auto()
     FAILED = auto()
 
@@ -124,7 +124,7 @@ class Event(Enum):
     UNWANTED = auto()
     CHANGED = auto()
     READY = auto()
-    #: What was waited for did not come in time, or a pause is over.
+    #: A time limit or a pause is over.
     DUE = auto()
 
 
@@ -142,23 +142,23 @@ _SHOWN: Mapping[Stage, RunState] = {
 
 @dataclass(slots=True)
 class _Child:
-    """What is known of one instance.  Times are monotonic seconds, but ``since`` (epoch)."""
+    """The state of one instance.  Times are monotonic seconds, except ``since`` (epoch)."""
 
     instance: Instance
     since: float
     wanted: bool = False
     stage: Stage = Stage.IDLE
     process: Process | None = None
-    #: When DUE comes; None: never.
+    #: When DUE comes, or None for never.
     due: float | None = None
-    #: When its process became ready; None: it is not.
+    #: When its process became ready, or None if it is not ready.
     ready: float | None = None
-    #: The fingerprint of what its process has read.
+    #: The fingerprint of the configuration that its process has read.
     known: str = ""
-    #: Its configuration changed, or somebody asked for it, since its process was started.
+    #: Whether its configuration changed, or a start was requested, since its process started.
     asked: bool = False
     failures: int = 0
-    #: So often in a row it found its lock, or that of its drop directory, taken: no failure.
+    #: How often in a row its lock, or that of its drop directory, was held: not a failure.
     holds: int = 0
     starts: int = 0
     detail: str | None = None
@@ -171,8 +171,8 @@ class _Child:
 class Supervisor:
     """Keeps one process for each enabled instance.
 
-    ``holder(instance)`` is the process that has its lock (None: nobody), ``clock`` gives epoch
-    seconds, ``monotonic`` seconds that nobody sets.
+    ``holder(instance)`` is the pid that holds its lock, or None; ``clock`` gives epoch seconds,
+    ``monotonic`` monotonic seconds.
     """
 
     def __init__(
@@ -188,51 +188,51 @@ class Supervisor:
         self._clock = clock
         self._monotonic = monotonic
         self._children: dict[str, _Child] = {}
-        self._leaving = False
+        self._shutting_down = False
         self._looked = monotonic()
 
     @property
     def finished(self) -> bool:
-        """Whether everything has ended, as it was told to."""
-        return self._leaving and not any(c.process for c in self._children.values())
+        """Whether all processes have ended after a shutdown."""
+        return self._shutting_down and not any(c.process for c in self._children.values())
 
     def snapshot(self) -> dict[str, Managed]:
-        """How things stand, by name."""
+        """The states of all instances, by name."""
         return {name: _managed(child) for name, child in sorted(self._children.items())}
 
     def due(self) -> float | None:
-        """When something is due (monotonic); None: nothing is."""
+        """When the next event is due (monotonic), or None."""
         return min((c.due for c in self._children.values() if c.due is not None), default=None)
 
     def tick(self) -> None:
-        """Time has passed; to be called when all that was said meanwhile has been told."""
+        """Handle what is due; to be called after all pending messages were passed in."""
         now = self._monotonic()
         gap, self._looked = now - self._looked, now
         for child in self._children.values():
             if child.due is None:
                 continue
             if gap > OVERSLEPT:
-                # We were stopped ourselves: what they said meanwhile may not all be here yet.
+                # This process was stopped: notifications of that time may not have arrived yet.
                 child.due += gap
             if child.due <= now:
-                self._happen(child, Event.DUE)
+                self._handle(child, Event.DUE)
 
     def react(self, message: Message) -> None:
-        """Do what a message asks for."""
+        """Handle a message."""
         match message:
             case InstancesListed(instances):
                 self._list({instance.name: instance for instance in instances})
             case Notified(name, pid, ready):
-                self._told(self._of(name, pid), ready)
+                self._notified(self._child_for(name, pid), ready)
             case Ended(name, pid):
-                self._ended(self._of(name, pid), message)
+                self._ended(self._child_for(name, pid), message)
             case Shutdown():
-                self._leave()
+                self._shut_down()
 
     # -- messages ------------------------------------------------------------------
 
     def _list(self, listed: Mapping[str, Instance]) -> None:
-        if self._leaving:
+        if self._shutting_down:
             return
         for name in sorted(self._children.keys() - listed.keys()):
             child = self._children[name]
@@ -246,23 +246,23 @@ class Supervisor:
             self._want(child, instance.enabled)
             if changed:
                 child.asked = True
-                self._happen(child, Event.CHANGED)
+                self._handle(child, Event.CHANGED)
 
     def _want(self, child: _Child, wanted: bool) -> None:
         if child.wanted is not wanted:
             child.wanted = wanted
-            self._happen(child, Event.WANTED if wanted else Event.UNWANTED)
+            self._handle(child, Event.WANTED if wanted else Event.UNWANTED)
 
-    def _told(self, child: _Child | None, ready: bool) -> None:
+    def _notified(self, child: _Child | None, ready: bool) -> None:
         if child is None:
             return
         if ready:
-            self._happen(child, Event.READY)
+            self._handle(child, Event.READY)
         if child.stage in (Stage.STARTING, Stage.RUNNING):
             child.due = self._monotonic() + SILENCE_LIMIT
 
-    def _leave(self) -> None:
-        again, self._leaving = self._leaving, True
+    def _shut_down(self) -> None:
+        again, self._shutting_down = self._shutting_down, True
         for _, child in sorted(self._children.items()):
             self._want(child, False)
             if again and child.process is not None:
@@ -275,8 +275,8 @@ class Supervisor:
         child.process = child.ready = child.due = None
         if not child.wanted or stage is Stage.STOPPING:
             log.info("%s stopped", child.name)
-            self._rest(child)
-            if child.wanted:  # again, while it was leaving
+            self._go_idle(child)
+            if child.wanted:  # again, while it was stopping
                 self._start(child)
             return
         ran = 0.0 if ready is None else self._monotonic() - ready
@@ -284,23 +284,21 @@ class Supervisor:
             child.failures = 0
         why = "was stuck, and killed" if stage is Stage.KILLED else _why(message)
         if child.asked:
-            # As it was, it failed, or somebody told it to leave: as it is now, it did neither.
+            # It failed or was stopped with its old configuration: start with a clean record.
             log.info("%s %s; it has been changed or restarted", child.name, why)
-            self._anew(child)
+            self._restart_fresh(child)
         elif message.code == LockedError.exit_code:
             self._fail(child, why, Stage.HELD)
-        elif message.code in _HOPELESS:
+        elif message.code in _PERMANENT:
             self._give_up(child, why)
         elif message.code == 0 and ran >= BRIEF:
-            log.info(
-                "%s left in good order without having been told by this supervisor", child.name
-            )
+            log.info("%s ended normally, but not by request of this supervisor", child.name)
             self._start(child)
         else:
             self._fail(child, why, Stage.PAUSING)
 
     def _fail(self, child: _Child, why: str, stage: Stage) -> None:
-        """It is not as it should be: try again after a pause, or give up."""
+        """Try again after a pause, or give up after too many failures."""
         if stage is Stage.HELD:
             child.holds += 1
         else:
@@ -317,17 +315,17 @@ class Supervisor:
     def _give_up(self, child: _Child, why: str) -> None:
         self._enter(child, Stage.FAILED, why)
         log.error(
-            "%s is given up: it %s; tried again when its configuration changes, or with "
+            "giving up %s: it %s; it is started again when its configuration changes, or with "
             "`dataserver instances start %s`",
             child.name,
             why,
             child.name,
         )
 
-    # -- what is done, by TABLE ------------------------------------------------------
+    # -- actions of TABLE ------------------------------------------------------------
 
     def _start(self, child: _Child) -> None:
-        """Start its process, unless another one has its lock."""
+        """Start its process, unless another process holds its lock."""
         child.known, child.asked = child.instance.fingerprint, False
         holder = self._holder(child.instance)
         if holder is not None:
@@ -348,8 +346,8 @@ class Supervisor:
         self._enter(child, Stage.STARTING, None, START_LIMIT)
         log.info("%s started as process %d", child.name, child.process.pid)
 
-    def _anew(self, child: _Child) -> None:
-        """Its configuration changed, or somebody asks for it: forget what was before."""
+    def _restart_fresh(self, child: _Child) -> None:
+        """Start it after a change of its configuration or on request, with no failures counted."""
         child.failures = child.holds = 0
         self._start(child)
 
@@ -368,29 +366,29 @@ class Supervisor:
         self._send(child, signal.SIGTERM)
 
     def _stop_now(self, child: _Child) -> None:
-        log.warning("%s does not leave; it is killed, which loses nothing", child.name)
+        log.warning("%s does not stop; it is killed, which loses no packets", child.name)
         child.due = None
         self._send(child, signal.SIGKILL)
 
     def _kill(self, child: _Child) -> None:
-        log.error("%s is stuck: nothing heard of it for too long; it is killed", child.name)
+        log.error("%s is stuck: no notification for too long; it is killed", child.name)
         self._enter(child, Stage.KILLED, "stuck, and killed")
         self._send(child, signal.SIGKILL)
 
-    def _rest(self, child: _Child) -> None:
+    def _go_idle(self, child: _Child) -> None:
         child.failures = child.holds = 0
         self._enter(child, Stage.IDLE)
 
     # -- the machinery -------------------------------------------------------------
 
-    def _of(self, name: str, pid: int) -> _Child | None:
-        """The child whose present process this is; None: a word from one that is gone."""
+    def _child_for(self, name: str, pid: int) -> _Child | None:
+        """The child whose current process this is, or None for an earlier process."""
         child = self._children.get(name)
         if child is None or child.process is None or child.process.pid != pid:
             return None
         return child
 
-    def _happen(self, child: _Child, event: Event) -> None:
+    def _handle(self, child: _Child, event: Event) -> None:
         act = TABLE.get((child.stage, event))
         if act is not None:
             act(self, child)
@@ -405,7 +403,7 @@ class Supervisor:
         if child.process is not None:
             child.process.send(number)
 
-    #: What each stage makes of each event; what a process's end leads to is in ``_ended``.
+    #: The action of each stage on each event; the end of a process is handled by ``_ended``.
     TABLE: Mapping[tuple[Stage, Event], Callable[[Supervisor, _Child], None]] = {
         (Stage.IDLE, Event.WANTED): _start,
         (Stage.STARTING, Event.READY): _run,
@@ -416,13 +414,13 @@ class Supervisor:
         (Stage.RUNNING, Event.DUE): _kill,
         (Stage.STOPPING, Event.DUE): _stop_now,
         (Stage.PAUSING, Event.DUE): _start,
-        (Stage.PAUSING, Event.CHANGED): _anew,
-        (Stage.PAUSING, Event.UNWANTED): _rest,
+        (Stage.PAUSING, Event.CHANGED): _restart_fresh,
+        (Stage.PAUSING, Event.UNWANTED): _go_idle,
         (Stage.HELD, Event.DUE): _start,
-        (Stage.HELD, Event.CHANGED): _anew,
-        (Stage.HELD, Event.UNWANTED): _rest,
-        (Stage.FAILED, Event.CHANGED): _anew,
-        (Stage.FAILED, Event.UNWANTED): _rest,
+        (Stage.HELD, Event.CHANGED): _restart_fresh,
+        (Stage.HELD, Event.UNWANTED): _go_idle,
+        (Stage.FAILED, Event.CHANGED): _restart_fresh,
+        (Stage.FAILED, Event.UNWANTED): _go_idle,
     }
 
 

@@ -1,1 +1,1 @@
-"""Instances run by systemd: its files, asking it, what it may reach."""
+"""Instances run by systemd: its files, and controlling it through its programs."""

@@ -1,8 +1,9 @@
-"""Instances run by systemd: asked for and known through systemctl and journalctl.
+"""Instances run by systemd: controlled through systemctl, their logs read by journalctl.
 
-Each is the unit ``dataserver@NAME.service``.  That an instance is meant not to run stands in its
-folder as well (the marker ``disabled``), so that it is so whoever runs the home.
-Sources: systemctl(1), org.freedesktop.systemd1(5) for the properties.
+Each is the unit ``dataserver@NAME.service``.  Disabling an instance also sets the marker
+``disabled`` in its folder, so that any other manager of the home respects it.
+Sources: systemctl(1), org.freedesktop.systemd1(5) for the properties, journalctl(1),
+systemd.journal-fields(7).
 """
 
 from __future__ import annotations
@@ -16,85 +17,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dataserver.config import load
+from dataserver.config.load import load
 from dataserver.config.paths import Home, Paths
 from dataserver.errors import DataserverError
 from dataserver.fleet.model import Instance, Managed, RunState
 from dataserver.fleet.registry import disable, enable
-from dataserver.fleet.systemd import names
-from dataserver.fleet.systemd import names as programs
-from dataserver.fleet.systemd.names import RUNS, TEMPLATE, drop_in_path, unit
-
-# -- what instances said, from systemd's journal
-#
-# Source: journalctl(1), systemd.journal-fields(7).
-
-#: How much of a last word is kept, in characters.
-_LAST = 300
-
-
-def follow_journal(name: str, lines: int, *, follow: bool) -> Iterator[str]:
-    """The last ``lines`` of the instance ``name``, and of systemd about it; then those to come.
-
-    Raises DataserverError where the journal cannot be read.
-    """
-    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}"]
-    command += [f"--unit={unit(name)}", *(["--follow"] if follow else [])]
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=programs.environment(),
-        )
-    except OSError as exc:
-        raise DataserverError(f"journalctl cannot be run: {exc.strerror}") from exc
-    with process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            for line in process.stdout:
-                yield line.rstrip(b"\n").decode("utf-8", "surrogateescape")
-            said = process.stderr.read()
-            code = process.wait()
-        finally:
-            # Nothing where it has ended; else nobody reads it any more.
-            process.kill()
-    if code:
-        raise programs.failed(("journalctl",), said, code)
-
-
-def last_words(names: Sequence[str]) -> dict[str, str]:
-    """The last line that each instance itself said, by name, as far as it can be read."""
-    if not names:
-        return {}
-    by_unit = {unit(name): name for name in names}
-    matches = [f"_SYSTEMD_UNIT={each}" for each in by_unit]
-    options = ["--quiet", "--no-pager", "--output=json", "--lines=500"]
-    fields = "--output-fields=MESSAGE,_SYSTEMD_UNIT"
-    try:
-        said = programs.run("journalctl", *options, fields, *matches)
-    except DataserverError:
-        # Not for everybody; what systemd says of it is for all.
-        return {}
-    words = {}
-    for line in said.splitlines():
-        entry = json.loads(line)
-        # A line that is no UTF-8 comes as a list of bytes.
-        if isinstance(text := entry.get("MESSAGE"), str) and entry.get("_SYSTEMD_UNIT") in by_unit:
-            words[by_unit[entry["_SYSTEMD_UNIT"]]] = _message(text)
-    return words
-
-
-def _message(text: str) -> str:
-    """What a line says, without what else is in it."""
-    with suppress(ValueError, TypeError, KeyError):
-        text = str(json.loads(text)["message"])
-    return text.strip().removeprefix("dataserver: ")[:_LAST]
-
-
-# -- manager --
+from dataserver.fleet.systemd.names import (
+    RUNS,
+    TEMPLATE,
+    drop_in_path,
+    environment,
+    failed,
+    run,
+    unit,
+)
 
 _PROPERTIES = (
     "Id",
@@ -110,10 +46,9 @@ _PROPERTIES = (
     "ActiveEnterTimestampMonotonic",
     "StateChangeTimestampMonotonic",
 )
-#: In the template: the home that it runs.
+#: The line of the template that names its home.
 _HOME = "Home="
-
-#: ActiveState and SubState to ours; a sub-state of its own wins over the state alone.
+#: ActiveState, or ActiveState/SubState (which has precedence), to our states.
 _STATES: Mapping[str, RunState] = {
     "activating/auto-restart": RunState.WAITING,
     "activating/auto-restart-queued": RunState.WAITING,
@@ -126,15 +61,17 @@ _STATES: Mapping[str, RunState] = {
     "failed": RunState.FAILED,
     "maintenance": RunState.STOPPED,
 }
-#: What a Result means, where the process's end does not say it.
+#: The meaning of a Result that the end of the process does not explain.
 _RESULTS: Mapping[str, str] = {
     "watchdog": "was stuck, and was killed",
     "timeout": "did not start or stop in time",
-    "protocol": "did not say that it is ready",
+    "protocol": "did not notify that it is ready",
     "start-limit-hit": "was started too often",
-    "oom-kill": "was killed since memory ran out",
+    "oom-kill": "was killed because memory ran out",
     "resources": "could not be started: see `systemctl status`",
 }
+#: How much of the last line is kept, in characters.
+_LAST = 300
 
 
 class Systemd:
@@ -144,7 +81,7 @@ class Systemd:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        # Once, so that what does not change is told as the same.
+        # Computed once, so that unchanged times stay equal.
         self._boot = time.time() - time.monotonic()
 
     @staticmethod
@@ -153,21 +90,21 @@ class Systemd:
         return RUNS.is_dir() and _installed_home() == os.path.realpath(home.root)
 
     def start(self, instance: Instance) -> None:
-        """Have it run, now and after a restart of the machine."""
+        """Start the instance, now and after each boot."""
         _mark(enable, instance)
         self._allow_paths(instance)
         self._begin(instance, "start")
 
     def stop(self, instance: Instance) -> None:
-        """Have it not run."""
+        """Stop the instance and disable it."""
         _mark(disable, instance)
-        # Before "disable", after which systemd reads its files again.
+        # Before "disable", which makes systemd reload its files.
         _place(drop_in_path(instance.name), "")
-        names.run("systemctl", "--no-ask-password", "disable", unit(instance.name))
-        names.run("systemctl", "--no-ask-password", "--no-block", "stop", unit(instance.name))
+        run("systemctl", "--no-ask-password", "disable", unit(instance.name))
+        run("systemctl", "--no-ask-password", "--no-block", "stop", unit(instance.name))
 
     def restart(self, instance: Instance) -> int | None:
-        """Have it end in good order and start again; the process that it had."""
+        """Restart the instance gracefully; returns the pid of its former process."""
         before = self.states([instance]).get(instance.name)
         if not instance.enabled:
             _mark(enable, instance)
@@ -176,16 +113,16 @@ class Systemd:
         return before.pid if before else None
 
     def states(self, instances: Sequence[Instance]) -> dict[str, Managed]:
-        """What systemd says of them, all asked at once."""
+        """The states of all instances, by one call of systemctl."""
         if not instances:
             return {}
         units = {unit(instance.name): instance for instance in instances}
-        said = names.run(
+        output = run(
             "systemctl", "show", "--no-pager", f"--property={','.join(_PROPERTIES)}", *units
         )
         found = {
             units[properties["Id"]].name: properties
-            for properties in _blocks(said)
+            for properties in _blocks(output)
             if properties.get("Id") in units and properties.get("LoadState") == "loaded"
         }
         enabled = {instance.name for instance in instances if instance.enabled}
@@ -197,33 +134,33 @@ class Systemd:
         }
 
     def follow(self, instance: Instance, lines: int, *, follow: bool) -> Iterator[str]:
-        """From the journal."""
+        """The lines of systemd's journal."""
         return follow_journal(instance.name, lines, follow=follow)
 
     def _begin(self, instance: Instance, how: str) -> None:
         name = unit(instance.name)
-        # Fails where it has not run yet; there is nothing to forget then.
-        names.run("systemctl", "--no-ask-password", "reset-failed", name, check=False)
-        names.run("systemctl", "--no-ask-password", "enable", name)
-        names.run("systemctl", "--no-ask-password", "--no-block", how, name)
+        # Fails if it has never run: then there is nothing to reset.
+        run("systemctl", "--no-ask-password", "reset-failed", name, check=False)
+        run("systemctl", "--no-ask-password", "enable", name)
+        run("systemctl", "--no-ask-password", "--no-block", how, name)
 
     def _allow_paths(self, instance: Instance) -> None:
-        """Let it reach what it has outside of the home, and no more; its settings say what."""
-        # Imported here: templates are loaded where something is started only.
+        """Write the drop-in with the paths outside of the home that its settings need."""
+        # Imported here: templates are needed only to start something.
         from dataserver.fleet.systemd.units import Needs, drop_in  # noqa: PLC0415
 
         try:
-            # Not our environment: systemd gives it another one.
-            settings = load.load(instance.paths, {})
+            # Without our environment: systemd does not pass it on.
+            settings = load(instance.paths, {})
         except DataserverError:
-            return  # It will say so itself.
+            return  # The instance will report it.
         file = drop_in(self._home, instance.name, Needs.of(settings, self._home))
         if _place(file.path, file.text):
-            names.run("systemctl", "--no-ask-password", "daemon-reload")
+            run("systemctl", "--no-ask-password", "daemon-reload")
 
 
 def _installed_home() -> str | None:
-    """The home, without links, that the installed units run; None: there are none."""
+    """The home, without links, of the installed units, or None if none are installed."""
     with suppress(OSError):
         for text in TEMPLATE.read_text("utf-8", "replace").splitlines():
             if text.startswith(_HOME):
@@ -231,15 +168,15 @@ def _installed_home() -> str | None:
     return None
 
 
-def _blocks(said: str) -> Iterator[dict[str, str]]:
+def _blocks(output: str) -> Iterator[dict[str, str]]:
     """The properties of each unit; `systemctl show` puts an empty line between them."""
-    for block in said.split("\n\n"):
+    for block in output.split("\n\n"):
         pairs = (text.partition("=") for text in block.splitlines())
         yield {key: value for key, _, value in pairs}
 
 
 def _failing(properties: Mapping[str, str]) -> bool:
-    """Whether it ended otherwise than it was meant to."""
+    """Whether it ended with a failure."""
     state = _state(properties)
     return state in (RunState.FAILED, RunState.WAITING) and properties.get("Result") != "success"
 
@@ -250,7 +187,7 @@ def _state(properties: Mapping[str, str]) -> RunState:
 
 
 def _managed(properties: Mapping[str, str], boot: float, enabled: bool, last: str) -> Managed:
-    """``boot`` is the epoch time at which systemd's clock began."""
+    """The state of a unit; ``boot`` is the epoch time at which systemd's clock started."""
     state = _state(properties)
     runs = state is RunState.RUNNING
     when = _number(properties, "ActiveEnter" if runs else "StateChange", "TimestampMonotonic")
@@ -285,7 +222,7 @@ def _why(properties: Mapping[str, str], last: str) -> str:
         how = f"was ended by {_signal(status)}"
     else:
         how = _RESULTS.get(result, f"failed: {result}")
-    # What it said before a signal says nothing of that.
+    # The last line before a signal does not explain it.
     return f"{how} ({last})" if last and result == "exit-code" else how
 
 
@@ -302,12 +239,12 @@ def _mark(change: Callable[[Paths], None], instance: Instance) -> None:
     except OSError as exc:
         raise DataserverError(
             f"{instance.name} cannot be changed: {exc.filename}: {exc.strerror}",
-            hint="what systemd runs is changed by root: try it with sudo",
+            hint="only root can change what systemd runs: try it with sudo",
         ) from exc
 
 
 def _place(path: Path, text: str) -> bool:
-    """Have ``path`` hold ``text``, empty: not be there; whether that changed anything."""
+    """Write ``text`` to ``path``, or remove it if ``text`` is empty; whether it changed."""
     old = path.read_text("utf-8", "replace") if path.is_file() else ""
     if old == text:
         return False
@@ -319,9 +256,73 @@ def _place(path: Path, text: str) -> bool:
         else:
             path.unlink(missing_ok=True)
             with suppress(OSError):
-                path.parent.rmdir()  # unless an administrator has something there
+                path.parent.rmdir()  # unless an administrator has files there
     except OSError as exc:
         raise DataserverError(
-            f"{path} cannot be written: {exc.strerror}", hint="systemd's files take root"
+            f"{path} cannot be written: {exc.strerror}", hint="systemd's files need root"
         ) from exc
     return True
+
+
+# -- what instances logged, from systemd's journal --
+
+
+def follow_journal(name: str, lines: int, *, follow: bool) -> Iterator[str]:
+    """The last ``lines`` of the instance ``name``, and of systemd about it; then new ones.
+
+    Raises DataserverError if the journal cannot be read.
+    """
+    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}"]
+    command += [f"--unit={unit(name)}", *(["--follow"] if follow else [])]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+    except OSError as exc:
+        raise DataserverError(f"journalctl cannot be run: {exc.strerror}") from exc
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            for line in process.stdout:
+                yield line.rstrip(b"\n").decode("utf-8", "surrogateescape")
+            output = process.stderr.read()
+            code = process.wait()
+        finally:
+            # Does nothing if it has ended; else nothing reads its output any more.
+            process.kill()
+    if code:
+        raise failed(("journalctl",), output, code)
+
+
+def last_words(names: Sequence[str]) -> dict[str, str]:
+    """The last line that each instance itself logged, by name, as far as it can be read."""
+    if not names:
+        return {}
+    by_unit = {unit(name): name for name in names}
+    matches = [f"_SYSTEMD_UNIT={each}" for each in by_unit]
+    options = ["--quiet", "--no-pager", "--output=json", "--lines=500"]
+    fields = "--output-fields=MESSAGE,_SYSTEMD_UNIT"
+    try:
+        output = run("journalctl", *options, fields, *matches)
+    except DataserverError:
+        # Only some users may read the journal; the state of a unit is for all.
+        return {}
+    words = {}
+    for line in output.splitlines():
+        entry = json.loads(line)
+        # A line that is not UTF-8 comes as a list of bytes.
+        if isinstance(text := entry.get("MESSAGE"), str) and entry.get("_SYSTEMD_UNIT") in by_unit:
+            words[by_unit[entry["_SYSTEMD_UNIT"]]] = _message(text)
+    return words
+
+
+def _message(text: str) -> str:
+    """The message of a log line."""
+    with suppress(ValueError, TypeError, KeyError):
+        text = str(json.loads(text)["message"])
+    return text.strip().removeprefix("dataserver: ")[:_LAST]

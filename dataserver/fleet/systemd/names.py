@@ -1,4 +1,4 @@
-"""What systemd's files for us are called, and where they are."""
+"""The names and places of systemd's files for the instances, and running systemd's programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataserver.errors import DataserverError
 
-#: Where an administrator's units are (systemd.unit(5)).
+#: The folder of an administrator's units (systemd.unit(5)).
 UNITS = Path("/etc/systemd/system")
 #: All instances together.
 TARGET = "dataserver.target"
@@ -16,31 +16,31 @@ TARGET = "dataserver.target"
 TEMPLATE = UNITS / "dataserver@.service"
 #: Directories, their owners and modes (tmpfiles.d(5)).
 TMPFILES_FILE = Path("/etc/tmpfiles.d/dataserver.conf")
-#: There while systemd runs the machine (sd_booted(3)).
+#: Exists while systemd runs the machine (sd_booted(3)).
 RUNS = Path("/run/systemd/system")
 
 
 def unit(name: str) -> str:
-    """The unit of an instance.  A name has nothing that systemd would escape."""
+    """The unit of an instance; the name contains no character that systemd would escape."""
     return f"dataserver@{name}.service"
 
 
 def drop_in_path(name: str) -> Path:
-    """Where it stands what the instance ``name`` may reach outside of the home."""
+    """The drop-in with the paths outside of the home that the instance ``name`` may reach."""
     return UNITS / f"{unit(name)}.d" / "paths.conf"
 
 
-# -- running systemd's programs: argument lists, a time limit, one clear line where one fails
+# -- running systemd's programs --
 
-#: Seconds after which a program that talks to systemd hangs.
+#: Seconds after which a program that talks to systemd counts as hanging.
 TIMEOUT = 30.0
 
 
 def run(*command: str, check: bool = True) -> str:
-    """What ``command`` prints.
+    """The output of ``command``.
 
-    Raises DataserverError where there is no such program, where it does not end in time, or
-    (``check``) where it says that it failed.
+    Raises DataserverError if there is no such program, if it does not end in time, or, with
+    ``check``, if it fails.
     """
     try:
         done = subprocess.run(
@@ -57,8 +57,8 @@ def run(*command: str, check: bool = True) -> str:
         ) from exc
     except subprocess.TimeoutExpired as exc:
         raise DataserverError(
-            f"`{' '.join(command)}` gives no answer for {TIMEOUT:g} s",
-            hint="look at systemd itself: `systemctl status`",
+            f"`{' '.join(command)}` did not answer within {TIMEOUT:g} s",
+            hint="check systemd itself: `systemctl status`",
         ) from exc
     if check and done.returncode:
         raise failed(command[:2], done.stderr, done.returncode)
@@ -66,14 +66,14 @@ def run(*command: str, check: bool = True) -> str:
 
 
 def failed(command: tuple[str, ...], stderr: bytes, code: int) -> DataserverError:
-    """The error of a program that ended with ``code`` and said ``stderr``."""
-    said = " ".join(stderr.decode("utf-8", "replace").split())[:500]
+    """The error of a program that ended with ``code`` and printed ``stderr``."""
+    message = " ".join(stderr.decode("utf-8", "replace").split())[:500]
     return DataserverError(
-        f"`{' '.join(command)}` failed: {said or f'exit code {code}'}",
+        f"`{' '.join(command)}` failed: {message or f'exit code {code}'}",
         hint=None if os.geteuid() == 0 else "it may need root: try it with sudo",
     )
 
 
 def environment() -> dict[str, str]:
-    """Our environment, with the language in which we read answers, and no pager."""
+    """Our environment, with the language whose output we parse, and no pager."""
     return {**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}

@@ -1,4 +1,4 @@
-"""What systemd needs to run the instances of a home, as files; only a command writes them.
+"""The files that systemd needs to run the instances of a home, as texts; a command writes them.
 
 The templates are those of ``instances/units/``.
 Sources: systemd.unit(5), systemd.service(5), systemd.exec(5), tmpfiles.d(5).
@@ -33,21 +33,22 @@ _SQLITE = "sqlite:///"
 #: What ``ProtectHome=yes`` hides, and ``PrivateTmp=yes``.
 _HOMES = ("/home", "/root", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")
+_READ, _ENTER = 4, 1
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one instance has to reach; paths are absolute and without links."""
+    """The paths that one instance needs, absolute and without links."""
 
     data_in: Path
-    #: The directory of its database file, None: its database is a server.
+    #: The directory of its SQLite file, or None if its database is a server.
     database: Path | None = None
     #: The file with the database's password.
     password: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings, home: Home) -> Needs:
-        """What an instance with these settings needs."""
+        """The paths that an instance with these settings needs."""
         database = None
         if settings.database.startswith(_SQLITE):
             name = settings.database.removeprefix(_SQLITE).partition("?")[0]
@@ -55,17 +56,19 @@ class Needs:
         return cls(_real(settings.data_in), database, settings.database_password_file)
 
     def outside(self, home: Home) -> list[Path]:
-        """The directories outside of the home in which it writes, without those in another."""
+        """The directories outside of the home into which it writes, without nested ones."""
         found = {path for path in (self.data_in, self.database) if path and not _in(path, home)}
         return sorted(path for path in found if not found & set(path.parents))
 
 
-def files(home: Home, python: Path, code: Iterable[Path], needs: Mapping[str, Needs]) -> list[File]:
-    """Everything for ``/etc``: units, accounts, directories.
+def systemd_files(
+    home: Home, python: Path, code: Iterable[Path], needs: Mapping[str, Needs]
+) -> list[File]:
+    """All files for ``/etc``: units, accounts, directories.
 
-    ``python`` is the interpreter, ``code`` everything that it reads, ``needs`` what each instance
-    needs.  Raises UsageError for a path that systemd's files cannot have, ConfigError for a
-    template that cannot be used.
+    ``python`` is the interpreter, ``code`` the files that it reads, ``needs`` what each instance
+    needs.  Raises UsageError for a path that systemd's files cannot contain, ConfigError for an
+    invalid template.
     """
     paths = [_real(home.root), *(_real(each) for each in code)]
     service = render(
@@ -76,7 +79,7 @@ def files(home: Home, python: Path, code: Iterable[Path], needs: Mapping[str, Ne
         home_exec=argument(home.root),
         python_word=argument(python),
         readonly_words=words([home.root / "keepalived", home.root / "uploads"], optional=True),
-        # Hidden where nothing of ours is there; else only not writable.
+        # Hidden unless something of ours is there; then only read-only.
         protect_home="read-only" if _below(paths, _HOMES) else "yes",
         private_tmp="no" if _below(paths, _TEMPORARY) else "yes",
         user=SERVICE_USER,
@@ -92,7 +95,7 @@ def files(home: Home, python: Path, code: Iterable[Path], needs: Mapping[str, Ne
 
 
 def drop_in(home: Home, name: str, needs: Needs) -> File:
-    """What lets an instance reach what it has outside of the home; empty: it has nothing there."""
+    """The drop-in that lets an instance reach its paths outside of the home; empty without any."""
     outside = needs.outside(home)
     if not outside:
         return File(drop_in_path(name), "")
@@ -111,7 +114,7 @@ def drop_in(home: Home, name: str, needs: Needs) -> File:
 def _tmpfiles(home: Home, needs: Iterable[Needs]) -> File:
     needs = list(needs)
     directories = sorted({each.data_in for each in needs if not untouchable(home, each.data_in)})
-    # Elsewhere they are somebody else's.  The path is a pattern here.
+    # Only those in the home: others are not ours.  The path is a pattern here.
     secrets = sorted(
         {each.password for each in needs if each.password and _in(each.password, home)}
     )
@@ -143,24 +146,20 @@ def _below(paths: Iterable[Path], folders: Sequence[str]) -> bool:
     return any(path.is_relative_to(folder) for path in paths for folder in folders)
 
 
-# -- whether an account can get at files: the way there and the files, by owner, group and mode
-#
-# Lists of access control and security modules are not looked at.
-
-_READ, _ENTER = 4, 1
+# -- whether an account can reach a file --
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
-    """An account, as the kernel sees it; None: one that is nobody's owner."""
+class Account:
+    """An account, as the kernel sees it; a ``uid`` of None owns no file."""
 
     uid: int | None
     #: Its groups, the primary one first.
     gids: Sequence[int]
 
     @classmethod
-    def named(cls, name: str) -> Who | None:
-        """The account ``name`` of this machine, None: there is none."""
+    def named(cls, name: str) -> Account | None:
+        """The account ``name`` of this machine, or None if it does not exist."""
         try:
             found = pwd.getpwnam(name)
         except KeyError:
@@ -174,14 +173,15 @@ class Who:
         return (info.st_mode >> shift) & needed == needed
 
 
-def obstacle(path: Path, who: Who) -> Path | None:
-    """What keeps ``who`` from reading ``path`` (a program: running it): a folder above, or itself.
+def obstacle(path: Path, who: Account) -> Path | None:
+    """The path that keeps ``who`` from reading or running ``path``: itself or a folder above.
 
-    None: nothing does, as far as modes tell.  Links are followed; what cannot be looked at is an
+    None if there is no obstacle according to owner, group and mode; access control lists and
+    security modules are not considered.  Links are followed; a path that cannot be read is an
     obstacle.
     """
     real = Path(os.path.realpath(path))
-    # A link's own way counts as well.
+    # The folders that contain a link count as well.
     for each in dict.fromkeys([*reversed(path.parents), *reversed(real.parents), real]):
         try:
             info = each.stat()
@@ -193,5 +193,5 @@ def obstacle(path: Path, who: Who) -> Path | None:
 
 
 def _needed(mode: int) -> int:
-    """The rights for a folder to be listed, a program to be run, a file to be read."""
+    """The rights needed to list a folder, run a program, or read a file."""
     return _READ | _ENTER if stat.S_ISDIR(mode) or mode & 0o111 else _READ

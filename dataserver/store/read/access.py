@@ -1,7 +1,7 @@
-"""When an agent's packets came, read from the ledger: counts in columns, and the gaps.
+"""Reads from the ledger when an agent's packets arrived: counts in columns, and the gaps.
 
-Of the last ``ledger_days`` the ledger has every packet's own time, of the time before only how
-many there were in which hour; so an older gap is told to the hour.
+For the last ``ledger_days`` the ledger has the time of every packet, for the time before only the
+number of packets in each hour; so an older gap is known to the hour only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HOUR = 3600
 
 
 class ActiveSpan(NamedTuple):
-    """The agent was heard from ``first`` to ``last`` without a long gap; ``packets`` of them."""
+    """``packets`` packets arrived from ``first`` to ``last`` without a long gap."""
 
     first: int
     last: int
@@ -28,29 +28,29 @@ class ActiveSpan(NamedTuple):
 
 
 class PacketActivity:
-    """Reads the ledger of one database; where it has none (a Perl server's), nothing is known."""
+    """Reads the ledger of one database; without one (a Perl server's database) all is unknown."""
 
     def __init__(self, engine: Engine, layout: Layout) -> None:
         self._engine = engine
-        self._there = layout.has(schema.packet) and layout.has(schema.packet_hour)
+        self._has_ledger = layout.has(schema.packet) and layout.has(schema.packet_hour)
 
     def heard(self, agent_id: int, start: int, end: int, longest: int) -> list[ActiveSpan]:
-        """When packets came, from the last ones not after ``start`` to the last of [start, end].
+        """The spans with packets, from the last packet not after ``start`` up to ``end``.
 
-        In order and apart: between two of them lie more than ``longest`` seconds without any
-        packet.  A folded hour counts as heard throughout.  Raises StoreError.
+        In order; between two spans lie more than ``longest`` seconds without any packet.  A folded
+        hour counts as active throughout.  Raises StoreError.
         """
-        if not self._there:
+        if not self._has_ledger:
             return []
         with translating("read the ledger"), reading(self._engine) as conn:
             hours = _hours(conn, agent_id, start, end)
-            found = _runs(conn, agent_id, start, end, longest)
+            found = _unfolded(conn, agent_id, start, end, longest)
         found += [ActiveSpan(hour, hour + HOUR, packets) for hour, packets in hours]
         return _merged(sorted(found), longest)
 
     def first(self, agent_id: int) -> int | None:
-        """Since when the ledger tells of the agent; None: it never did.  Raises StoreError."""
-        if not self._there:
+        """The agent's first time in the ledger, or None if it has none.  Raises StoreError."""
+        if not self._has_ledger:
             return None
         p, h = schema.packet.c, schema.packet_hour.c
         with translating("read the ledger"), reading(self._engine) as conn:
@@ -61,8 +61,8 @@ class PacketActivity:
         return min((time for time in times if time is not None), default=None)
 
     def folded_until(self, agent_id: int) -> int:
-        """Before this time only whole hours are known; 0: every packet still is."""
-        if not self._there:
+        """The time before which only whole hours are known, 0 if every packet is known."""
+        if not self._has_ledger:
             return 0
         h = schema.packet_hour.c
         with translating("read the ledger"), reading(self._engine) as conn:
@@ -70,12 +70,12 @@ class PacketActivity:
         return 0 if last is None else last + HOUR
 
     def counts(self, agent_id: int, lefts: Sequence[int], end: int) -> dict[int, int]:
-        """Packets until ``end`` by columns that begin at ``lefts``, from 0; empty ones left out.
+        """Packets until ``end`` by index of the column (they begin at ``lefts``), without zeros.
 
         A folded hour counts where it begins.  Raises StoreError.
         """
         found: dict[int, int] = {}
-        if not (self._there and lefts):
+        if not (self._has_ledger and lefts):
             return found
         p, h = schema.packet.c, schema.packet_hour.c
         at_packet, at_hour = column_of(p.time, lefts), column_of(h.hour, lefts)
@@ -105,8 +105,10 @@ def _hours(conn: Connection, agent_id: int, start: int, end: int) -> list[tuple[
     return [(hour, packets) for hour, packets in conn.execute(query)]
 
 
-def _runs(conn: Connection, agent_id: int, start: int, end: int, longest: int) -> list[ActiveSpan]:
-    """The runs of the ledger's own packets: the database looks for the gaps."""
+def _unfolded(
+    conn: Connection, agent_id: int, start: int, end: int, longest: int
+) -> list[ActiveSpan]:
+    """The spans of packets that are not folded; the database finds the gaps between them."""
     p = schema.packet.c
     whose = p.agent_id == agent_id
     before = select(func.max(p.time)).where(whose, p.time <= start).scalar_subquery()
@@ -128,22 +130,22 @@ def _runs(conn: Connection, agent_id: int, start: int, end: int, longest: int) -
     )
     c = listed.c
     gaps = select(c.time, c.following, c.number).where(c.following - c.time > longest)
-    runs: list[ActiveSpan] = []
+    spans: list[ActiveSpan] = []
     begun, counted = first, 0
     for time, following, number in conn.execute(gaps.order_by(c.time)):
-        runs.append(ActiveSpan(begun, time, number - counted))
+        spans.append(ActiveSpan(begun, time, number - counted))
         begun, counted = following, number
-    return [*runs, ActiveSpan(begun, last, packets - counted)]
+    return [*spans, ActiveSpan(begun, last, packets - counted)]
 
 
-def _merged(runs: list[ActiveSpan], longest: int) -> list[ActiveSpan]:
-    """Runs of both tables, in order, as one sequence: those that are near become one."""
+def _merged(spans: list[ActiveSpan], longest: int) -> list[ActiveSpan]:
+    """Spans of both tables, in order, as one sequence; spans close to each other are joined."""
     found: list[ActiveSpan] = []
-    for run in runs:
-        if found and run.first - found[-1].last <= longest:
+    for span in spans:
+        if found and span.first - found[-1].last <= longest:
             before = found[-1]
-            last = max(before.last, run.last)
-            found[-1] = ActiveSpan(before.first, last, before.packets + run.packets)
+            last = max(before.last, span.last)
+            found[-1] = ActiveSpan(before.first, last, before.packets + span.packets)
         else:
-            found.append(run)
+            found.append(span)
     return found

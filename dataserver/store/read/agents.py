@@ -1,7 +1,11 @@
-"""Agents as a list that may be long: searched, filtered, sorted, a page at a time.
+"""Finds agents: in pages of a long list, filtered and sorted, and by the names people type.
 
-Counts and pages are the database's work.  A search is decided in Python, since names are stored
-with entities: to the database ``20`` is a part of every name with a blank (``&#x20;``).
+Counting, sorting and paging are done by the database (:func:`agent_page`).  Searching is done in
+Python, since names are stored with entities: to the database every name with a blank
+(``&#x20;``) contains ``20``.
+
+:func:`find_agent` and :func:`choose_module` turn what an operator typed into an agent and a
+module, with suggestions if nothing matches; :func:`agent_ids` does it for names in packets.
 """
 
 from __future__ import annotations
@@ -26,9 +30,10 @@ from dataserver.store.layout import Layout
 from dataserver.store.read.modules import AgentRecord, ModuleRecord, agents_query
 
 _a = schema.agent.c
-#: A text that is stored as it is.
+#: A text that is stored without entities.
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
-#: From the gravest; an agent has the status of its worst module.
+
+#: Statuses with their rank, from the worst; an agent has the status of its worst module.
 _RANKS = (
     (Status.CRITICAL, 4),
     (Status.WARNING, 3),
@@ -36,31 +41,32 @@ _RANKS = (
     (Status.NORMAL, 1),
     (Status.NOT_INITIALISED, 0),
 )
-_COUNTS = (_a.critical_count, _a.warning_count, _a.unknown_count, _a.normal_count)
+
 _RANK: ColumnElement[Any] = case(
-    *((count > 0, rank) for count, (_, rank) in zip(_COUNTS, _RANKS, strict=False)), else_=0
+    *((_a[schema.STATUS_COUNT_KEYS[status]] > 0, rank) for status, rank in _RANKS if rank), else_=0
 )
-#: What an agent is called on a page.
-_SHOWN = func.lower(func.coalesce(func.nullif(_a.alias, ""), _a.name))
+
 _RANK_OF = dict(_RANKS)
 _STATUS_OF = {rank: status for status, rank in _RANKS}
+#: The name by which an agent is shown.
+_SHOWN = func.lower(func.coalesce(func.nullif(_a.alias, ""), _a.name))
 
 
 class Order(StrEnum):
-    """How a list is sorted; those that are equal by name."""
+    """How a list of agents is sorted, before their names."""
 
     NAME = "name"
-    #: The worst first.
+    #: The worst status first.
     STATUS = "status"
-    #: The one heard of last first.
+    #: The latest contact first.
     CONTACT = "contact"
-    #: The one not heard of for the longest time first.
+    #: The earliest contact first.
     SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
 class WantedAgents:
-    """Which agents are asked for; "" and None: all.  ``text`` is in the name or the alias."""
+    """A filter for agents; "" and None allow all.  ``text`` is part of the name or the alias."""
 
     text: str = ""
     group_id: int | None = None
@@ -70,9 +76,10 @@ class WantedAgents:
 
 @dataclass(frozen=True, slots=True)
 class AgentPage:
-    """Some of the wanted agents, each with its status.
+    """Some of the matching agents, each with its status.
 
-    ``counts`` are those of all that fit but for the status asked for, ``total`` those that fit.
+    ``counts``: agents by status that match the filter without its status; ``total``: those that
+    match all of it.
     """
 
     agents: tuple[tuple[AgentRecord, Status], ...]
@@ -83,7 +90,7 @@ class AgentPage:
 def agent_page(
     conn: Connection, layout: Layout, zone: tzinfo, wanted: WantedAgents, first: int, size: int
 ) -> AgentPage:
-    """``size`` of the wanted agents, from the ``first`` (0) on."""
+    """``size`` of the matching agents, starting with number ``first`` (from 0)."""
     conditions: list[ColumnElement[bool]] = []
     if wanted.group_id is not None:
         conditions.append(_a.group_id == wanted.group_id)
@@ -121,6 +128,32 @@ def agent_page(
     )
 
 
+def _matching(conn: Connection, text: str) -> list[int]:
+    """The ids of the agents whose name or alias contains ``text``, ignoring case."""
+    wanted = text.casefold()
+    query = select(_a.id, _a.name, _a.alias)
+    if _PLAIN.fullmatch(text):
+        # These characters are stored as they are, so the database can rule out most agents.
+        query = query.where(
+            or_(_a.name.contains(text, autoescape=True), _a.alias.contains(text, autoescape=True))
+        )
+    return [
+        agent_id
+        for agent_id, name, alias in conn.execute(query)
+        if wanted in _folded(name or "") or (alias and alias != name and wanted in _folded(alias))
+    ]
+
+
+def _folded(stored: str) -> str:
+    # Most entities in names are blanks; replacing these first makes this twice as fast.
+    return entities.decode(stored.replace("&#x20;", " ")).casefold()
+
+
+def _is_one_of(ids: list[int]) -> ColumnElement[bool]:
+    # As literals: SQLite limits the number of bound variables.
+    return _a.id.in_(bindparam("ids", ids, expanding=True, literal_execute=True))
+
+
 class Group(NamedTuple):
     """A group of agents."""
 
@@ -137,40 +170,14 @@ def groups(conn: Connection) -> tuple[Group, ...]:
     return tuple(sorted(named, key=lambda group: (group.name.casefold(), group.id)))
 
 
-def _matching(conn: Connection, text: str) -> list[int]:
-    """The ids of the agents whose name or alias has ``text`` in it, whatever the case."""
-    wanted = text.casefold()
-    query = select(_a.id, _a.name, _a.alias)
-    if _PLAIN.fullmatch(text):
-        # No entity stands for these, so the database may leave out most of the others.
-        query = query.where(
-            or_(_a.name.contains(text, autoescape=True), _a.alias.contains(text, autoescape=True))
-        )
-    return [
-        agent_id
-        for agent_id, name, alias in conn.execute(query)
-        if wanted in _folded(name or "") or (alias and alias != name and wanted in _folded(alias))
-    ]
+# -- from names to ids --
 
-
-def _folded(stored: str) -> str:
-    # Blanks are what most names have entities for, and this is twice as fast with them.
-    return entities.decode(stored.replace("&#x20;", " ")).casefold()
-
-
-def _is_one_of(ids: list[int]) -> ColumnElement[bool]:
-    # Written into the statement: SQLite takes only so many variables.
-    return _a.id.in_(bindparam("ids", ids, expanding=True, literal_execute=True))
-
-
-# -- from names to ids: what an operator typed (or what is near), what packets say
-
-#: So many names are told where one is meant and none, or several, are found.
-_TOLD = 5
+#: Names that an error message suggests at most.
+_SUGGESTED = 5
 
 
 class Agent(NamedTuple):
-    """An agent's id, and its name as people read it."""
+    """An agent's id and its decoded name."""
 
     id: int
     name: str
@@ -185,9 +192,10 @@ class _Candidate(NamedTuple):
 
 
 def find_agent(conn: Connection, text: str) -> Agent:
-    """The agent whose name is ``text``, else the one whose alias it is.
+    """The agent whose name is ``text``, else the agent whose alias it is.
 
-    Each exactly, else without regard to case.  Raises UsageError: none, or several.
+    An exact match comes before one that ignores case.  Raises UsageError if no agent or several
+    match.
     """
     a = schema.agent.c
     spelled = (entities.encode(entities.clean_name(text)), text)
@@ -195,34 +203,22 @@ def find_agent(conn: Connection, text: str) -> Agent:
     spelled_so = query.where(or_(a.name.in_(spelled), a.alias.in_(spelled)))
     found = [_Candidate(*row) for row in conn.execute(spelled_so)]
     if not found:
-        everyone = [_Candidate(*row) for row in conn.execute(query)]
+        candidates = [_Candidate(*row) for row in conn.execute(query)]
         wanted = folded_name(text)
-        found = [each for each in everyone if wanted in map(folded_name, each[1:])]
+        found = [each for each in candidates if wanted in map(folded_name, each[1:])]
         if not found:
-            names = {entities.decode(name) for each in everyone for name in each[1:] if name}
-            raise UsageError(f"there is no agent {text!r}", hint=_advice(text, names))
-    return _one_of(found, spelled, text)
+            names = {entities.decode(name) for each in candidates for name in each[1:] if name}
+            raise UsageError(f"there is no agent {text!r}", hint=_suggestion(text, names))
+    return _best_match(found, spelled, text)
 
 
-def agent_ids(conn: Connection, names: Collection[str]) -> dict[str, int]:
-    """The ids of the agents that exist, by their names as packets have them."""
-    a = schema.agent.c
-    stored = {name: entities.encode(entities.clean_name(name)) for name in names}
-    # A longer one is nobody's, and may be longer than a statement.
-    stored = {name: key for name, key in stored.items() if len(key) <= AGENT_NAME_LENGTH}
-    query = select(a.name, a.id).where(a.name.in_(list(stored.values()))).order_by(a.id.desc())
-    found = {folded_name(row[0]): row[1] for row in conn.execute(query)} if stored else {}
-    known = {name: found.get(folded_name(key)) for name, key in stored.items()}
-    return {name: agent_id for name, agent_id in known.items() if agent_id is not None}
-
-
-def _one_of(candidates: list[_Candidate], spelled: tuple[str, str], text: str) -> Agent:
-    """Of the agents that some comparison found, the one that is meant."""
+def _best_match(candidates: list[_Candidate], spelled: tuple[str, str], text: str) -> Agent:
+    """The best match of ``candidates``.  Raises UsageError if several agents have the alias."""
     folded = folded_name(text)
     named = [each for each in candidates if each.name in spelled] or [
         each for each in candidates if folded_name(each.name) == folded
     ]
-    # Of several agents of one name the server uses the oldest, too.
+    # Of several agents of one name the oldest, as the server does.
     found = named[:1] or [each for each in candidates if each.alias in spelled] or candidates
     if len(found) > 1:
         names = _listed(entities.decode(each.name) for each in found)
@@ -232,10 +228,22 @@ def _one_of(candidates: list[_Candidate], spelled: tuple[str, str], text: str) -
     return Agent(found[0].id, entities.decode(found[0].name))
 
 
-def choose_module(text: str, modules: Iterable[ModuleRecord]) -> ModuleRecord:
-    """The one of an agent's modules whose name is ``text``; case matters only if it must.
+def agent_ids(conn: Connection, names: Collection[str]) -> dict[str, int]:
+    """The ids of the existing agents with these names, by name as packets write it."""
+    a = schema.agent.c
+    stored = {name: entities.encode(entities.clean_name(name)) for name in names}
+    # A longer name cannot exist, and may be longer than a statement.
+    stored = {name: key for name, key in stored.items() if len(key) <= AGENT_NAME_LENGTH}
+    query = select(a.name, a.id).where(a.name.in_(list(stored.values()))).order_by(a.id.desc())
+    found = {folded_name(row[0]): row[1] for row in conn.execute(query)} if stored else {}
+    known = {name: found.get(folded_name(key)) for name, key in stored.items()}
+    return {name: agent_id for name, agent_id in known.items() if agent_id is not None}
 
-    Raises UsageError: none, or several that differ in case only.
+
+def choose_module(text: str, modules: Iterable[ModuleRecord]) -> ModuleRecord:
+    """The module of an agent whose name is ``text``; an exact match before one ignoring case.
+
+    Raises UsageError if none matches, or several that differ only in case.
     """
     by_name = {module.name: module for module in sorted(modules, key=lambda each: -each.id)}
     wanted = entities.clean_name(text)
@@ -244,14 +252,14 @@ def choose_module(text: str, modules: Iterable[ModuleRecord]) -> ModuleRecord:
     alike = [name for name in by_name if name.casefold() == wanted.casefold()]
     if len(alike) == 1:
         return by_name[alike[0]]
-    hint = f"there are {_listed(alike)}" if alike else _advice(wanted, by_name)
+    hint = f"there are {_listed(alike)}" if alike else _suggestion(wanted, by_name)
     raise UsageError(f"there is no module {text!r}", hint=hint)
 
 
-def _advice(text: str, names: Iterable[str]) -> str | None:
-    """What may have been meant; case is the commonest mistake and must not count."""
+def _suggestion(text: str, names: Iterable[str]) -> str | None:
+    """A hint with the names that are close to ``text``, ignoring case, or None."""
     folded = {name.casefold(): name for name in names}
-    near = get_close_matches(text.casefold(), folded, n=_TOLD, cutoff=0.5)
+    near = get_close_matches(text.casefold(), folded, n=_SUGGESTED, cutoff=0.5)
     if near:
         return f"did you mean {_listed(folded[each] for each in near)}?"
     return f"there are {_listed(sorted(folded.values()))}" if folded else None
@@ -259,5 +267,5 @@ def _advice(text: str, names: Iterable[str]) -> str | None:
 
 def _listed(names: Iterable[str]) -> str:
     found = list(names)
-    shown = ", ".join(repr(name) for name in found[:_TOLD])
-    return f"{shown} and {len(found) - _TOLD} more" if len(found) > _TOLD else shown
+    shown = ", ".join(repr(name) for name in found[:_SUGGESTED])
+    return f"{shown} and {len(found) - _SUGGESTED} more" if len(found) > _SUGGESTED else shown

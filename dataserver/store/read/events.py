@@ -1,8 +1,20 @@
-"""Events read back, page by page; a page is a transaction of its own.
+"""Reads events: lists of past ones, page by page, and new ones as they arrive.
 
-A table of events may be long, and is never read as a whole: a time bounds what is looked at,
-and its index gives the lowest id of that span.  From there on rows are read in order of id,
-through the primary key or the index over the agent or the module.
+The table of events may be long, and is never read as a whole (:class:`EventList`): a time bounds
+the search, and its index gives the lowest id since then.  From there rows are read in order of
+id, through the primary key or the index over the agent or the module.  Each page is a transaction
+of its own.
+
+:class:`EventTail` returns each new event once and misses none.  A database assigns an id when a
+row is inserted and shows the row when its transaction commits, so an event may appear after others
+with higher ids.  Therefore every look begins at ``low``, below which nothing can appear any more,
+and skips what was seen already.  ``low`` rises
+
+1. over ids that were seen without a gap between them, which is the usual case: then a look
+   reads only what is new;
+2. over a gap, once an id above it was seen :data:`PATIENCE` seconds ago.  Ids that were used by
+   a transaction that was rolled back, or that a cluster leaves out, are such gaps;
+3. when more than ``_MOST`` ids above it were seen.
 """
 
 from __future__ import annotations
@@ -34,25 +46,24 @@ from dataserver.store.layout import Layout, reading
 
 #: The types of events that Pandora FMS knows.
 TYPES: tuple[str, ...] = tuple(cast(Enum, schema.event.c.type.type).enums)
-#: Events of one page, and ids of one page of ids.
+#: Events in one page, and ids in one page of ids.
 PAGE = 500
 _IDS = 5_000
-#: Events that are looked at for one page of them, and for the first one since a time.
+#: Events that are searched for one page, and for the first event since a time.
 LOOK, _EARLIEST = 50_000, 1_000
-
+_VALIDATED = 1
 _e = schema.event.c
 #: As text: a newer Pandora FMS may have types that the schema's enumeration does not know.
 _TYPE: ColumnElement[Any] = type_coerce(_e.type, String())
-_VALIDATED = 1
 
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One event.  Texts as people read them; ``time`` in epoch seconds.
+    """One event.  Texts are decoded; ``time`` in epoch seconds.
 
     ``severity`` 0 maintenance, 1 informational, 2 normal, 3 warning, 4 critical, 5 minor,
     6 major; ``state`` 0 new, 1 validated, 2 in process.  ``agent`` (a name), ``alias`` and
-    ``module`` are None where there is none, or none any more.
+    ``module`` are None if the event has none, or if they were deleted.
     """
 
     id: int
@@ -89,9 +100,9 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events are asked for; what is None or empty asks for all.
+    """A filter for events; a field that is None or empty allows all.
 
-    ``open_only``: only those that nobody has validated.
+    ``open_only``: only events that have not been validated.
     """
 
     agent_id: int | None = None
@@ -101,7 +112,7 @@ class Wanted:
     open_only: bool = False
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """What an event's row must fulfil."""
+        """The SQL conditions of this filter."""
         found: list[ColumnElement[bool]] = []
         if self.agent_id is not None:
             found.append(_e.agent_id == self.agent_id)
@@ -118,9 +129,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Some events, the newest first; ``older``: the id to go on before, None: there are no more.
+    """Some events, the newest first; ``older``: the id before which to continue, None at the end.
 
-    There may be fewer events than asked for, or none, and yet older ones.
+    A page may have fewer events than its limit, or none, although there are older ones.
     """
 
     events: tuple[EventRecord, ...]
@@ -128,7 +139,7 @@ class EventPage:
 
 
 class EventList:
-    """Reads the events of one database.  Raises SchemaError where it has none."""
+    """Reads the events of one database.  Raises SchemaError if it has no table of events."""
 
     def __init__(self, engine: Engine, layout: Layout, page: int = PAGE) -> None:
         if not layout.has(schema.event):
@@ -138,7 +149,7 @@ class EventList:
         self._page = page
 
     def newest(self, wanted: Wanted, limit: int, since: int) -> Iterator[EventRecord]:
-        """The last ``limit`` events since a time (epoch seconds), the newest one last.
+        """The last ``limit`` events since ``since`` (epoch seconds), the newest one last.
 
         Raises StoreError.
         """
@@ -160,10 +171,10 @@ class EventList:
             after = page[-1].id
 
     def page(self, wanted: Wanted, before: int | None, limit: int, since: int) -> EventPage:
-        """The last ``limit`` events since a time (epoch seconds), the newest first.
+        """The last ``limit`` events since ``since`` (epoch seconds), the newest first.
 
-        ``before``: only those with a lower id.  No more than :data:`LOOK` events are looked at,
-        so that a filter that fits few does not read the whole table.  Raises StoreError.
+        ``before``: only those with a lower id.  At most :data:`LOOK` events are searched, so that
+        a filter that matches few does not read the whole table.  Raises StoreError.
         """
         with self._reading() as conn:
             first = _lowest_id(conn, since)
@@ -171,7 +182,7 @@ class EventList:
                 return EventPage((), None)
             edge = None
             if wanted.agent_id is None and wanted.module_id is None:
-                # Those of one agent or module are found by its index.
+                # The events of one agent or module are found by its index.
                 edge = conn.scalar(_below(before).order_by(_e.id.desc()).offset(LOOK).limit(1))
         low = first if edge is None else max(first, edge + 1)
         conditions = [*wanted.conditions(), _e.time >= since, _e.id >= low]
@@ -184,12 +195,12 @@ class EventList:
         return EventPage(tuple(found), low if low > first else None)
 
     def by_ids(self, ids: Sequence[int], wanted: Wanted) -> list[EventRecord]:
-        """Those of a page of events that are wanted, in order.  Raises StoreError."""
+        """The events with these ids that match the filter, in order.  Raises StoreError."""
         chosen = self._query.where(_e.id.in_(ids), *wanted.conditions())
         return self._read(chosen.order_by(_e.id))
 
     def newest_id(self) -> int:
-        """The highest id, 0 where there is no event.  Raises StoreError."""
+        """The highest id, or 0 if there are no events.  Raises StoreError."""
         with self._reading() as conn:
             return conn.scalar(select(func.max(_e.id))) or 0
 
@@ -210,14 +221,14 @@ class EventList:
 
 
 def _first_id(conn: Connection, since: int) -> int | None:
-    """The lowest id of the events since then, None where there are none."""
-    # The count is for SQLite: for a lone min() it walks the whole table in order of id.
+    """The lowest id of the events since ``since``, or None if there are none."""
+    # The count is for SQLite: for min() alone it reads the whole table in order of id.
     first, _ = conn.execute(select(func.min(_e.id), func.count()).where(_e.time >= since)).one()
     return None if first is None else int(first)
 
 
 def _lowest_id(conn: Connection, since: int) -> int | None:
-    """About the lowest id of the events since then; None where there are none.
+    """Approximately the lowest id of the events since ``since``, or None if there are none.
 
     Events are written as they happen, so it is among the first of them by time.
     """
@@ -255,56 +266,45 @@ def _decoded(text: str | None) -> str | None:
     return None if text is None else entities.decode(text)
 
 
-# -- events as they come: each one once, and none missed
-#
-# A database gives an id when a row is inserted and shows the row when its transaction commits,
-# so an event may appear after others with higher ids: servers commit when they are ready.
-# Therefore every look begins at ``low``, below which nothing can appear any more, and passes
-# over what was seen already.  ``low`` rises
-#
-# 1. over ids that were seen without a gap between them, which is the usual case: then a look
-#    reads nothing but what is new;
-# 2. over a gap, once an id above it was seen :data:`PATIENCE` seconds ago.  Ids that a
-#    rollback used up, or that a cluster leaves out, are such gaps;
-# 3. when more than ``_MOST`` ids were seen above it.
+# -- new events as they arrive --
 
-#: Seconds for which an id that was passed over may still appear: longer than any transaction of
-#: a server lasts (waits for locks, time-outs, a pause after which the database ends it).
+#: Seconds for which a skipped id may still appear: longer than any transaction of a server lasts
+#: (waits for locks, time-outs, the idle time after which the database ends it).
 PATIENCE = 300.0
-#: So many ids before the newest one may have gaps at the start that are waited for.
+#: At the start, gaps among this many ids before the newest one are watched.
 _WATCHED = 1_000
-#: Ids that are remembered; in a storm this many come within the patience.
+#: Ids that are remembered; in an event storm this many arrive within :data:`PATIENCE`.
 _MOST = 50_000
 
 
 class EventTail:
-    """The end of a database's list of events.  All times are seconds of one steady clock."""
+    """Follows the events of a database.  All ``now`` are seconds of one monotonic clock."""
 
     def __init__(self, events: EventList, wanted: Wanted, now: float) -> None:
-        """Begin at what there is now; raises StoreError."""
+        """Start after the events that exist now.  Raises StoreError."""
         self._events = events
         self._wanted = wanted
         self._newest = events.newest_id()
         self._low = max(0, self._newest - _WATCHED)
-        #: Ids above ``low`` that were seen, and when first.
+        #: Ids above ``low`` that were seen, with the time of the first look that saw them.
         self._seen = dict.fromkeys(events.ids_after(self._low), now)
 
     @property
     def remembered(self) -> int:
-        """How many ids it holds in memory."""
+        """The number of ids held in memory."""
         return len(self._seen)
 
     def newest(self, limit: int, since: int, now: float) -> Iterator[EventRecord]:
-        """What there is already, as :meth:`EventList.newest`; told now and not again."""
+        """Existing events, as :meth:`EventList.newest`; later looks do not return them again."""
         for record in self._events.newest(self._wanted, limit, since):
             if record.id > self._low:
                 self._seen.setdefault(record.id, now)
             yield record
 
     def look(self, now: float) -> Iterator[EventRecord]:
-        """What has come since the last look, in order of id.
+        """The events that arrived since the last look, in order of id.
 
-        Raises StoreError; the next look goes on from there.
+        Raises StoreError; the next look continues from there.
         """
         self._notice_loss()
         after = self._low
@@ -318,13 +318,13 @@ class EventTail:
                 yield from found
             self._newest = max(self._newest, after)
             self._close_gaps()
-            # What a gap that closed let go of is not to be read again.
+            # A closed gap has forgotten ids up to ``low``, which must not be read again.
             after = max(after, self._low)
-        # Not before all was read: what committed while the database was away comes first.
+        # Only after everything was read: events that were committed during an outage come first.
         self._lose_patience(now)
 
     def _notice_loss(self) -> None:
-        """Where the newest events are gone (deleted, a backup restored) ids are used again."""
+        """If the newest events are gone (deleted, a backup restored), their ids are used again."""
         newest = self._events.newest_id()
         if newest < self._newest:
             self._newest = newest

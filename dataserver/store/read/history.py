@@ -1,8 +1,15 @@
-"""History read back: the points of one module in a span of time, page by page.
+"""Reads a module's history: as points, as columns for graphs, with its rules and events.
 
-Only what the span needs is read: the last point before it and those inside it, through
-the index over module and time that every layout has.  A page is a transaction of its own,
-so that nothing is held open in the database while whoever reads is slow.
+:class:`History` reads the points of a span page by page: the last point before the span and those
+inside it, through the index over module and time that every layout has.  Each page is a
+transaction of its own, so that a slow reader holds nothing open in the database.
+
+:class:`Buckets` sums points up in columns, for graphs of more points than there is room for: a
+year of one value a minute is half a million rows.  A database server sums them up itself, with a
+window function, and sends one row for each column; SQLite runs in this process, where reading row
+by row is faster.  Both give the same buckets (``tests/store/test_buckets.py``).
+
+:func:`module_rules` and :func:`module_events` read what a graph shows besides history.
 """
 
 from __future__ import annotations
@@ -36,7 +43,7 @@ from sqlalchemy import (
 )
 
 from dataserver.rules import entities
-from dataserver.rules.series import Bucket, buckets, joined
+from dataserver.rules.series import Bucket, buckets, merged
 from dataserver.rules.status import PLAIN, Rules
 from dataserver.store import schema
 from dataserver.store.cache import in_chunks
@@ -60,11 +67,11 @@ class History:
         self._page = page
 
     def points(self, module_id: int, start: int, end: int) -> Iterator[Point]:
-        """The points that say what the module was from ``start`` to ``end`` (epoch seconds).
+        """The points that determine the module's values from ``start`` to ``end`` (epoch seconds).
 
-        In order of time and, in one second, of arrival: the last ones not after ``start``,
-        then all up to and with ``end``.  Numbers and text lie in different tables; a module
-        whose packets changed their type has points in both.  Raises StoreError.
+        In order of time and, within one second, of arrival: the last ones not after ``start``,
+        then all up to and including ``end``.  Numbers and texts are in different tables; a module
+        whose type changed has points in both.  Raises StoreError.
         """
         tables = (schema.number_history, schema.text_history)
         return merge(
@@ -72,7 +79,7 @@ class History:
         )
 
     def newest(self, module_id: int, most: int, end: int) -> list[Point]:
-        """The last ``most`` points up to and with ``end``, in order.  Raises StoreError."""
+        """The last ``most`` points up to and including ``end``, in order.  Raises StoreError."""
         found: list[Point] = []
         for table in (schema.number_history, schema.text_history):
             times = self._select(table, module_id, newest_first=True)
@@ -84,7 +91,7 @@ class History:
         return sorted(found, key=itemgetter(0))[-most:]
 
     def first(self, module_id: int) -> int | None:
-        """The time of the first point; None: there is none.  Raises StoreError."""
+        """The time of the first point, or None if there are no points.  Raises StoreError."""
         times: list[int] = []
         for table in (schema.number_history, schema.text_history):
             query = self._select(table, module_id).limit(1)
@@ -101,21 +108,21 @@ class History:
             after = page[-1][0] if page else end
 
     def _last(self, table: Table, module_id: int, time: int) -> list[Point]:
-        """The last point not after ``time``, if there is one."""
+        """The last point not after ``time``, or an empty list."""
         query = self._select(table, module_id, newest_first=True).where(table.c.time <= time)
         with translating("read history"), reading(self._engine) as conn:
             return _fetch(conn, query.limit(1))
 
     def _read(self, table: Table, module_id: int, after: int, end: int) -> tuple[list[Point], bool]:
-        """A page of the points in (after, end], whole seconds only; and whether it was full."""
+        """A page of the points in (after, end], in whole seconds, and whether there may be more."""
         time = table.c.time
         query = self._select(table, module_id).where(time > after, time <= end)
         with translating("read history"), reading(self._engine) as conn:
             page = _fetch(conn, query.limit(self._page))
             if len(page) < self._page:
                 return page, False
-            # The page may end within a second, and in Pandora's own tables nothing but the
-            # order of rows tells the points of one second apart: so that second is read whole.
+            # The page may end within a second, and in Pandora's own tables only the order of
+            # rows distinguishes the points of one second, so the whole second is read.
             last = page[-1][0]
             second = self._select(table, module_id).where(time == last)
             return [point for point in page if point[0] < last] + _fetch(conn, second), True
@@ -130,31 +137,27 @@ def _fetch(conn: Connection, query: Select[Any]) -> list[Point]:
     return [(time, value) for time, value in conn.execute(query)]
 
 
-# -- history summed up in columns, for graphs of more points than there is room for
-#
-# A year of one value a minute is half a million rows.  A server sums them up where they are, with
-# a window function, and sends a row for each column; SQLite is in this process, and faster read
-# row by row.  Both give the same buckets (``tests/store/test_buckets.py``).
+# -- history in columns --
 
-#: Rows that are fetched at a time: fewer than Python makes before it collects garbage (700), since
-#: that, in a process of this size, takes longer than all the rest.
-_PAGE = 500
-#: Parts in which a server sums up, so that its temporary tables stay in memory (16 MB), and how
-#: many of them at the same time.
+#: Rows that are fetched from SQLite at a time: fewer than the allocations after which Python
+#: collects garbage (700), since that takes longer than everything else in a process of this size.
+_FETCH = 500
+#: Parts in which a database server sums up, so that its temporary tables stay in memory (16 MB),
+#: and how many of them run at the same time.
 _PARTS, _AT_ONCE = 8, 2
-#: Fields of a row of sums before those of the edges.
+#: The number of fields of a row of :meth:`Buckets._sums` before those of the edges.
 _SUMS = 7
 _ONE: ColumnElement[float] = literal_column("1e0")
-_NONE: ColumnElement[float] = literal_column("0e0")
-#: Characters of a text that are read; what is stored may be 16 MB.
-LONGEST = 300
+_ZERO: ColumnElement[float] = literal_column("0e0")
+#: Characters of a text that are read; stored texts may have 16 MB.
+TEXT_LENGTH = 300
 
 
 class HistorySpan(NamedTuple):
     """The points of a module in (start, end], to be summed up in columns that begin at ``lefts``.
 
-    The last one holds until ``until``, which is later than ``end``.  ``edges``: values for which
-    is asked how long the module was at or above them.
+    The last point holds until ``until``, which is later than ``end``.  ``edges`` are values for
+    which each bucket gets the time that the module was at or above them.
     """
 
     module_id: int
@@ -166,7 +169,7 @@ class HistorySpan(NamedTuple):
 
 
 class TextBucket(NamedTuple):
-    """Texts of one column: how many, and when the last one began and what it is."""
+    """The texts of one column: how many, and the last one with its time."""
 
     column: int
     changes: int
@@ -175,14 +178,14 @@ class TextBucket(NamedTuple):
 
 
 class Spark(NamedTuple):
-    """A module's number before the span, and (least, greatest, last) by column."""
+    """A module's number before the span, and (minimum, maximum, last) by column."""
 
     before: float | None
     columns: dict[int, tuple[float, float, float]]
 
 
 class Buckets:
-    """Sums up history in one database."""
+    """Sums up the history of one database in columns."""
 
     def __init__(self, engine: Engine, layout: Layout) -> None:
         self._engine = engine
@@ -190,14 +193,14 @@ class Buckets:
         self._in_server = layout.dialect != "sqlite"
 
     def count(self, module_id: int, start: int, end: int, most: int, *, texts: bool) -> int:
-        """How many numbers, or texts, lie in (start, end], counted up to ``most``."""
+        """The number of numeric points, or texts, in (start, end], counted up to ``most``."""
         table = schema.text_history if texts else schema.number_history
         inside = select(literal(1)).where(*_within(table, module_id, start, end)).limit(most)
         with translating("count history"), reading(self._engine) as conn:
             return conn.scalar(select(func.count()).select_from(inside.subquery())) or 0
 
     def points(self, module_id: int, start: int, end: int) -> list[tuple[int, float]]:
-        """The numbers in (start, end], in order; for few of them."""
+        """The numbers in (start, end], in order; all at once, so for spans with few of them."""
         table = schema.number_history
         query = select(table.c.time, table.c.value).where(*_within(table, module_id, start, end))
         query = self._layout.in_order(query, table)
@@ -205,19 +208,22 @@ class Buckets:
             return [(row[0], row[1]) for row in conn.execute(query)]
 
     def number_before(self, module_id: int, time: int) -> float | None:
-        """The last number not after ``time``."""
+        """The last number not after ``time``, or None if there is none."""
         found = self._before(schema.number_history, module_id, time, whole=True)
         return None if found is None else float(found)
 
     def text_before(self, module_id: int, time: int) -> str | None:
-        """The last text not after ``time``, cut to LONGEST."""
+        """The last text not after ``time``, truncated, or None if there is none."""
         found = self._before(schema.text_history, module_id, time, whole=False)
         return None if found is None else str(found)
 
     def sparks(
         self, module_ids: Sequence[int], start: int, end: int, step: int
     ) -> dict[int, Spark]:
-        """The numbers of many modules in [start, end] in columns, by module."""
+        """The numbers of several modules in [start, end] in columns, by module.
+
+        Raises StoreError.
+        """
         if not module_ids:
             return {}
         h, m = schema.number_history.c, schema.module.c
@@ -260,17 +266,17 @@ class Buckets:
                     found[module_id].columns[column] = (low, high, last)
         return found
 
-    def numbers(self, cut: HistorySpan) -> list[Bucket]:
-        """The numbers of the span in columns; empty ones are left out.  Raises StoreError."""
+    def numbers(self, span: HistorySpan) -> list[Bucket]:
+        """The numbers of the span in columns; empty columns are left out.  Raises StoreError."""
         if not self._in_server:
             with translating("sum up history"), reading(self._engine) as conn:
-                return list(_together(self._piecewise(conn, cut)))
+                return list(_join_pieces(self._piecewise(conn, span)))
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            summed = threads.map(lambda part: self._summed(part, cut), _parts(cut))
+            summed = threads.map(lambda part: self._summed(part, span), _parts(span))
             return [bucket for part in summed for bucket in part]
 
     def texts(self, module_id: int, start: int, end: int, lefts: Sequence[int]) -> list[TextBucket]:
-        """The texts in (start, end] in columns that begin at ``lefts``, each cut to LONGEST."""
+        """The texts in (start, end] in columns that begin at ``lefts``, each truncated."""
         c = schema.text_history.c
         index = column_of(c.time, lefts)
         per_column = (
@@ -281,19 +287,19 @@ class Buckets:
         )
         p = per_column.c
         query = self._last_of_second(
-            select(p.at, p.changes, p.time, func.substr(c.value, 1, LONGEST))
+            select(p.at, p.changes, p.time, func.substr(c.value, 1, TEXT_LENGTH))
             .select_from(per_column)
             .join(schema.text_history, and_(c.module_id == module_id, c.time == p.time)),
             schema.text_history,
         )
         with translating("sum up history"), reading(self._engine) as conn:
-            # Of several in one second the last one is the value.
+            # Of several texts in one second the last one counts.
             found = {row[0]: TextBucket(*row) for row in conn.execute(query)}
         return sorted(found.values(), key=itemgetter(0))
 
     def _before(self, table: Table, module_id: int, time: int, *, whole: bool) -> Any:
         c = table.c
-        query = select(c.value if whole else func.substr(c.value, 1, LONGEST)).where(
+        query = select(c.value if whole else func.substr(c.value, 1, TEXT_LENGTH)).where(
             c.module_id == module_id, c.time <= time, c.value.is_not(None)
         )
         query = self._layout.in_order(query, table, newest_first=True).limit(1)
@@ -301,26 +307,26 @@ class Buckets:
             return conn.scalar(query)
 
     def _summed(self, part: HistorySpan, whole: HistorySpan) -> list[Bucket]:
-        """One part of the columns of ``whole``, by the server."""
+        """One part of the columns of ``whole``, summed up by the database server."""
         with translating("sum up history"), reading(self._engine) as conn:
             rows = conn.execute(self._sums(part)).all()
-            lasts = self._at(conn, part.module_id, [row.latest for row in rows])
-        # What somebody deletes at this very moment has no last number.
+            lasts = self._numbers_at(conn, part.module_id, [row.latest for row in rows])
+        # Rows that are deleted between the two queries have no last number.
         return [_bucket(row, lasts[row.latest], whole) for row in rows if row.latest in lasts]
 
-    def _sums(self, cut: HistorySpan) -> Select[Any]:
-        """A row for each column without what its last point holds."""
+    def _sums(self, span: HistorySpan) -> Select[Any]:
+        """A row for each column, without the time that its last point holds."""
         c = schema.number_history.c
-        column = column_of(c.time, cut.lefts)
-        if isinstance(cut.lefts, range):
-            # Faster than rounding a quotient down.
-            column = (c.time - cut.lefts.start).op("DIV", precedence=8)(cut.lefts.step)
-        # Without an ordinal the server may take the values of one second in any order.
+        column = column_of(c.time, span.lefts)
+        if isinstance(span.lefts, range):
+            # Integer division is faster than rounding a quotient down.
+            column = (c.time - span.lefts.start).op("DIV", precedence=8)(span.lefts.step)
+        # Without an ordinal the order of the values of one second is undefined.
         order = (c.time, c.ordinal) if self._layout.has_ordinal else (c.time,)
         following = func.lead(c.time).over(partition_by=column, order_by=order)
         points = (
             select(c.time, c.value, following.label("following"), column.label("at"))
-            .where(*_within(schema.number_history, cut.module_id, cut.start, cut.end))
+            .where(*_within(schema.number_history, span.module_id, span.start, span.end))
             .subquery()
         )
         p = points.c
@@ -334,18 +340,18 @@ class Buckets:
                 func.min(p.value).label("low"),
                 func.max(p.value).label("high"),
                 func.sum(p.value * held).label("area"),
-                # Sums of doubles take half the time of sums of whole numbers, which are decimals.
+                # Sums of doubles take half the time of sums of integers, which become decimals.
                 *(
-                    func.sum(case((p.value >= edge, held * _ONE), else_=_NONE))
-                    for edge in cut.edges
+                    func.sum(case((p.value >= edge, held * _ONE), else_=_ZERO))
+                    for edge in span.edges
                 ),
             )
             .group_by(p.at)
             .order_by(p.at)
         )
 
-    def _at(self, conn: Connection, module_id: int, times: list[int]) -> dict[int, float]:
-        """The numbers at those times, of several in one second the last."""
+    def _numbers_at(self, conn: Connection, module_id: int, times: list[int]) -> dict[int, float]:
+        """The numbers at these times; of several in one second the last."""
         c = schema.number_history.c
         found: dict[int, float] = {}
         for some in in_chunks(times):
@@ -356,49 +362,49 @@ class Buckets:
             found.update((row[0], row[1]) for row in conn.execute(query))
         return found
 
-    def _piecewise(self, conn: Connection, cut: HistorySpan) -> Iterator[Bucket]:
-        """The buckets of one page of rows after the other; a column may be in two of them."""
+    def _piecewise(self, conn: Connection, span: HistorySpan) -> Iterator[Bucket]:
+        """The buckets of one page of rows after the other; a column may be split over two pages."""
         table = schema.number_history
-        within = _within(table, cut.module_id, cut.start, cut.end)
+        within = _within(table, span.module_id, span.start, span.end)
         query = self._layout.in_order(select(table.c.time, table.c.value).where(*within), table)
         text = str(query.compile(conn, compile_kwargs={"literal_binds": True}))
         times: list[int] = []
         values: list[float] = []
-        # Rows as the driver gives them: half the time of the whole goes into wrapping them.
+        # The driver's own rows: wrapping them would take half of the whole time.
         with closing(conn.connection.cursor()) as cursor:
             cursor.execute(text)
-            while page := cursor.fetchmany(_PAGE):
+            while page := cursor.fetchmany(_FETCH):
                 new_times, new_values = zip(*page, strict=True)
                 times += new_times
                 values += new_values
-                # How long the last one holds is known with the next page.
+                # How long the last point holds is known only with the next page.
                 kept = times[-1:], values[-1:]
                 del times[-1], values[-1]
-                yield from buckets(times, values, cut.lefts, kept[0][0], cut.edges)
+                yield from buckets(times, values, span.lefts, kept[0][0], span.edges)
                 times, values = kept
-        yield from buckets(times, values, cut.lefts, cut.until, cut.edges)
+        yield from buckets(times, values, span.lefts, span.until, span.edges)
 
     def _last_of_second(self, query: Select[Any], table: Table) -> Select[Any]:
-        """``query``, which joins single seconds to ``table``, with each second's last row last."""
+        """``query``, which joins single seconds to ``table``, ordered so that later rows win."""
         if self._layout.has_ordinal:
             return query.order_by(table.c.ordinal)
-        # Not sorted, so as not to mix up what the index has in order.
+        # Not sorted: the index has the rows in order, and sorting would mix them up.
         return self._layout.along_index(query, table)
 
 
-def _parts(cut: HistorySpan) -> Iterator[HistorySpan]:
-    """The columns of ``cut`` in a few parts."""
-    lefts = cut.lefts[:: max(1, -(-len(cut.lefts) // _PARTS))]
-    for left, right in pairwise([*lefts, cut.until]):
-        # A point on an edge belongs to the later column, and a cut is (start, end].
-        yield cut._replace(start=max(cut.start, left - 1), end=min(right - 1, cut.end))
+def _parts(span: HistorySpan) -> Iterator[HistorySpan]:
+    """``span`` split into a few parts of whole columns."""
+    lefts = span.lefts[:: max(1, -(-len(span.lefts) // _PARTS))]
+    for left, right in pairwise([*lefts, span.until]):
+        # A point on an edge belongs to the later column, and a span is (start, end].
+        yield span._replace(start=max(span.start, left - 1), end=min(right - 1, span.end))
 
 
-def _bucket(row: Row[Any], last: float, cut: HistorySpan) -> Bucket:
-    """From a row of :meth:`Buckets._sums`, with the number that holds to the column's end."""
+def _bucket(row: Row[Any], last: float, span: HistorySpan) -> Bucket:
+    """A bucket from a row of :meth:`Buckets._sums` and the last number of its column."""
     following = row.at + 1
-    end = cut.lefts[following] if following < len(cut.lefts) else cut.until
-    held = min(end, cut.until) - row.latest
+    end = span.lefts[following] if following < len(span.lefts) else span.until
+    held = min(end, span.until) - row.latest
     return Bucket(
         column=row.at,
         first=row.first,
@@ -409,13 +415,13 @@ def _bucket(row: Row[Any], last: float, cut: HistorySpan) -> Bucket:
         area=(row.area or 0.0) + last * held,
         over=tuple(
             int(seconds or 0) + (held if last >= edge else 0)
-            for seconds, edge in zip(row[_SUMS:], cut.edges, strict=True)
+            for seconds, edge in zip(row[_SUMS:], span.edges, strict=True)
         ),
     )
 
 
-def _together(pieces: Iterator[Bucket]) -> Iterator[Bucket]:
-    """Pieces of one column made one bucket."""
+def _join_pieces(pieces: Iterator[Bucket]) -> Iterator[Bucket]:
+    """Joins neighbouring pieces of the same column into one bucket."""
     before: Bucket | None = None
     for piece in pieces:
         if before is None or before.column != piece.column:
@@ -423,7 +429,7 @@ def _together(pieces: Iterator[Bucket]) -> Iterator[Bucket]:
                 yield before
             before = piece
         else:
-            before = joined(before, piece)
+            before = merged(before, piece)
     if before is not None:
         yield before
 
@@ -434,15 +440,14 @@ def _within(table: Table, module_id: int, start: int, end: int) -> tuple[ColumnE
 
 
 def column_of(time: ColumnElement[int], lefts: Sequence[int]) -> ColumnElement[int]:
-    """The number, from 0, of the column that a time lies in, of those that begin at ``lefts``.
+    """The index of the column that ``time`` lies in, of the columns that begin at ``lefts``.
 
-    Equal columns are divided, others searched, in as many steps as their number has digits in
-    base two.
+    Equal columns (a range) are found by division, others by binary search.
     """
     if isinstance(lefts, range):
         return type_coerce((time - lefts.start) // lefts.step, Integer)
     if len(lefts) <= 1:
-        # A bare number to be grouped by would be the place of a column in the result.
+        # GROUP BY takes a plain number for the position of a column of the result.
         return type_coerce(time * 0, Integer)
     return type_coerce(_searched(time, lefts, 0, len(lefts)), Integer)
 
@@ -450,9 +455,9 @@ def column_of(time: ColumnElement[int], lefts: Sequence[int]) -> ColumnElement[i
 def _searched(
     time: ColumnElement[int], lefts: Sequence[int], low: int, high: int
 ) -> ColumnElement[int]:
-    """As :func:`column_of`, of the columns from ``low`` up to ``high``.
+    """As :func:`column_of`, for the columns from ``low`` up to ``high``.
 
-    As text, so that what is selected and what it is grouped by are the same to any server.
+    With literals, so that any server recognises the selected and the grouped expression as equal.
     """
     if high - low == 1:
         return literal_column(str(low))
@@ -465,11 +470,11 @@ def _searched(
     return found
 
 
-# -- what a graph of a module needs besides its history: how it is judged, and its events
+# -- a module's rules and events --
 
 
 class EventMark(NamedTuple):
-    """An event of a module; ``time`` in epoch seconds, ``text`` as people read it."""
+    """An event of a module; ``time`` in epoch seconds, ``text`` decoded."""
 
     id: int
     time: int
@@ -479,7 +484,7 @@ class EventMark(NamedTuple):
 
 
 def module_rules(engine: Engine, layout: Layout, module_id: int) -> Rules:
-    """How the values of a module are judged today.  Raises StoreError."""
+    """The rules by which the values of a module are judged now.  Raises StoreError."""
     m = schema.module.c
     wanted = (m[key] if layout.has(m[key]) else null().label(key) for key in RULE_KEYS)
     query = select(*wanted).where(m.id == module_id)

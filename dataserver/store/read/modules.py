@@ -1,4 +1,4 @@
-"""What is known of agents and modules, as an operator reads it: one query for each list."""
+"""Reads agents and modules as records for people, with one query for each list."""
 
 from __future__ import annotations
 
@@ -16,23 +16,14 @@ from dataserver.rules.values import Kind, parse_number, type_rule
 from dataserver.store import schema
 from dataserver.store.layout import Layout
 
-#: Characters of a value where many are shown; a text may have 16 million.
+#: Characters of a value in lists; a text may have 16 million.
 SHORT = 4_000
 _SHORT_VALUE = func.substr(schema.state.c.value, 1, SHORT).label(schema.state.c.value.key)
-
-_COUNTS = (
-    "critical_count",
-    "warning_count",
-    "unknown_count",
-    "normal_count",
-    "notinit_count",
-    "total_count",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many of an agent's enabled modules are in which status, as its row says."""
+    """The counts of an agent's enabled modules by status, as stored in its row."""
 
     critical: int
     warning: int
@@ -43,7 +34,7 @@ class Counts:
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self | None:
-        """From a row of :func:`agents`'s query; None where the database does not count."""
+        """From a row of :func:`agents_query`; None if the database has no counts."""
         if row.total_count is None:
             return None
         return cls(
@@ -71,12 +62,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
-    """One agent.  Names as people read them; times in epoch seconds, None: never.
+    """One agent.  Names are decoded; times in epoch seconds, None for never.
 
-    ``contact`` is when its last packet was taken in, ``packet_time`` what that packet said;
-    ``modules`` how many it has, disabled ones too, ``interval`` in seconds, ``mode`` 0 (normal:
-    its packets change nothing but values), 1 (learning), 2 (autodisable: learning, and enabled
-    again by its packets).  ``counts`` is None where the database has no columns for them.
+    ``contact`` is when its last packet was stored, ``packet_time`` the time in that packet;
+    ``modules`` counts its modules including disabled ones, ``interval`` is in seconds.  ``mode``
+    is 0 (normal: its packets change only values), 1 (learning) or 2 (autodisable: learning, and
+    enabled again by its packets).  ``counts`` is None if the database has no columns for them.
     """
 
     id: int
@@ -95,12 +86,12 @@ class AgentRecord:
 
     @property
     def status(self) -> Status | None:
-        """That of its worst module; None where the database does not say."""
+        """The status of its worst module, or None if the database has no counts."""
         return None if self.counts is None else self.counts.worst
 
     @classmethod
     def from_row(cls, row: Row[Any], zone: tzinfo) -> Self:
-        """From a row of :func:`agents`'s query."""
+        """From a row of :func:`agents_query`."""
         return cls(
             id=row.id,
             name=entities.decode(row.name),
@@ -119,7 +110,7 @@ class AgentRecord:
 
 
 class ModuleName(NamedTuple):
-    """What a list of an agent's modules is chosen by; ``status`` None: it has no state."""
+    """A module's name and status, for choosing from a list; ``status`` is None without a state."""
 
     id: int
     name: str
@@ -129,12 +120,12 @@ class ModuleName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModuleRecord:
-    """One module and its state.  Times in epoch seconds, None: never.
+    """One module and its state.  Times in epoch seconds, None for never.
 
-    ``value`` is the newest one, a float where it is a number, None before the first;
-    ``time`` its time, ``saved`` that of the last one that went into history.
-    ``status`` (None: it has no state) holds since ``since``; ``pending`` is the status that
-    newer values have, where flip-flop keeps the module from following them yet.
+    ``value`` is the newest one, a float if it is a number, None before the first; ``time`` is its
+    time, ``saved`` the time of the last value that was stored in history.
+    ``status`` (None without a state) holds since ``since``; ``pending`` is the status of newer
+    values that flip-flop protection keeps the module from taking yet.
     ``interval`` in seconds.  Texts are decoded, as the console shows them.
     """
 
@@ -155,8 +146,8 @@ class ModuleRecord:
 
     @classmethod
     def from_row(cls, row: Row[Any], zone: tzinfo) -> Self:
-        """From a row of :func:`modules`'s query."""
-        # Of the two meanings of a doubled hour, that of the last value that was taken.
+        """From a row of :func:`_modules_query`."""
+        # In a doubled hour, the meaning that fits the last value.
         time = _epoch(row.local_time, zone, row.last_execution_try)
         return cls(
             id=row.id,
@@ -177,7 +168,7 @@ class ModuleRecord:
 
 
 def agents(conn: Connection, layout: Layout, zone: tzinfo) -> Iterator[AgentRecord]:
-    """All agents in order of name, as they are read."""
+    """All agents in order of name, as a lazy iterator."""
     return (
         AgentRecord.from_row(row, zone)
         for row in conn.execute(
@@ -189,13 +180,13 @@ def agents(conn: Connection, layout: Layout, zone: tzinfo) -> Iterator[AgentReco
 def modules(
     conn: Connection, layout: Layout, zone: tzinfo, agent_id: int
 ) -> Iterator[ModuleRecord]:
-    """The modules of one agent in order of name, as they are read."""
+    """The modules of one agent in order of name, as a lazy iterator."""
     query = _modules_query(layout).where(schema.module.c.agent_id == agent_id)
     return (ModuleRecord.from_row(row, zone) for row in conn.execute(query))
 
 
 def agent(conn: Connection, layout: Layout, zone: tzinfo, agent_id: int) -> AgentRecord | None:
-    """One agent; None: there is none of that id."""
+    """One agent, or None if the id is unknown."""
     row = conn.execute(agents_query(layout, schema.agent.c.id == agent_id)).one_or_none()
     return None if row is None else AgentRecord.from_row(row, zone)
 
@@ -203,7 +194,7 @@ def agent(conn: Connection, layout: Layout, zone: tzinfo, agent_id: int) -> Agen
 def module(
     conn: Connection, layout: Layout, zone: tzinfo, module_id: int
 ) -> tuple[int, ModuleRecord] | None:
-    """One module, its value cut to SHORT, with its agent's id; None: there is none of that id."""
+    """A module's agent id and the module, its value cut to SHORT; None if the id is unknown."""
     query = _modules_query(layout, _SHORT_VALUE).add_columns(schema.module.c.agent_id)
     row = conn.execute(query.where(schema.module.c.id == module_id)).first()
     return None if row is None else (row.agent_id, ModuleRecord.from_row(row, zone))
@@ -212,13 +203,13 @@ def module(
 def some_modules(
     conn: Connection, layout: Layout, zone: tzinfo, ids: Collection[int]
 ) -> list[ModuleRecord]:
-    """Those modules, in order of name, their values cut to SHORT."""
+    """The modules with these ids, in order of name, their values cut to SHORT."""
     query = _modules_query(layout, _SHORT_VALUE).where(schema.module.c.id.in_(ids))
     return [ModuleRecord.from_row(row, zone) for row in conn.execute(query)]
 
 
 def module_names(conn: Connection, layout: Layout, agent_id: int) -> list[ModuleName]:
-    """The modules of one agent, in order of name; reads no values, which may be long."""
+    """The names of one agent's modules, in order; does not read values, which may be long."""
     m, s = schema.module.c, schema.state.c
     query = (
         select(m.id, m.name, s.status, m.disabled)
@@ -240,13 +231,13 @@ def module_names(conn: Connection, layout: Layout, agent_id: int) -> list[Module
 
 
 def agents_query(layout: Layout, which: ColumnElement[bool] | None = None) -> Select[Any]:
-    """The rows of :class:`AgentRecord`, of all agents or those of ``which``, in no order."""
+    """A query for the rows of :class:`AgentRecord`, of all agents or of ``which``, unordered."""
     a, g, o, m = schema.agent.c, schema.group.c, schema.os.c, schema.module.c
     counted = select(m.agent_id, func.count().label("modules")).group_by(m.agent_id)
     if layout.has(m.delete_pending):
         counted = counted.where(m.delete_pending == 0)
     if which is not None:
-        # Else the modules of all agents are counted for a few.
+        # Otherwise the modules of all agents are counted.
         counted = counted.where(m.agent_id.in_(select(a.id).where(which)))
     count = counted.subquery()
     joined = (
@@ -268,7 +259,7 @@ def agents_query(layout: Layout, which: ColumnElement[bool] | None = None) -> Se
             a.mode,
             a.disabled,
             _optional(layout, a.quiet),
-            *(_optional(layout, a[key]) for key in _COUNTS),
+            *(_optional(layout, a[key]) for key in schema.COUNT_KEYS),
         )
         .select_from(joined)
         .where(*(() if which is None else (which,)))
@@ -303,7 +294,7 @@ def _modules_query(layout: Layout, value: ColumnElement[Any] = schema.state.c.va
 
 
 def _optional(layout: Layout, column: Column[Any]) -> ColumnElement[Any]:
-    """A column that an existing database may lack: NULL there."""
+    """``column``, or NULL if the database does not have it."""
     return column if layout.has(column) else null().label(column.key)
 
 
@@ -311,7 +302,7 @@ def _pending(row: Row[Any]) -> Status | None:
     if row.status is None or row.last_status is None or row.last_status == row.status:
         return None
     newest = status_of(row.last_status)
-    # A value has one of these three; before its first one a module has nothing pending.
+    # Values have one of these three statuses; before its first value nothing is pending.
     is_of_value = newest in (Status.NORMAL, Status.CRITICAL, Status.WARNING)
     return newest if is_of_value and row.status != Status.NOT_INITIALISED else None
 
@@ -321,7 +312,7 @@ def _decoded(text: str | None) -> str | None:
 
 
 def _value(text: str, type_name: str | None) -> float | str:
-    """The state's text as a number, unless the module's type is text or it is none."""
+    """The state's value as a number if it is one and the module's type is not text."""
     if type_rule(type_name or "").kind is Kind.TEXT:
         return text
     number = parse_number(text)
@@ -329,6 +320,6 @@ def _value(text: str, type_name: str | None) -> float | str:
 
 
 def _epoch(local_time: object, zone: tzinfo, hint: int | None = None) -> int | None:
-    """Epoch seconds of a date column (text or datetime); None for 1970-01-01 and no date."""
+    """Epoch seconds of a date column (text or datetime); None for no date and 1970-01-01."""
     text = str(local_time)[:19] if local_time else ""
     return from_local_text(text, zone, hint) or None if text > "1970-01-02" else None

@@ -1,1 +1,1 @@
-"""What one process does for a database now and then: unknown, keep_alive, mode 2, downtimes."""
+"""Periodic passes over a whole database by one process: unknown, keep_alive, mode 2, downtimes."""

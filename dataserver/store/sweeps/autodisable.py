@@ -1,9 +1,9 @@
-"""Agents of mode 2 ("autodisable") that fell silent: disabled, until their next packet.
+"""The autodisable sweep: disables agents of mode 2 ("autodisable") that fell silent.
 
-Such an agent is disabled when it has not been heard of for twice its interval and every module
-of it that could be unknown is.  Modules that are disabled, never had a value, or answer to no
-clock (asynchronous ones and ``keep_alive``) have no say.  Its next packet enables it again:
-:mod:`dataserver.store.agents`.
+Such an agent is disabled when it has sent no packet for twice its interval and all of its modules
+that can become unknown are unknown.  Modules that are disabled, never had a value, or are not due
+at any time (asynchronous ones and ``keep_alive``) do not count.  The agent's next packet enables
+it again (:mod:`dataserver.store.agents`).
 """
 
 from __future__ import annotations
@@ -17,32 +17,30 @@ from dataserver.rules.status import Status
 from dataserver.store import ledger, schema
 from dataserver.store.layout import Layout
 from dataserver.store.sql import Sql
-from dataserver.store.sweeps.unknown import Types, read_types, unindexed
+from dataserver.store.sweeps.unknown import Types, is_agent_overdue, read_types, unindexed
 
-#: Agents looked at by one step.
+#: Agents checked by one step.
 BLOCK = 1_000
 #: The mode of agents that are disabled when they fall silent.
 _AUTODISABLE = 2
-_INTERVALS = 2
-_INTERVAL = 300
 
 
 class Autodisable:
-    """Looks through the agents of mode 2, a block in each step."""
+    """Checks the agents of mode 2, one block in each step."""
 
     def __init__(self, sql: Sql, layout: Layout, text: Callable[[int], str]) -> None:
         """``text`` gives the local time of epoch seconds."""
         self._sql = sql
         self._layout = layout
         self._text = text
-        #: The last agent that the present pass has looked at.
+        #: The last agent that the current pass has checked.
         self._after = 0
 
     def sweep(self, conn: Connection, now: int, horizon: int) -> bool:
-        """One step inside the caller's transaction; True: there is more to do at once.
+        """One step inside the caller's transaction; True if there is more to do at once.
 
-        ``now`` and ``horizon`` in epoch seconds, as for the unknown sweep.  Raises what the
-        database raises.
+        ``now`` and ``horizon`` in epoch seconds, as for the unknown sweep.  Raises the database's
+        errors.
         """
         until, a = min(now, horizon), schema.agent.c
         query = self._candidates()
@@ -52,7 +50,7 @@ class Autodisable:
         silent = self._silent(conn, types, picked, until)
         if silent:
             versions = ledger.lock_versions(conn, self._sql, silent)
-            # Packets may have come before the locks were ours.
+            # Packets may have arrived before the locks were ours.
             again = conn.execute(query.where(a.id.in_(silent))).all()
             still = self._silent(conn, types, again, until)
             conn.execute(update(schema.agent).where(a.id.in_(still)).values(disabled=1))
@@ -62,14 +60,18 @@ class Autodisable:
     def _candidates(self) -> Select[Any]:
         a = schema.agent.c
         query = select(a.id, a.interval, a.contact).where(a.disabled == 0, a.mode == _AUTODISABLE)
-        # Counts are kept with every change of a status: most agents need no second look.
+        # Counts are up to date with every change of a status, so most agents are ruled out here.
         return query.where(a.unknown_count != 0) if self._layout.has(a.unknown_count) else query
 
     def _silent(
         self, conn: Connection, types: Types, agents: Sequence[Any], until: int
     ) -> list[int]:
-        """Ids of those that were not heard of and whose modules are all unknown."""
-        overdue = [agent.id for agent in agents if self._is_overdue(agent, until)]
+        """Ids of the agents that are overdue and whose modules are all unknown."""
+        overdue = [
+            agent.id
+            for agent in agents
+            if is_agent_overdue(agent.contact, agent.interval, until, self._text)
+        ]
         m, s = schema.module.c, schema.state.c
         query = (
             select(m.agent_id, s.status)
@@ -85,9 +87,3 @@ class Autodisable:
         for agent_id, status in conn.execute(query) if overdue else ():
             statuses.setdefault(agent_id, set()).add(status)
         return [key for key in overdue if statuses.get(key) == {Status.UNKNOWN.value}]
-
-    def _is_overdue(self, agent: Any, until: int) -> bool:
-        """Whether the agent's last contact is too long ago."""
-        # Local texts sort as times do, but for the doubled hour of a clock change.
-        before = self._text(until - _INTERVALS * (agent.interval or _INTERVAL))
-        return str(agent.contact)[:19] < before
