@@ -196,6 +196,9 @@ def _read_text(text: str, repair_text: str, content: bytes) -> _Read:
     if not is_complete:
         if ends_complete(content.rstrip(b"\0")):
             raise IncompletePacket("zero bytes follow the closing tag of the root")
+        if not len(root) and whole.text.rstrip().endswith("/>"):
+            # A value may go on behind it: <agent_data description='a/>b' ...
+            raise IncompletePacket("its root has no closing tag")
         raise _malformed("something follows the closing tag of the root")
     if whole.bare:
         remarks.append(f"a bare quotation mark in its {whole.bare:.40} is read as text")

@@ -139,12 +139,12 @@ def _requoted(text: str, start: int, most: int) -> Mended:
         mark = begin[2]
         last = _VALUE_ENDS[mark].search(text, begin.end())
         value = text[begin.end() : last.start() if last else len(text)]
+        if last is None:
+            return Mended(text, is_cut=True)
         if mark in value:
             if _DOUBTFUL[mark].search(value):
                 return Mended(text)
             bare = bare or begin[1]
-        if last is None:
-            return Mended(text, is_cut=True)
         parts += (begin[0], _escaped(value).replace(mark, _REFERENCES[mark]), mark)
         place = last.end()
     if not bare:  # only the tag's name, or an error for the parser to find

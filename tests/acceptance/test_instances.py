@@ -237,7 +237,7 @@ class TestSpawn:
     def test_a_name_that_is_taken_is_refused(self, place: Place, instances: Instances) -> None:
         refused(instances("spawn", "main"), "instance 'main' exists already")
         (place.home.instances / "beta").mkdir()
-        refused(instances("spawn", "beta"), "is in the way")
+        refused(instances("spawn", "beta"), "is not an instance")
 
     def test_a_drop_directory_of_another_is_refused_and_nothing_is_made(
         self, place: Place, instances: Instances

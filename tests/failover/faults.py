@@ -138,12 +138,23 @@ def split_brain(scene: Scene) -> None:
 def data_in_unwritable(scene: Scene) -> None:
     """The drop directory's file system is read-only."""
     scene.host.run("mount", "--bind", _DATA_IN, _DATA_IN)
+    # Busy while an upload has a file open for writing.
+    scene.lab.wait(lambda: _remount_read_only(scene), "a moment without an upload")
     scene.mark()
-    scene.host.run("mount", "-o", "remount,bind,ro", _DATA_IN)
     try:
         scene.wait_taken_over()
     finally:
         scene.host.run("umount", "--lazy", _DATA_IN)
+
+
+def _remount_read_only(scene: Scene) -> bool:
+    try:
+        scene.host.run("mount", "-o", "remount,bind,ro", _DATA_IN)
+    except AssertionError as error:
+        if "busy" not in str(error):
+            raise
+        return False
+    return True
 
 
 def database_stopped(scene: Scene) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -126,6 +126,8 @@ IN_TAGS = st.sampled_from(["'", '"', "=", " ", "\n", "x", " b=", "<", ">", "/", 
 
 @settings(max_examples=examples(200, 5000))
 @given(st.lists(IN_TAGS, max_size=12).map("".join), st.sampled_from("\"'"), st.floats(0, 1))
+@example("it's>=", "'", 0.5)
+@example("'/>", "'", 0.3)
 def test_a_tag_with_any_quotation_marks_is_read_or_malformed_at_once(
     value: str, mark: str, place: float
 ) -> None:
