@@ -153,6 +153,9 @@ class Pipeline:
         if recovered:
             log.info("put back %d files that were being unlinked at a crash", recovered)
         self._jobs.begin()
+        if self._patient:
+            # The server's row exists before the first values refer to it (running_by).
+            self._jobs.database.run_due()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -108,13 +108,12 @@ def test_instances_that_share_a_name_share_a_row_which_others_set_down(
 
 
 def test_modules_run_on_the_server_that_stores_their_values(place: Place, engine: Engine) -> None:
-    """The console's page of servers counts them by it."""
+    """The console's page of servers counts them by it, from the first batch on."""
     running = select(schema.state.c.running_by)
+    place.drop("a.1.data", packet("a", module("load")))
     with Server(place) as server, engine.connect() as conn:
-        server.wait(lambda: row(engine, "twins").get("status") == 1, "its row")
-        place.drop("a.1.data", packet("a", module("load")))
-        conn.execution_options(isolation_level="AUTOCOMMIT")
-        server.wait(lambda: conn.scalar(running) == row(engine, "twins")["id_server"], "its module")
+        server.wait(lambda: not place.packets_left(), "the packet stored")
+        assert conn.scalar(running) == row(engine, "twins")["id_server"]
 
 
 def test_a_configuration_that_is_read_again_is_no_restart(place: Place, engine: Engine) -> None:
