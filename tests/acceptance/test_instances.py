@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dataserver.cli import instances as instances_remove
+from dataserver.cli import instances as instances_commands
 from dataserver.fleet.model import RunState
 from dataserver.runtime.heartbeat import Phase, process_start
 from tests.support import commands
@@ -437,7 +437,7 @@ class TestByHand:
             result = subprocess.run(
                 [*space, *command], capture_output=True, text=True, check=False, timeout=PATIENCE
             )
-        refused(result, "cannot be reached", code=1)
+        refused(result, "cannot be signalled from here", code=1)
 
 
 #: Exits with 99 where the bystander was ended.
@@ -532,13 +532,13 @@ class TestRemove:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         good(instances("spawn", "beta"))
-        stop = instances_remove._stop
+        stop = instances_commands._stop
 
         def stop_and_upload(*arguments: Any) -> None:
             stop(*arguments)
             place.drop("a.1.data", b"<agent_data", instance="beta")
 
-        monkeypatch.setattr(instances_remove, "_stop", stop_and_upload)
+        monkeypatch.setattr(instances_commands, "_stop", stop_and_upload)
         refused(instances("remove", "beta"), "1 packet queued")
         fleet.wait_running("beta")
         assert place.packets_left("beta") == ["a.1.data"]
@@ -551,13 +551,13 @@ class TestRemove:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         good(instances("spawn", "beta"))
-        waited = instances_remove.waited
+        waited = instances_commands.wait_with_progress
 
         def beaten(*arguments: Any) -> Iterator[Any]:
             assert good(as_program("remove", "beta")) == "beta: removed\n"
             return waited(*arguments)
 
-        monkeypatch.setattr(instances_remove, "waited", beaten)
+        monkeypatch.setattr(instances_commands, "wait_with_progress", beaten)
         refused(instances("remove", "beta"), "beta no longer exists: another command removed it")
         refused(instances("remove", "beta"), "there is no instance 'beta'")
 
