@@ -326,6 +326,10 @@ class DatabaseJobs:
                 for place, (sweep, due) in enumerate(self._due)
             ]
 
+    def announce(self) -> None:
+        """Show this server before its first batch; a beat after that shows its queue."""
+        self._try("renew this server's rows", self._beat)
+
     def look_for_alerts(self) -> None:
         """Report whether the console has alerts, which this server does not evaluate."""
         if not has_alerts(self._layout):

@@ -155,7 +155,7 @@ class Pipeline:
         self._jobs.begin()
         if self._patient:
             # The server's row exists before the first values refer to it (running_by).
-            self._jobs.database.run_due()
+            self._jobs.database.announce()
         return self
 
     def __exit__(self, *_: object) -> None:
