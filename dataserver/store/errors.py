@@ -169,11 +169,24 @@ def classify(
     MySQL closes the connection at a statement over its ``max_allowed_packet``, without an error;
     ``statement_limit`` (bytes) distinguishes that from a lost connection, and refuses it.
     """
+    exc = _before_rollback(exc)
     meaning = _meaning(exc, statement_limit)
     text = meaning.text or _message(exc)
     column = _COLUMN.search(_message(exc)) if meaning.kind is StoreRefused else None
     where = f" (column {column[1]})" if column else ""
     return meaning.kind(f"cannot {action}: {text}{where}", hint=meaning.hint)
+
+
+def _before_rollback(exc: Exception) -> Exception:
+    """The statement's error, if the connection it broke made the rollback after it fail as well."""
+    if not isinstance(exc, DBAPIError) or exc.statement is not None or code(exc) not in _LOST:
+        return exc
+    earlier = exc.__cause__ or exc.__context__
+    while earlier is not None:
+        if isinstance(earlier, DBAPIError) and earlier.statement is not None:
+            return earlier
+        earlier = earlier.__cause__ or earlier.__context__
+    return exc
 
 
 def code(exc: Exception) -> int | None:

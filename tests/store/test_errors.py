@@ -195,3 +195,12 @@ def test_the_original_error_is_kept_as_the_cause(tmp_path: Path) -> None:
 def _raised(kind: type[OperationalError | IntegrityError], number: int) -> OperationalError:
     original = Exception(number, f"about {STRANGE}\nand more")
     return kind("INSERT ...", {}, original)  # type: ignore[return-value]
+
+
+def test_a_rollback_that_fails_after_a_statement_does_not_hide_why_that_failed() -> None:
+    too_large = OperationalError("INSERT ...", (), Exception(1153, "too large"))
+    gone = OperationalError(None, None, Exception(2006, "gone"))
+    gone.__context__ = too_large
+    assert isinstance(classify(gone), StoreRefused)
+    alone = OperationalError(None, None, Exception(2006, "gone"))
+    assert isinstance(classify(alone), StoreUnavailable)
