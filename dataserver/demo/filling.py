@@ -36,7 +36,7 @@ from dataserver.store.layout import inspect
 from dataserver.store.opening import open_store
 from dataserver.store.sql import Sql
 
-#: At most so many files and seconds per portion: a single batch, so no reader process is needed.
+#: Files and seconds of one portion at most: a single batch, so no reader process is needed.
 _MOST, _LONGEST = 450, 6 * 3_600
 #: Seconds of history between two updates of the demo's state.
 _REMEMBERED = 86_400

@@ -47,7 +47,6 @@ from dataserver.store import ledger, schema
 from dataserver.store.counts import recount_fired, recount_flagged
 from dataserver.store.errors import translating
 from dataserver.store.events import EventLog
-from dataserver.store.future import FutureSweep
 from dataserver.store.layout import Layout, reading
 from dataserver.store.lease import Lease, database_time
 from dataserver.store.probe import count_alerts, has_alerts
@@ -58,6 +57,7 @@ from dataserver.store.servers import DATA_SERVER, GIVEN_UP, Modules, Servers
 from dataserver.store.sql import Sql
 from dataserver.store.sweeps.autodisable import Autodisable
 from dataserver.store.sweeps.downtimes import Downtimes
+from dataserver.store.sweeps.future import FutureSweep
 from dataserver.store.sweeps.keep_alive import SilenceSweep
 from dataserver.store.sweeps.unknown import UnknownSweep
 from dataserver.store.tactical import Tactical

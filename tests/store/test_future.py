@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataserver.rules.times import SLACK
 from dataserver.store import schema
-from dataserver.store.future import FutureSweep
 from dataserver.store.sweeps.autodisable import Autodisable
+from dataserver.store.sweeps.future import FutureSweep
 from dataserver.store.sweeps.keep_alive import SilenceSweep
 from dataserver.store.sweeps.unknown import UnknownSweep
 from tests.support.databases import MARIADB, PANDORA, SQLITE, Database
